@@ -1,0 +1,99 @@
+"""Everything callreel raises, as one tree; whose fault it is decides the branch.
+
+CallreelError
+├── UsageError (RuntimeError)          the embedding program broke the contract: unknown leg, call over
+├── ActionError (ValueError)           the vendor's request cannot be done                .field .value
+│   ├── InvalidActionError                 malformed or out of range
+│   ├── UnsupportedActionError             understood, not offered
+│   └── ActionConflictError                not in this state: a second start on one leg
+├── MediaError (ValueError)            bytes are not what they claim to be                .offset
+│   ├── RtpError
+│   ├── CaptureError
+│   ├── WavError
+│   └── Mp3Error
+└── DeliveryError (OSError)            the destination refused or was lost                .key .retryable
+
+Each class also inherits the builtin a caller would expect, so `except ValueError` keeps working.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ActionConflictError",
+    "ActionError",
+    "CallreelError",
+    "CaptureError",
+    "DeliveryError",
+    "InvalidActionError",
+    "MediaError",
+    "Mp3Error",
+    "RtpError",
+    "UnsupportedActionError",
+    "UsageError",
+    "WavError",
+]
+
+
+class CallreelError(Exception):
+    """The root: everything callreel raises on purpose."""
+
+
+class UsageError(CallreelError, RuntimeError):
+    """The embedding program used an object in a way it documents as wrong."""
+
+
+class ActionError(CallreelError, ValueError):
+    """A vendor's request that cannot be carried out; `field` and `value` name what was wrong with it."""
+
+    def __init__(self, message: str, *, field: str | None = None, value: object = None) -> None:
+        """Keep the offending `field` and `value` beside the message."""
+        super().__init__(message)
+        self.field = field
+        self.value = value
+
+
+class InvalidActionError(ActionError):
+    """The request is malformed, or a parameter is missing or out of range."""
+
+
+class UnsupportedActionError(ActionError):
+    """The request is understood, but this version does not offer it."""
+
+
+class ActionConflictError(ActionError):
+    """The request is fine, but not in this state."""
+
+
+class MediaError(CallreelError, ValueError):
+    """Bytes that are not what they claim to be; `offset` is where in them it shows, in bytes, or None."""
+
+    def __init__(self, message: str, *, offset: int | None = None) -> None:
+        """Compose the text from what is wrong and where."""
+        super().__init__(message if offset is None else f"{message} (at byte {offset})")
+        self.offset = offset
+
+
+class RtpError(MediaError):
+    """Not an RTP or RTCP packet. Only strict parsers raise it; streams count bad packets instead."""
+
+
+class CaptureError(MediaError):
+    """Not a packet capture, or one that cannot be read on."""
+
+
+class WavError(MediaError):
+    """Not a WAV file, or one whose chunks contradict themselves."""
+
+
+class Mp3Error(MediaError):
+    """Not an MP3 file: no frame of MPEG audio layer III in it."""
+
+
+class DeliveryError(CallreelError, OSError):
+    """The destination refused a take or was lost; `retryable` says whether to try again."""
+
+    def __init__(self, message: str, *, key: str | None = None, retryable: bool = False) -> None:
+        """Keep the object's `key` and whether another try can help."""
+        super().__init__(message)
+        self.key = key
+        self.retryable = retryable
