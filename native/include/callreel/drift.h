@@ -1,0 +1,208 @@
+/* A sender's clock against ours: a line under the cloud of arrival delays.
+ *
+ * What: every packet says how late it arrived, compared with its RTP timestamp. Queues only ever add delay, so the
+ *       lower edge of that cloud is the sender's clock: its slope is the drift, its height the anchor's error.
+ *
+ *   delay |    x        x  x
+ *         |  x   x x  x      x   x
+ *         | x  x   ____x____--x-----   lower envelope: through the lowest packet of every 2 s
+ *         |___x---x-----x
+ *         +------------------------- arrival
+ *
+ * How:  the lowest delay of each block of 2 s goes into a window of 64 blocks; a least-squares line through them, fitted
+ *       again without the blocks that stand above it (congestion), is published with the moment from which it holds.
+ *       Sender reports (RFC 3550 section 6.4.1) give the slope free of jitter; the height still comes from arrivals.
+ *
+ * Requirements, each a test in tests/unit/test_legs.py:
+ *   1. No line before 5 blocks (10 s): a short call is placed by its timestamps alone.
+ *   2. Jitter raises delays but does not bend the line.
+ *   3. A line is used from its own moment on, never earlier, so the result does not depend on when it is read.
+ */
+#ifndef CALLREEL_DRIFT_H
+#define CALLREEL_DRIFT_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define CR_DRIFT_BLOCK_MS 2000
+#define CR_DRIFT_BLOCKS 64
+#define CR_DRIFT_MIN_BLOCKS 5
+#define CR_DRIFT_LINES 16
+#define CR_DRIFT_MAX_SLOPE 0.001       /* 1,000 ppm: beyond it is no quartz but a wrong clock rate */
+#define CR_DRIFT_REPORT_SPAN_S 10.0    /* two sender reports closer than this say nothing of the rate */
+#define CR_DRIFT_REPORT_TRUST 30e-6    /* a well-founded arrival fit that differs by more wins over the reports */
+#define CR_DRIFT_ENOUGH_BLOCKS 30
+
+typedef struct {
+    double at;    /* samples on the timeline */
+    double delay; /* samples */
+} cr_drift_point;
+
+typedef struct {
+    double from; /* samples on the timeline: the line may be used from here on */
+    double at;
+    double delay; /* samples, at `at` */
+    double slope; /* samples of delay a sample; negative: the sender's clock is fast */
+} cr_drift_line;
+
+typedef struct {
+    cr_drift_point points[CR_DRIFT_BLOCKS];
+    cr_drift_line lines[CR_DRIFT_LINES];
+    cr_drift_point block; /* the lowest packet of the block being filled */
+    double block_end;
+    double lowest; /* the lowest delay of all, samples */
+    double report_first_ntp_s, report_last_ntp_s;
+    double report_first_samples, report_last_samples;
+    uint32_t point_count, line_count;
+    uint32_t reports;
+    uint8_t block_open;
+    uint8_t rate_known; /* survives a new anchor: the quartz stays the same */
+    double rate;        /* the last slope fitted, samples a sample */
+} cr_drift;
+
+/* Measure from a new anchor on. */
+static inline void cr_drift_start(cr_drift *d)
+{
+    uint8_t rate_known = d->rate_known;
+    double rate = d->rate;
+    memset(d, 0, sizeof *d);
+    d->rate_known = rate_known;
+    d->rate = rate;
+}
+
+static inline double cr_drift_report_slope(const cr_drift *d, uint32_t sample_rate, int *known)
+{
+    double span_s = d->report_last_ntp_s - d->report_first_ntp_s, slope;
+    *known = 0;
+    if (d->reports < 2 || span_s < CR_DRIFT_REPORT_SPAN_S)
+        return 0;
+    slope = 1 - (d->report_last_samples - d->report_first_samples) / (span_s * sample_rate);
+    *known = fabs(slope) <= CR_DRIFT_MAX_SLOPE;
+    return slope;
+}
+
+/* Least squares over the points with `use` set; with `fixed` the slope is given and only the height is sought. */
+static inline void cr_drift_least_squares(const cr_drift_point *points, const uint8_t *use, uint32_t count,
+                                          double at, int fixed, double *slope, double *delay)
+{
+    double n = 0, sx = 0, sy = 0, sxx = 0, sxy = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        double x = points[i].at - at, y = points[i].delay;
+        if (!use[i])
+            continue;
+        n += 1;
+        sx += x;
+        sy += y;
+        sxx += x * x;
+        sxy += x * y;
+    }
+    if (!fixed) {
+        double determinant = n * sxx - sx * sx;
+        *slope = determinant > 0 ? (n * sxy - sx * sy) / determinant : 0;
+    }
+    *delay = (sy - *slope * sx) / n;
+}
+
+static inline void cr_drift_fit(cr_drift *d, double from, uint32_t sample_rate)
+{
+    uint8_t use[CR_DRIFT_BLOCKS];
+    uint32_t count = d->point_count < CR_DRIFT_BLOCKS ? d->point_count : CR_DRIFT_BLOCKS;
+    int reported;
+    double report_slope = cr_drift_report_slope(d, sample_rate, &reported);
+    double slope = 0, delay = 0, at = from;
+    cr_drift_line *line;
+    int fixed = 0;
+    if (count < CR_DRIFT_MIN_BLOCKS)
+        return;
+    memset(use, 1, sizeof use);
+    for (int pass = 0; pass < 3; pass++) {
+        double sum = 0, limit, kept = 0;
+        cr_drift_least_squares(d->points, use, count, at, fixed, &slope, &delay);
+        if (pass == 0 && reported &&
+            (count < CR_DRIFT_ENOUGH_BLOCKS || fabs(slope - report_slope) < CR_DRIFT_REPORT_TRUST)) {
+            fixed = 1;
+            slope = report_slope;
+            cr_drift_least_squares(d->points, use, count, at, fixed, &slope, &delay);
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            double rest = d->points[i].delay - delay - slope * (d->points[i].at - at);
+            if (use[i]) {
+                sum += rest * rest;
+                kept += 1;
+            }
+        }
+        /* Congestion only raises: drop what stands clearly above, keep everything below. */
+        limit = fmax(sqrt(sum / kept), sample_rate * 0.0005);
+        kept = 0;
+        for (uint32_t i = 0; i < count; i++) {
+            double rest = d->points[i].delay - delay - slope * (d->points[i].at - at);
+            use[i] = rest <= limit;
+            kept += use[i];
+        }
+        if (kept < CR_DRIFT_MIN_BLOCKS)
+            break;
+    }
+    if (fabs(slope) > CR_DRIFT_MAX_SLOPE)
+        return;
+    d->rate_known = 1;
+    d->rate = slope;
+    line = &d->lines[d->line_count++ % CR_DRIFT_LINES];
+    line->from = from;
+    line->at = at;
+    line->delay = delay;
+    line->slope = slope;
+}
+
+/* One packet: it arrived at `at` and was `delay` late, both in samples. */
+static inline void cr_drift_observe(cr_drift *d, double at, double delay, uint32_t sample_rate)
+{
+    if (delay < d->lowest)
+        d->lowest = delay;
+    if (d->block_open && at >= d->block_end) {
+        d->points[d->point_count++ % CR_DRIFT_BLOCKS] = d->block;
+        d->block_open = 0;
+        cr_drift_fit(d, at, sample_rate);
+    }
+    if (!d->block_open) {
+        d->block_open = 1;
+        d->block_end = at + CR_DRIFT_BLOCK_MS * (sample_rate / 1000.0);
+        d->block.at = at;
+        d->block.delay = delay;
+    } else if (delay < d->block.delay) {
+        d->block.at = at;
+        d->block.delay = delay;
+    }
+}
+
+/* A sender report: at `ntp_s` on the sender's wall clock its media clock stood at `samples`. */
+static inline void cr_drift_report(cr_drift *d, double ntp_s, double samples)
+{
+    if (d->reports == 0 || ntp_s <= d->report_last_ntp_s || samples <= d->report_last_samples) {
+        d->report_first_ntp_s = ntp_s;
+        d->report_first_samples = samples;
+        d->reports = 0;
+    }
+    d->report_last_ntp_s = ntp_s;
+    d->report_last_samples = samples;
+    d->reports++;
+}
+
+/* The newest line that may be used at `position`, or NULL. */
+static inline const cr_drift_line *cr_drift_line_at(const cr_drift *d, double position)
+{
+    uint32_t kept = d->line_count < CR_DRIFT_LINES ? d->line_count : CR_DRIFT_LINES;
+    for (uint32_t back = 1; back <= kept; back++) {
+        const cr_drift_line *line = &d->lines[(d->line_count - back) % CR_DRIFT_LINES];
+        if (line->from <= position)
+            return line;
+    }
+    return NULL;
+}
+
+static inline double cr_drift_delay(const cr_drift_line *line, double position)
+{
+    return line->delay + line->slope * (position - line->at);
+}
+
+#endif

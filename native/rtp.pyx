@@ -1,0 +1,449 @@
+"""RTP: one stream's packets in, its true timeline out (RFC 3550, RFC 4733, RFC 3389).
+
+The work is done in include/callreel/timeline.h; here are only the doors to it. A `Receiver` belongs to one thread at a
+time: nothing in it is locked.
+"""
+
+cimport cython
+cimport buffers
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.math cimport INFINITY
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from typing import NamedTuple
+
+from callreel.errors import RtpError
+
+
+cdef extern from "callreel/packet_record.h" nogil:
+    ctypedef struct cr_packet_record:
+        int64_t time_ns
+        uint32_t offset
+        uint32_t length
+
+
+cdef extern from "callreel/rtp_packet.h" nogil:
+    ctypedef struct cr_rtp_packet:
+        uint32_t timestamp
+        uint32_t ssrc
+        uint32_t payload_offset
+        uint32_t payload_bytes
+        uint16_t sequence
+        uint16_t extension_profile
+        uint32_t extension_offset
+        uint32_t extension_bytes
+        uint8_t payload_type
+        uint8_t marker
+        uint8_t csrc_count
+        uint8_t padding_bytes
+        uint8_t has_extension
+
+    ctypedef struct cr_sender_report:
+        uint32_t ssrc
+        uint64_t ntp
+        uint32_t timestamp
+        uint32_t packets
+        uint32_t octets
+
+    int cr_rtp_parse(const uint8_t *data, size_t size_bytes, cr_rtp_packet *packet) noexcept
+    int cr_rtcp_sender_report(const uint8_t *data, size_t size_bytes, cr_sender_report *report) noexcept
+    int cr_datagram_classify(const uint8_t *data, size_t size_bytes) noexcept
+
+
+cdef extern from "callreel/timeline.h" nogil:
+    ctypedef struct cr_segment:
+        pass
+
+    ctypedef struct cr_drift:
+        uint8_t rate_known
+        double rate
+
+    ctypedef struct cr_event_digit:
+        int64_t position
+        uint32_t duration
+        uint8_t code
+
+    ctypedef struct cr_track_counts:
+        uint64_t received, duplicate, late, malformed, reordered, undecoded, discarded
+        uint64_t concealed_samples, silence_samples, sender_reports
+
+    ctypedef struct cr_track:
+        uint32_t sample_rate
+        uint8_t codec[128]
+        uint8_t render_events
+        uint32_t ssrcs[16]
+        uint32_t ssrc_count
+        int64_t position
+        cr_drift drift
+        cr_event_digit digits[64]
+        uint32_t digit_head, digit_count
+        cr_track_counts counts
+
+    enum:
+        CR_CODEC_UNKNOWN, CR_CODEC_PCMU, CR_CODEC_PCMA, CR_CODEC_COMFORT_NOISE, CR_CODEC_TELEPHONE_EVENT
+        CR_RECEIVED, CR_STORE_FULL
+        CR_DIGITS, CR_PACKET_MAX_MS
+
+    size_t cr_track_segments_for(uint32_t sample_rate, uint32_t capacity) noexcept
+    void cr_track_init(cr_track *t, uint32_t sample_rate, int64_t origin_ns, uint32_t late_ms, uint32_t capacity,
+                       uint32_t sample_bytes, uint8_t *samples, uint8_t *kinds, cr_segment *segments,
+                       uint32_t segment_capacity) noexcept
+    int cr_track_receive(cr_track *t, const uint8_t *data, size_t size_bytes, int64_t arrival_ns, int force) noexcept
+    int cr_track_push(cr_track *t, const uint8_t *pcm, uint32_t samples, int64_t arrival_ns) noexcept
+    void cr_track_finish(cr_track *t) noexcept
+    int64_t cr_track_ready(cr_track *t, int64_t now_ns) noexcept
+    int64_t cr_track_end_position(const cr_track *t) noexcept
+    void cr_track_read(cr_track *t, int64_t until, int16_t *pcm) noexcept
+    uint32_t cr_track_hear(cr_track *t, int16_t *pcm, uint32_t room, uint32_t patience_ms, int64_t *position) noexcept
+    int64_t cr_track_lost(const cr_track *t) noexcept
+    double cr_track_alignment_error(const cr_track *t) noexcept
+    void cr_resample_init() noexcept
+
+
+cr_resample_init()
+
+# What a payload type may be called; anything else is counted as undecoded.
+cdef dict CODECS = {
+    "PCMU": CR_CODEC_PCMU,
+    "PCMA": CR_CODEC_PCMA,
+    "CN": CR_CODEC_COMFORT_NOISE,
+    "telephone-event": CR_CODEC_TELEPHONE_EVENT,
+}
+STATIC_PAYLOAD_TYPES = {0: "PCMU", 8: "PCMA", 13: "CN"}
+
+cdef str DIGITS = "0123456789*#ABCD"  # by RFC 4733 event code
+
+cdef tuple PROBLEMS = (
+    "", "shorter than an RTP header", "not RTP version 2", "the CSRC list runs past the packet",
+    "the header extension runs past the packet", "the padding is longer than the payload",
+)
+
+cdef enum:
+    HEAR_SAMPLES = 4096
+    HEAR_PATIENCE_MS = 40
+    MAX_READ_SAMPLES = 1 << 28
+
+
+class Packet(NamedTuple):
+    """One RTP packet, RFC 3550 section 5.1."""
+
+    payload_type: int
+    sequence: int
+    timestamp: int
+    ssrc: int
+    marker: bool
+    csrc: tuple
+    extension: object
+    payload: bytes
+    padding_bytes: int
+
+
+class SenderReport(NamedTuple):
+    """A sender's wall clock and media clock at one instant, RFC 3550 section 6.4.1."""
+
+    ssrc: int
+    ntp: int
+    timestamp: int
+    packets: int
+    octets: int
+
+
+def parse(packet):
+    """Take one RTP packet apart; RtpError if it is none."""
+    cdef Py_buffer view
+    cdef cr_rtp_packet p
+    cdef const uint8_t *data
+    cdef int problem
+    buffers.clear(&view)
+    try:
+        buffers.borrow_bytes(packet, &view)
+        data = <const uint8_t *>view.buf
+        problem = cr_rtp_parse(data, <size_t>view.len, &p)
+        if problem:
+            raise RtpError(PROBLEMS[problem], offset=0)
+        body = bytes(data[:view.len])
+        csrc = tuple(int.from_bytes(body[12 + 4 * i:16 + 4 * i], "big") for i in range(p.csrc_count))
+        extension = None
+        if p.has_extension:
+            extension = (p.extension_profile, body[p.extension_offset:p.extension_offset + p.extension_bytes])
+        return Packet(p.payload_type, p.sequence, p.timestamp, p.ssrc, bool(p.marker), csrc, extension,
+                      body[p.payload_offset:p.payload_offset + p.payload_bytes], p.padding_bytes)
+    finally:
+        buffers.release(&view)
+
+
+def sender_report(packet):
+    """The sender report in a compound RTCP packet, or None if it holds none; RtpError if it is malformed."""
+    cdef Py_buffer view
+    cdef cr_sender_report report
+    cdef int found
+    buffers.clear(&view)
+    try:
+        buffers.borrow_bytes(packet, &view)
+        found = cr_rtcp_sender_report(<const uint8_t *>view.buf, <size_t>view.len, &report)
+        if found < 0:
+            raise RtpError("the lengths of the RTCP packets do not add up", offset=0)
+        if not found:
+            return None
+        return SenderReport(report.ssrc, report.ntp, report.timestamp, report.packets, report.octets)
+    finally:
+        buffers.release(&view)
+
+
+cdef int _codec_of(object name) except -1:
+    text = str(name)
+    known = CODECS.get(text)
+    if known is None:
+        known = CODECS.get(text.upper(), CODECS.get(text.lower(), CR_CODEC_UNKNOWN))
+    return known
+
+
+@cython.final
+cdef class Receiver:
+    """One track's true timeline: packets or host frames in, gap-free PCM out.
+
+    `origin_ns` is the time of timeline sample 0. `payload_types` maps RTP payload types to "PCMU", "PCMA", "CN" or
+    "telephone-event"; packets of any other are counted as undecoded. `late_ms` is how late a packet may be and still
+    land in its place; `capacity_ms` bounds the memory: what has arrived and has not been read.
+    """
+
+    cdef cr_track *track
+    cdef readonly bint host_frames
+
+    def __cinit__(self, payload_types=None, *, int64_t origin_ns=0, uint32_t sample_rate=8000, uint32_t late_ms=1000,
+                  uint32_t capacity_ms=4000, bint host_frames=False, bint render_events=True):
+        cdef uint32_t capacity, sample_bytes = 2 if host_frames else 1
+        cdef size_t segments, struct_bytes
+        cdef uint8_t *block
+        if not 8000 <= sample_rate <= 48000 or sample_rate % 1000:
+            raise ValueError(f"sample_rate={sample_rate}: a whole number of kHz from 8000 to 48000 is needed")
+        if not host_frames and sample_rate != 8000:
+            raise ValueError("RTP G.711 is sampled at 8000 Hz")
+        if late_ms > 10_000 or not late_ms + 2_000 <= capacity_ms <= 120_000:
+            raise ValueError("late_ms up to 10000 and capacity_ms from late_ms + 2000 to 120000 are possible")
+        capacity = capacity_ms * (sample_rate // 1000)
+        segments = cr_track_segments_for(sample_rate, capacity)
+        struct_bytes = (sizeof(cr_track) + 15) // 16 * 16
+        block = <uint8_t *>PyMem_Malloc(struct_bytes + segments * sizeof(cr_segment) + capacity * sample_bytes
+                                        + capacity // 4)
+        if block == NULL:
+            raise MemoryError
+        self.track = <cr_track *>block
+        self.host_frames = host_frames
+        cr_track_init(
+            self.track, sample_rate, origin_ns, late_ms, capacity, sample_bytes,
+            block + struct_bytes + segments * sizeof(cr_segment),
+            block + struct_bytes + segments * sizeof(cr_segment) + capacity * sample_bytes,
+            <cr_segment *>(block + struct_bytes), <uint32_t>segments,
+        )
+        self.track.render_events = render_events
+        self.set_payload_types(STATIC_PAYLOAD_TYPES if payload_types is None else payload_types)
+
+    def __dealloc__(self):
+        PyMem_Free(self.track)
+
+    def set_payload_types(self, payload_types):
+        """Replace the meaning of all payload types from now on, as a new SDP answer does."""
+        cdef int payload_type
+        wanted = {}
+        for payload_type, name in payload_types.items():
+            if not 0 <= payload_type <= 127:
+                raise ValueError(f"payload type {payload_type}: 0 to 127 are possible")
+            wanted[payload_type] = _codec_of(name)
+        for payload_type in range(128):
+            self.track.codec[payload_type] = <uint8_t>wanted.get(payload_type, CR_CODEC_UNKNOWN)
+
+    def receive(self, packet, int64_t arrival_ns, *, bint force=False):
+        """Take one datagram: RTP, or RTCP of the same port. Wire faults are counted, not raised.
+
+        Returns False, and takes nothing, when the memory is full of unread audio: read, then offer it again. With
+        `force` a packet that finds no room is counted as discarded.
+        """
+        cdef Py_buffer view
+        buffers.clear(&view)
+        try:
+            buffers.borrow_bytes(packet, &view)
+            return cr_track_receive(self.track, <const uint8_t *>view.buf, <size_t>view.len, arrival_ns,
+                                    force) == CR_RECEIVED
+        finally:
+            buffers.release(&view)
+
+    def receive_batch(self, data, records, Py_ssize_t first=0, count=None, *, bint force=False):
+        """Take many datagrams at once: packet records (see `pcap.RECORD_DTYPE`) over one buffer of payloads.
+
+        `first` and `count` choose some of the records. Returns how many were taken: fewer than asked when the memory
+        is full of unread audio. With `force` the next one that finds no room is counted as discarded.
+        """
+        cdef Py_buffer payloads, table
+        cdef const cr_packet_record *record
+        cdef const uint8_t *start
+        cdef Py_ssize_t available, end, i
+        cdef size_t size_bytes
+        cdef int result = CR_RECEIVED
+        buffers.clear(&payloads)
+        buffers.clear(&table)
+        try:
+            buffers.borrow_bytes(data, &payloads)
+            buffers.PyObject_GetBuffer(records, &table, buffers.PyBUF_C_CONTIGUOUS)
+            if table.len % <Py_ssize_t>sizeof(cr_packet_record):
+                raise ValueError(f"{table.len} bytes are not a whole number of packet records")
+            available = table.len // <Py_ssize_t>sizeof(cr_packet_record)
+            end = available if count is None else first + <Py_ssize_t>count
+            if not 0 <= first <= end <= available:
+                raise ValueError(f"records {first} to {end} of {available}")
+            start = <const uint8_t *>payloads.buf
+            size_bytes = <size_t>payloads.len
+            record = <const cr_packet_record *>table.buf
+            for i in range(first, end):
+                if record[i].offset > size_bytes or record[i].length > size_bytes - record[i].offset:
+                    raise ValueError(f"record {i} lies outside the data")
+            i = first
+            with nogil:
+                while i < end:
+                    result = cr_track_receive(self.track, start + record[i].offset, record[i].length,
+                                              record[i].time_ns, force)
+                    if result != CR_RECEIVED:
+                        break
+                    i += 1
+            return i - first
+        finally:
+            buffers.release(&payloads)
+            buffers.release(&table)
+
+    def push(self, pcm, int64_t arrival_ns):
+        """Take 16-bit PCM from the host, its first sample at `arrival_ns`; returns the number of samples taken."""
+        cdef Py_buffer view
+        cdef Py_ssize_t samples, done = 0, most
+        if not self.host_frames:
+            raise TypeError("this receiver takes RTP; create it with host_frames=True for PCM")
+        buffers.clear(&view)
+        try:
+            buffers.borrow_pcm(pcm, &view)
+            samples = view.len // 2
+            while done < samples:
+                most = min(samples - done, <Py_ssize_t>(self.track.sample_rate // 50))
+                if cr_track_push(self.track, <const uint8_t *>view.buf + 2 * done, <uint32_t>most,
+                                 arrival_ns + done * 1_000_000_000 // self.track.sample_rate) != CR_RECEIVED:
+                    break
+                done += most
+            return done
+        finally:
+            buffers.release(&view)
+
+    def finish(self):
+        """Say that no packet will come any more: all that arrived is final."""
+        cr_track_finish(self.track)
+
+    def ready(self, int64_t now_ns):
+        """The position up to which the timeline is final at time `now_ns`: later packets could not change it."""
+        return cr_track_ready(self.track, now_ns)
+
+    def read(self, int64_t until):
+        """The timeline from `position` up to `until` as 16-bit PCM, gaps filled; moves `position` there."""
+        cdef char *start = NULL
+        cdef int64_t samples = until - self.track.position
+        if samples <= 0:
+            return b""
+        if samples > MAX_READ_SAMPLES:
+            raise ValueError(f"{samples} samples at once: read at most {MAX_READ_SAMPLES}")
+        result = buffers.new_bytes(<Py_ssize_t>samples * 2, &start)
+        if samples < buffers.GIL_MIN_SAMPLES:
+            cr_track_read(self.track, until, <int16_t *>start)
+        else:
+            with nogil:
+                cr_track_read(self.track, until, <int16_t *>start)
+        return result
+
+    def skip(self, int64_t until):
+        """Move `position` to `until` without reading."""
+        cr_track_read(self.track, until, NULL)
+
+    def hear(self):
+        """Audio that arrived since the last call, in order, as a list of (position, pcm): for detectors.
+
+        It comes long before `ready`, as soon as nothing before it is missing, or 40 ms of later audio have come.
+        """
+        cdef int16_t pcm[HEAR_SAMPLES]
+        cdef int64_t position = 0
+        cdef uint32_t samples
+        heard = []
+        while True:
+            samples = cr_track_hear(self.track, pcm, HEAR_SAMPLES, HEAR_PATIENCE_MS, &position)
+            if not samples:
+                return heard
+            heard.append((position, <bytes>(<char *>pcm)[:2 * samples]))
+
+    def digits(self):
+        """Telephone events that have ended since the last call, as a list of (symbol, position, duration_samples)."""
+        cdef cr_event_digit *digit
+        ended = []
+        while self.track.digit_count:
+            digit = &self.track.digits[self.track.digit_head]
+            ended.append((DIGITS[digit.code], digit.position, digit.duration))
+            self.track.digit_head = (self.track.digit_head + 1) % CR_DIGITS
+            self.track.digit_count -= 1
+        return ended
+
+    @property
+    def sample_rate(self):
+        """Samples a second of the timeline."""
+        return self.track.sample_rate
+
+    @property
+    def position(self):
+        """The next timeline sample to be read."""
+        return self.track.position
+
+    @property
+    def end(self):
+        """One past the last timeline sample that has arrived, or `position`."""
+        return cr_track_end_position(self.track)
+
+    @property
+    def ssrcs(self):
+        """The sources heard, in order of their first packet (at most 16 are kept)."""
+        return tuple(self.track.ssrcs[i] for i in range(self.track.ssrc_count))
+
+    @property
+    def counts(self):
+        """Packets by fate.
+
+        `received` counts every RTP packet that arrived, duplicates and late ones included; `lost` those that never
+        came; `undecoded` those of an unknown payload type; `discarded` those of a second source at the same time.
+        """
+        cdef cr_track_counts *c = &self.track.counts
+        return {
+            "received": c.received,
+            "lost": cr_track_lost(self.track),
+            "duplicate": c.duplicate,
+            "late": c.late,
+            "malformed": c.malformed,
+            "reordered": c.reordered,
+            "undecoded": c.undecoded,
+            "discarded": c.discarded,
+        }
+
+    @property
+    def sender_reports(self):
+        """RTCP sender reports that came with the stream."""
+        return self.track.counts.sender_reports
+
+    @property
+    def concealed_samples(self):
+        """Samples read that were made up from the audio around a loss."""
+        return self.track.counts.concealed_samples
+
+    @property
+    def silence_samples(self):
+        """Samples read that were silent because there was no audio."""
+        return self.track.counts.silence_samples
+
+    @property
+    def drift_ppm(self):
+        """How fast the sender's clock runs against ours, or None before 10 s were seen; positive: fast."""
+        return -1e6 * self.track.drift.rate if self.track.drift.rate_known else None
+
+    @property
+    def alignment_error_ms(self):
+        """The farthest any audio stood from where the sender's clock puts it, as far as arrivals tell."""
+        return 1e3 * cr_track_alignment_error(self.track) / self.track.sample_rate
