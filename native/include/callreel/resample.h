@@ -12,10 +12,11 @@
  *           input      .  .  .  .  i  .  .  .  .  .          position of the output, phase 1 of 3:  i + 1/3
  *                        [           ^            ]          the taps of that output
  *
- *       The weights are a sinc with its edge between the pass and the stop band, under a Kaiser window; the weights
- *       of every phase add up to 1. Equal rates: a single weight of 1, so the output is the input.
+ *       The weights are a sinc with its edge between the pass and the stop band, under a Kaiser window of taps/2 to
+ *       each side, zero from there on; the weights of every phase add up to 1. Equal rates: a single weight of 1,
+ *       so the output is the input.
  *
- * Requirements, each a test in tests/native/test_pcm.py:
+ * Requirements, each a test in tests/native/test_resample.py:
  *   1. Pass band: up to 0.85 of the lower Nyquist frequency (3.4 kHz at 8 kHz) within 0.1 dB.
  *   2. Stop band: images and aliases more than 60 dB down from the lower Nyquist frequency on. Designed for 80 dB.
  *   3. n samples in give ceil(n * to_rate / from_rate) out, once flushed.

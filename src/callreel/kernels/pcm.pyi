@@ -4,8 +4,8 @@ PCM is signed 16-bit little-endian, in any contiguous bytes-like object: bytes o
 With `out=` a function fills that buffer, which may be larger than needed, and returns a number of samples;
 without, it returns bytes. `out` must not overlap an input, but `gain` and `mix` may write exactly over one.
 Every function raises TypeError for items that are not bytes or int16, ValueError for half a sample or for an
-`out` without room (nothing is written then), and BufferError for memory that is not contiguous or, as `out`,
-not writable.
+`out` without room (nothing is written then), and what the object itself raises, BufferError or ValueError,
+for memory that is not contiguous or, as `out`, not writable.
 """
 
 from collections.abc import Sequence
