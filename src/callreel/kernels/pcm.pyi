@@ -78,9 +78,10 @@ class Resampler:
     """A stream's converter from one sample rate to another; belongs to one thread at a time.
 
     Sample k of all output is the moment k / to_rate of the input: the delay of the filter is taken out, so
-    the output lags the input while feeding (by 4.5 ms from 8 to 16 kHz) and `flush` gives the rest. n samples in give
-    ceil(n * to_rate / from_rate) out, the same ones however the input is cut. Flat to 0.85 of the lower
-    Nyquist frequency (3.4 kHz at 8 kHz), more than 60 dB down from 1.0 on. Equal rates give the input back, late.
+    the output lags the input while feeding (by 4.5 ms from 8 to 16 kHz) and `flush` gives the rest. n
+    samples in give ceil(n * to_rate / from_rate) out, the same ones however the input is cut. Flat to 0.85
+    of the lower Nyquist frequency (3.4 kHz at 8 kHz), more than 60 dB down from 1.0 on. Equal rates give
+    the input back, late.
     """
 
     def __init__(self, from_rate: SupportsIndex, to_rate: SupportsIndex) -> None:
