@@ -35,6 +35,7 @@ extensions = [
         depends=[f"native/include/callreel/{header}" for header in os.listdir("native/include/callreel")],
         define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],
         py_limited_api=STABLE_ABI,
+        libraries=[] if MSVC else ["m"],
         extra_compile_args=compile_args,
         extra_link_args=link_args,
     )
