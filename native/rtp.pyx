@@ -7,8 +7,7 @@ time: nothing in it is locked.
 cimport cython
 cimport buffers
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.math cimport INFINITY
-from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from typing import NamedTuple
 
@@ -268,17 +267,19 @@ cdef class Receiver:
         finally:
             buffers.release(&view)
 
-    def receive_batch(self, data, records, Py_ssize_t first=0, count=None, *, bint force=False):
-        """Take many datagrams at once: packet records (see `pcap.RECORD_DTYPE`) over one buffer of payloads.
+    def receive_batch(self, data, records, Py_ssize_t first=0, count=None, *, until_ns=None, bint force=False):
+        """Take many datagrams at once: packet records (`pcap.DTYPE`) over one buffer of payloads.
 
-        `first` and `count` choose some of the records. Returns how many were taken: fewer than asked when the memory
-        is full of unread audio. With `force` the next one that finds no room is counted as discarded.
+        `first` and `count` choose some of the records; of these, taking stops before the first one later than
+        `until_ns`. Returns how many were taken: fewer also when the memory is full of unread audio. With `force` those
+        that find no room are counted as discarded.
         """
         cdef Py_buffer payloads, table
         cdef const cr_packet_record *record
         cdef const uint8_t *start
         cdef Py_ssize_t available, end, i
         cdef size_t size_bytes
+        cdef int64_t until = INT64_MAX if until_ns is None else until_ns
         cdef int result = CR_RECEIVED
         buffers.clear(&payloads)
         buffers.clear(&table)
@@ -299,7 +300,7 @@ cdef class Receiver:
                     raise ValueError(f"record {i} lies outside the data")
             i = first
             with nogil:
-                while i < end:
+                while i < end and record[i].time_ns <= until:
                     result = cr_track_receive(self.track, start + record[i].offset, record[i].length,
                                               record[i].time_ns, force)
                     if result != CR_RECEIVED:
@@ -311,9 +312,12 @@ cdef class Receiver:
             buffers.release(&table)
 
     def push(self, pcm, int64_t arrival_ns):
-        """Take 16-bit PCM from the host, its first sample at `arrival_ns`; returns the number of samples taken."""
+        """Take 16-bit PCM from the host, its first sample at `arrival_ns`; returns the number of samples taken.
+
+        It is counted in pieces of 20 ms; those that find the memory full of unread audio are discarded and counted.
+        """
         cdef Py_buffer view
-        cdef Py_ssize_t samples, done = 0, most
+        cdef Py_ssize_t samples, done = 0, taken = 0, most
         if not self.host_frames:
             raise TypeError("this receiver takes RTP; create it with host_frames=True for PCM")
         buffers.clear(&view)
@@ -323,10 +327,10 @@ cdef class Receiver:
             while done < samples:
                 most = min(samples - done, <Py_ssize_t>(self.track.sample_rate // 50))
                 if cr_track_push(self.track, <const uint8_t *>view.buf + 2 * done, <uint32_t>most,
-                                 arrival_ns + done * 1_000_000_000 // self.track.sample_rate) != CR_RECEIVED:
-                    break
+                                 arrival_ns + done * 1_000_000_000 // self.track.sample_rate) == CR_RECEIVED:
+                    taken += most
                 done += most
-            return done
+            return taken
         finally:
             buffers.release(&view)
 
@@ -441,7 +445,7 @@ cdef class Receiver:
     @property
     def drift_ppm(self):
         """How fast the sender's clock runs against ours, or None before 10 s were seen; positive: fast."""
-        return -1e6 * self.track.drift.rate if self.track.drift.rate_known else None
+        return 0.0 - 1e6 * self.track.drift.rate if self.track.drift.rate_known else None
 
     @property
     def alignment_error_ms(self):

@@ -157,6 +157,7 @@ typedef struct {
     uint8_t resampling;
     uint8_t after_audio;   /* the last sample decoded was received audio */
     uint8_t gap_open;
+    uint8_t tail_lost;     /* what follows the present segment was lost, not left out */
     double worst_error;    /* samples, while a drift line was known */
     uint8_t error_known;
     cr_conceal conceal;
@@ -768,15 +769,18 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
     return CR_RECEIVED;
 }
 
-/* `samples` of 16-bit PCM from the host, the first of them at `arrival_ns`; at most CR_PACKET_MAX_MS at a time. */
+/* `samples` of 16-bit PCM from the host, the first of them at `arrival_ns`; at most CR_PACKET_MAX_MS at a time.
+ * CR_STORE_FULL: they were discarded, and counted so. */
 static inline enum cr_receive_result cr_track_push(cr_track *t, const uint8_t *pcm, uint32_t samples,
                                                    int64_t arrival_ns)
 {
     int64_t arrival = cr_track_position_of(t, arrival_ns), number;
     uint32_t timestamp = t->timestamp + t->lead; /* host frames follow each other; `lead` holds the last one's length */
-    if (!cr_track_has_room(t))
-        return CR_STORE_FULL;
     t->counts.received++;
+    if (!cr_track_has_room(t)) {
+        t->counts.discarded++;
+        return CR_STORE_FULL;
+    }
     cr_step_expire(t, arrival);
     /* A frame's delay is measured at its start: equal leads cancel out in cr_place_ahead. */
     number = cr_place_ahead(t, timestamp, t->lead, 1, arrival, 1);
@@ -909,9 +913,13 @@ static inline void cr_track_fill(cr_track *t, const cr_segment *s, int16_t *pcm,
             run = cr_store_run(&t->store, t->fill_next, (uint32_t)(left < count ? left : count), &kind, &samples);
         }
         if (kind == CR_KIND_NONE) {
-            if (!t->gap_open && t->after_audio && t->store.sample_bytes == 1 && t->sample_rate == CR_CONCEAL_RATE)
+            int ended = t->fill_next >= s->end && !t->tail_lost; /* the resampler looks past the last sample */
+            if (!t->gap_open && t->after_audio && !ended && t->store.sample_bytes == 1 &&
+                t->sample_rate == CR_CONCEAL_RATE)
                 cr_gap_open(t, s, t->fill_next);
-            if (t->gap_open) {
+            if (ended) {
+                memset(pcm, 0, run * sizeof *pcm);
+            } else if (t->gap_open) {
                 uint32_t before = t->conceal.done;
                 cr_conceal_fill(&t->conceal, pcm, run);
                 before = (t->conceal.done < t->conceal.length ? t->conceal.done : t->conceal.length) -
@@ -1132,10 +1140,12 @@ static inline void cr_track_read(cr_track *t, int64_t until, int16_t *pcm)
             continue;
         }
         end = cr_segment_end_position(s) + (int64_t)floor(cr_track_slew(t) + 0.5);
+        t->tail_lost = 0;
         if (t->segment_count > 1) {
             cr_segment *next = cr_segment_at(t, 1);
             int64_t limit = cr_segment_position(next);
-            if (next->lost_before && t->after_audio)
+            t->tail_lost = next->lost_before && t->after_audio;
+            if (t->tail_lost)
                 end += CR_CONCEAL_MAX; /* the loss began in this segment */
             end = end < limit ? end : limit;
             if (end <= t->position) {
