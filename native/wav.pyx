@@ -2,11 +2,11 @@
 
 Written, always in this order, so that a header keeps its length while the file grows:
 
-    RIFF size WAVE | JUNK, 28 bytes kept for ds64 | fmt | fact | LIST INFO | bext | data ... | pad | cue | LIST adtl
+    RIFF size WAVE | JUNK, kept for ds64 | fmt | fact | LIST INFO | bext | data ... | pad | cue | LIST adtl
 
-Sources: Multimedia Programming Interface and Data Specifications 1.0 (Microsoft/IBM, 1991) for RIFF, INFO, cue and adtl;
-Multimedia Data Standards Update (1994) for fact; EBU Tech 3306 and ITU-R BS.2088 for RF64, BW64 and ds64; EBU Tech 3285
-for bext; include/callreel/wav.h for fmt and samples.
+Sources: Multimedia Programming Interface and Data Specifications 1.0 (Microsoft/IBM, 1991) for RIFF, INFO,
+cue and adtl; Multimedia Data Standards Update (1994) for fact; EBU Tech 3306 and ITU-R BS.2088 for RF64, BW64
+and ds64; EBU Tech 3285 for bext; include/callreel/wav.h for fmt and samples.
 """
 
 cimport buffers
@@ -61,25 +61,30 @@ _ZEROS_STEP_BYTES = 4096        # asked for at a time while skipping
 _WARNINGS_MAX = 100
 _UNSET = 0xFFFFFFFF             # "see ds64" in RF64; "not known" from writers that cannot seek
 _DS64_BYTES = 28                # three 64-bit sizes and an empty table
-_FILE_MAX_BYTES = (1 << 63) - 1 # what a file offset can hold
+_FILE_MAX_BYTES = (1 << 63) - 1  # what a file offset can hold
 
 _FORMATS = {
     CR_WAVE_PCM: "pcm", CR_WAVE_FLOAT: "float", CR_WAVE_ALAW: "alaw", CR_WAVE_ULAW: "ulaw",
     CR_WAVE_GSM610: "gsm610", CR_WAVE_MP3: "mp3",
 }
 _PLAIN = frozenset({"pcm", "float", "alaw", "ulaw"})  # block_align is one frame
-_ENCODINGS = {"pcm16": (CR_WAVE_PCM, 2), "ulaw": (CR_WAVE_ULAW, 1), "alaw": (CR_WAVE_ALAW, 1)}  # tag, bytes a sample
+# Format tag and bytes a sample of what is written.
+_ENCODINGS = {"pcm16": (CR_WAVE_PCM, 2), "ulaw": (CR_WAVE_ULAW, 1), "alaw": (CR_WAVE_ALAW, 1)}
 _CONTAINERS = frozenset({b"RIFF", b"RIFX", b"RF64", b"BW64"})
+# Ids that tell a missing pad byte from one that is not zero.
 _KNOWN_CHUNKS = frozenset({
-    b"fmt ", b"fact", b"data", b"LIST", b"bext", b"cue ", b"ds64", b"JUNK", b"junk", b"PAD ", b"FLLR", b"PEAK", b"id3 ",
-    b"ID3 ", b"smpl", b"inst", b"iXML", b"axml", b"chna", b"afsp", b"plst", b"DISP", b"_PMX", b"slnt", b"cart", b"acid",
+    b"fmt ", b"fact", b"data", b"LIST", b"bext", b"cue ", b"ds64", b"JUNK", b"junk",
+    b"PAD ", b"FLLR", b"PEAK", b"id3 ", b"ID3 ", b"smpl", b"inst", b"iXML", b"axml",
+    b"chna", b"afsp", b"plst", b"DISP", b"_PMX", b"slnt", b"cart", b"acid",
 })
-_GUID_TAIL = bytes.fromhex("00001000800000AA00389B71")  # a sub-format GUID after its 4-byte tag, little-endian
+_GUID_TAIL = bytes.fromhex("00001000800000AA00389B71")  # a sub-format GUID after its 4-byte tag
 
 INFO_IDS = {
-    "title": "INAM", "artist": "IART", "comment": "ICMT", "created": "ICRD", "software": "ISFT", "subject": "ISBJ",
-    "copyright": "ICOP", "engineer": "IENG", "genre": "IGNR", "keywords": "IKEY", "product": "IPRD", "source": "ISRC",
-    "technician": "ITCH", "medium": "IMED", "archive": "IARL", "commissioner": "ICMS", "track": "ITRK",
+    "title": "INAM", "artist": "IART", "comment": "ICMT", "created": "ICRD",
+    "software": "ISFT", "subject": "ISBJ", "copyright": "ICOP", "engineer": "IENG",
+    "genre": "IGNR", "keywords": "IKEY", "product": "IPRD", "source": "ISRC",
+    "technician": "ITCH", "medium": "IMED", "archive": "IARL", "commissioner": "ICMS",
+    "track": "ITRK",
 }
 
 
@@ -148,7 +153,7 @@ class Info:
         return self.frames / self.sample_rate
 
 
-# --------------------------------------------------------------------------------------------------------- writing
+# ---------------------------------------------------------------------------------------------------- writing
 
 cdef bytes _u16(object value):
     return value.to_bytes(2, "little")
@@ -187,12 +192,13 @@ cdef bytes _text(str name, object value):
 
 cdef bytes _info_chunk(object info):
     cdef dict texts = {}
-    for name, value in info.items():
+    for name, value in dict(info).items():
         if not isinstance(name, str):
             raise TypeError(f"an INFO id must be text, not {type(name).__name__}")
         ident = INFO_IDS.get(name, name)
         if len(ident) != 4 or not all(" " < letter <= "~" for letter in ident):
-            raise ValueError(f"{name!r} is neither an INFO id of 4 ASCII characters nor one of {', '.join(INFO_IDS)}")
+            names = ", ".join(INFO_IDS)
+            raise ValueError(f"{name!r} is neither an INFO id of 4 ASCII characters nor one of {names}")
         if ident in texts:
             raise ValueError(f"INFO id {ident} is given twice")
         texts[ident] = _text(f"INFO {name}", value)
@@ -211,7 +217,8 @@ cdef bytes _bext_field(object bext, str name, int width, bint exact):
     if not value.isascii() or "\0" in value:
         raise ValueError(f"bext {name} must be ASCII without NUL")
     if len(value) > width or exact and value and len(value) != width:
-        raise ValueError(f"bext {name} has {len(value)} characters; {'exactly' if exact else 'at most'} {width} fit")
+        bound = "exactly" if exact else "at most"
+        raise ValueError(f"bext {name} has {len(value)} characters; {bound} {width} fit")
     return value.encode()
 
 
@@ -222,7 +229,7 @@ cdef bytes _bext_chunk(object bext):
             raise ValueError(f"bext has no field {', '.join(sorted(map(str, unknown)))}")
         bext = Bext(**bext)
     reference = _integer("bext time_reference", bext.time_reference, 0, 0xFFFFFFFFFFFFFFFF)
-    # Version 1: a UMID may follow, ours is empty; 190 bytes are reserved (EBU Tech 3285 supplement-free layout).
+    # Version 1: 64 bytes for a UMID, which we have none of, and 190 reserved ones.
     body = b"".join([
         _bext_field(bext, "description", 256, False).ljust(256, b"\0"),
         _bext_field(bext, "originator", 32, False).ljust(32, b"\0"),
@@ -237,8 +244,8 @@ cdef bytes _bext_chunk(object bext):
     return _chunk(b"bext", body)
 
 
-cdef tuple _pieces(object sample_rate, object channels, object encoding, object frames, object info, object bext,
-                   object trailer_bytes):
+cdef tuple _pieces(object sample_rate, object channels, object encoding, object frames, object info,
+                   object bext, object trailer_bytes):
     """The header in five parts: up to and with JUNK/ds64, fmt, fact, texts, the data chunk's head."""
     if encoding not in _ENCODINGS:
         raise ValueError(f"encoding {encoding!r} is none of {', '.join(_ENCODINGS)}")
@@ -252,18 +259,19 @@ cdef tuple _pieces(object sample_rate, object channels, object encoding, object 
     extensible = channels > 2  # tags 1, 6 and 7 say nothing of which speaker is which beyond left and right
     fmt = _u16(CR_WAVE_EXTENSIBLE if extensible else tag) + _u16(channels) + _u32(sample_rate)
     fmt += _u32(sample_rate * block_align) + _u16(block_align) + _u16(8 * sample_bytes)
-    if extensible:
-        fmt += _u16(22) + _u16(8 * sample_bytes) + _u32(0) + _u32(tag) + _GUID_TAIL  # mask 0: channels, not speakers
+    if extensible:  # channel mask 0: channels that belong to no speaker
+        fmt += _u16(22) + _u16(8 * sample_bytes) + _u32(0) + _u32(tag) + _GUID_TAIL
     elif tag != CR_WAVE_PCM:
         fmt += _u16(0)
-    # "The 'fact' chunk is required for all new WAVE formats", "not required for the standard WAVE_FORMAT_PCM" (1994).
+    # The 1994 update requires fact of all formats newer than WAVE_FORMAT_PCM, and not of that one.
     has_fact = extensible or tag != CR_WAVE_PCM
-    texts = (_info_chunk(info) if info is not None else b"") + (_bext_chunk(bext) if bext is not None else b"")
+    texts = b"" if info is None else _info_chunk(info)
+    texts += b"" if bext is None else _bext_chunk(bext)
 
     header_bytes = 12 + 8 + _DS64_BYTES + 8 + len(fmt) + (12 if has_fact else 0) + len(texts) + 8
     data_bytes = frames * block_align
-    # A chunk is padded to an even length and the padding counts in the RIFF size. Rounding up here means that an odd
-    # trailer (pad included, as `trailer` makes it) and an even one (pad still to come) give the same, right size.
+    # A chunk is padded to an even length and the padding counts in the RIFF size. Rounding up here means that
+    # an odd trailer (pad included, as `trailer` makes it) and an even one (pad to come) give the same size.
     riff_bytes = header_bytes - 8 + data_bytes + trailer_bytes
     riff_bytes += riff_bytes & 1
     if riff_bytes < _UNSET:
@@ -273,9 +281,8 @@ cdef tuple _pieces(object sample_rate, object channels, object encoding, object 
         sizes = _u64(riff_bytes) + _u64(data_bytes) + _u64(frames) + _u32(0)
         first = b"RF64" + _u32(_UNSET) + b"WAVE" + _chunk(b"ds64", sizes)
         fact = data = _UNSET
-    return (
-        first, _chunk(b"fmt ", fmt), _chunk(b"fact", _u32(fact)) if has_fact else b"", texts, b"data" + _u32(data)
-    )
+    fact_chunk = _chunk(b"fact", _u32(fact)) if has_fact else b""
+    return first, _chunk(b"fmt ", fmt), fact_chunk, texts, b"data" + _u32(data)
 
 
 def header(*, sample_rate, channels, encoding="pcm16", frames=None, info=None, bext=None, trailer_bytes=0):
@@ -285,7 +292,8 @@ def header(*, sample_rate, channels, encoding="pcm16", frames=None, info=None, b
 
 def patch(*, sample_rate, channels, encoding="pcm16", frames=None, info=None, bext=None, trailer_bytes=0):
     """The (offset, bytes) to write over an earlier header of the same file once it has grown."""
-    first, fmt, fact, texts, data = _pieces(sample_rate, channels, encoding, frames, info, bext, trailer_bytes)
+    pieces = _pieces(sample_rate, channels, encoding, frames, info, bext, trailer_bytes)
+    first, fmt, fact, texts, data = pieces
     writes = [(0, first)]
     if fact:
         writes.append((len(first) + len(fmt) + 8, fact[8:]))
@@ -300,6 +308,8 @@ def trailer(*, cues, data_bytes):
     labels = [b"adtl"]
     details = []  # behind all labels: libsndfile reads no label after the first note or ltxt
     for cue in cues:
+        if not isinstance(cue, Cue):
+            raise TypeError(f"a cue must be a Cue, not {type(cue).__name__}")
         frame = _integer("cue frame", cue.frame, 0, _FILE_MAX_BYTES)
         length = _integer("cue duration_frames", cue.duration_frames, 0, _FILE_MAX_BYTES)
         label = _text("cue label", cue.label)
@@ -325,7 +335,7 @@ def trailer(*, cues, data_bytes):
     return tail + _chunk(b"LIST", body) if len(body) > 4 else tail
 
 
-# --------------------------------------------------------------------------------------------------------- reading
+# ---------------------------------------------------------------------------------------------------- reading
 
 cdef bytes _copy(object data):
     cdef Py_buffer view
@@ -509,11 +519,13 @@ cdef class Parser:
                 self._warn(f"the pad byte at byte {at} is missing")
         if not piece:
             return self._finish()
+        ident = piece[:4]
+        if self._has_data and self._declared == 0 and at == self._data_offset and not _is_id(ident):
+            return self._take_rest(self._file_bytes - at)  # "empty", but followed by audio: never patched
         if piece[0] == 0:
             self._state = _AT_ZEROS
             self._at, self._want = at, min(_ZEROS_STEP_BYTES, self._file_bytes - at)
             return 0
-        ident = piece[:4]
         available = self._file_bytes - at - 8
         size = self._number(piece, 4, 4)
         # Beyond the end that RIFF declares, only what is wholly a chunk is taken for one: it may be anything.
@@ -590,11 +602,17 @@ cdef class Parser:
         # A header written for no frames yet, and never patched, declares that the file ends here.
         growing = size == 0 and available > 0 and not (self._riff_is_set() and self._riff_bytes > at)
         if growing or size > available:
-            self._data_bytes = available
-            self._cut(f"the data chunk declares {size} bytes, the file has {available} from there to its end")
-            return self._finish()
+            return self._take_rest(available)
         self._data_bytes = size
         return self._seek(at + 8 + size, size & 1)
+
+    cdef int _take_rest(self, object available) except -1:
+        """The audio is all there is to the end of the file, whatever was declared."""
+        self._data_bytes = available
+        self._cut(
+            f"the data chunk declares {self._declared} bytes, the file has {available} from there to its end"
+        )
+        return self._finish()
 
     cdef bint _riff_is_set(self) except -1:
         return self._riff_bytes not in (0, _UNSET)
@@ -608,7 +626,7 @@ cdef class Parser:
         if len(body) < min(self._chunk.size, CR_WAV_FMT_EXTENSIBLE_BYTES):
             return self._fail("the fmt chunk is cut off by the end of the file", self._at)
         if not cr_wav_fmt_load(&self._fmt, body, <size_t>len(body), self._byteorder == "big"):
-            return self._fail(f"a fmt chunk of {len(body)} bytes; {CR_WAV_FMT_MIN_BYTES} is the least", self._at)
+            return self._fail(f"a fmt chunk of {len(body)} bytes, less than {CR_WAV_FMT_MIN_BYTES}", self._at)
         if self._fmt.channels == 0:
             return self._fail("the fmt chunk declares 0 channels", self._at + 2)
         if self._fmt.sample_rate == 0:
@@ -695,7 +713,10 @@ cdef class Parser:
         blocks = self._data_bytes // self._fmt.block_align
         if name in _PLAIN:
             if self._data_bytes % self._fmt.block_align:
-                self._warn(f"{self._data_bytes} bytes of data are no whole number of {self._fmt.block_align}-byte frames")
+                self._warn(
+                    f"{self._data_bytes} bytes of data are no whole number of"
+                    f" {self._fmt.block_align}-byte frames"
+                )
             if self._fact is not None and self._fact != blocks:
                 self._warn(f"the fact chunk says {self._fact} frames, the data holds {blocks}")
             return blocks
@@ -725,8 +746,8 @@ cdef class Parser:
             sample_bytes = (self._fmt.bits + 7) // 8
             if self._fmt.bits and self._fmt.block_align != self._fmt.channels * sample_bytes:
                 self._warn(
-                    f"a frame has {self._fmt.block_align} bytes, {self._fmt.channels} channels of {self._fmt.bits} bits"
-                    f" take {self._fmt.channels * sample_bytes}"
+                    f"a frame has {self._fmt.block_align} bytes, {self._fmt.channels} channels of"
+                    f" {self._fmt.bits} bits take {self._fmt.channels * sample_bytes}"
                 )
             byte_rate = <object>self._fmt.sample_rate * self._fmt.block_align
             if self._fmt.byte_rate != byte_rate:
@@ -814,8 +835,8 @@ def to_pcm16(data, info):
     convert = cr_wav_converter(info.format_tag, 0 if rest else sample_bytes, info.byte_order == "big")
     if convert == NULL:
         raise WavError(
-            f"no conversion to PCM for format {info.format} (tag {info.format_tag:#06x}) with {info.channels} channels"
-            f" in {info.block_align} bytes"
+            f"no conversion to PCM for format {info.format} (tag {info.format_tag:#06x})"
+            f" with {info.channels} channels in {info.block_align} bytes"
         )
     buffers.clear(&source)
     try:

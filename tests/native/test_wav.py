@@ -259,6 +259,8 @@ def test_rf64_begins_where_the_riff_size_leaves_32_bits() -> None:
         ({"info": {5: "x"}}, TypeError),
         ({"info": {"INAM": b"x"}}, TypeError),
         ({"info": {"INAM": "a\0b"}}, ValueError),
+        ({"info": {"INAM": "\ud800"}}, ValueError),
+        ({"info": 5}, TypeError),
         ({"info": {"INAM": "a", "title": "b"}}, ValueError),
         ({"info": {"INAM": "x" * wav.INFO_MAX_BYTES}}, ValueError),
         ({"bext": {"description": "x" * 257}}, ValueError),
@@ -324,6 +326,7 @@ def test_the_most_cues_that_are_written_are_read_and_one_more_is_refused() -> No
         (wav.Cue(0, note="\0"), ValueError),
         (wav.Cue(0.5), TypeError),
         (wav.Cue(0, b"x"), TypeError),
+        ((0, "x"), TypeError),
     ],
 )
 def test_a_cue_that_is_none_is_refused(cue, error) -> None:
@@ -507,6 +510,7 @@ def test_a_file_beyond_4_gib_is_rf64_and_opens_elsewhere(tmp_path, encoding, cha
         path.unlink()
     assert info.warnings == ()
     assert (info.container, info.frames, info.cues) == ("RF64", frames, MARKS)
+    assert info.fact_frames == (frames if encoding == "ulaw" else None)
     assert info.data_bytes == frames * frame_bytes
     assert sum(size for _, size in reads) < 2000
 
@@ -745,6 +749,12 @@ def test_a_data_chunk_of_unknown_size_reaches_to_the_end(size) -> None:
     assert (info.data_bytes, info.frames, info.declared_data_bytes, info.truncated) == (100, 50, size, True)
 
 
+@pytest.mark.parametrize("audio", [b"\x80\x90" * 50, bytes(100)])
+def test_an_empty_data_chunk_with_audio_behind_it_was_never_patched(audio) -> None:
+    info = wav.parse(riff(FMT, chunk(b"data", b""), audio))
+    assert (info.data_bytes, info.frames, info.declared_data_bytes, info.truncated) == (100, 50, 0, True)
+
+
 def test_an_empty_data_chunk_with_chunks_behind_it_is_empty() -> None:
     info = wav.parse(riff(FMT, chunk(b"data", b""), chunk(b"LIST", b"INFO" + chunk(b"INAM", b"x\0"))))
     assert (info.data_bytes, info.frames, info.truncated, info.info, info.warnings) == (
@@ -782,6 +792,41 @@ def test_zeros_between_chunks_are_stepped_over() -> None:
     info = wav.parse(riff(FMT, bytes(9001), chunk(b"data", b"\1\2"), bytes(6)))
     assert (info.frames, [found.id for found in info.chunks]) == (1, ["fmt ", "data"])
     assert sum("zero bytes" in warning for warning in info.warnings) == 2
+
+
+def test_zeros_without_end_are_not_searched_for_ever() -> None:
+    file = riff(FMT, bytes(3 << 20), chunk(b"data", b"\1\2"))
+    info, reads = walk(io.BytesIO(file), len(file))
+    assert (info.frames, info.truncated) == (0, True)
+    assert sum(size for _, size in reads) < (1 << 20) + 5000
+
+
+@pytest.mark.parametrize(
+    ("fact", "frames", "warnings"), [(None, 960, 0), (900, 900, 0), (961, 960, 1), (2**32 - 1, 960, 1)]
+)
+def test_blocks_bound_the_frames_of_a_block_codec_and_fact_trims_the_last(fact, frames, warnings) -> None:
+    gsm = chunk(b"fmt ", struct.pack("<HHIIHHHH", 0x31, 1, 8000, 1625, 65, 0, 2, 320))
+    chunks = [
+        gsm,
+        *([] if fact is None else [chunk(b"fact", struct.pack("<I", fact))]),
+        chunk(b"data", bytes(3 * 65)),
+    ]
+    info = wav.parse(riff(*chunks))
+    assert (info.frames, len(info.warnings)) == (frames, warnings)
+
+
+def test_of_texts_and_lists_that_come_twice_the_first_counts() -> None:
+    def titles(first: bytes, second: bytes) -> bytes:
+        return chunk(b"LIST", b"INFO" + chunk(b"INAM", first) + chunk(b"INAM", second))
+
+    file = riff(FMT, titles(b"a\0", b"b\0"), titles(b"c\0", b"d\0"), chunk(b"data", b"\1\2"))
+    assert wav.parse(file).info == {"INAM": "a"}
+
+
+def test_texts_are_utf_8_or_else_latin_1_and_end_at_their_nul() -> None:
+    texts = chunk(b"IART", "Zoë".encode()) + chunk(b"INAM", b"Zo\xeb") + chunk(b"ICMT", b"x\0junk")
+    info = wav.parse(riff(FMT, chunk(b"LIST", b"INFO" + texts), chunk(b"data", b"\1\2")))
+    assert info.info == {"IART": "Zoë", "INAM": "Zoë", "ICMT": "x"}
 
 
 def test_what_follows_the_riff_chunk_and_is_no_chunk_is_left_out() -> None:
@@ -830,6 +875,19 @@ def test_a_chunk_beyond_the_declared_end_is_still_read() -> None:
         (riff(FMT, chunk(b"data", b"\1\2"), chunk(b"cue ", b"\5\0\0\0")), "declares 5 points, it holds 0"),
         (riff(FMT, chunk(b"data", b"\1\2"), chunk(b"bext", bytes(400))), "a bext chunk of 400 bytes"),
         (riff(fmt(0x1234), chunk(b"data", b"\1\2")), "no fact chunk"),
+        (
+            riff(chunk(b"ds64", bytes(20)), FMT, chunk(b"data", b"\1\2"), container=b"RF64"),
+            "a ds64 chunk of 20 bytes",
+        ),
+        (
+            riff(
+                chunk(b"ds64", struct.pack("<QQQI", 82, 7, 0, 0)),
+                FMT,
+                chunk(b"data", b"\1\2"),
+                container=b"RF64",
+            ),
+            "ds64 says 7 bytes of data, the data chunk 2",
+        ),
     ],
 )
 def test_each_contradiction_is_named(file, warning) -> None:

@@ -15,7 +15,7 @@
  *   1  Sub-format {0000tttt-0000-0010-8000-00AA00389B71} is tag tttt (Microsoft, KSDATAFORMAT_SUBTYPE family); any
  *      other GUID leaves WAVE_FORMAT_EXTENSIBLE as the tag. A GUID's first three fields follow the file's byte order.
  *   2  PCM of up to 8 bits is unsigned around 128, all wider PCM is signed; fewer valid bits than the container has
- *      sit at its top (the 1991 text, "left-justified"). So the container's width alone decides the conversion.
+ *      sit at its top (the 1991 text). So the container's width alone decides the conversion.
  *   3  24 and 32 bits are rounded to the nearest 16-bit value, halves upwards, saturating at +32767.
  *   4  Float 1.0 is 32768, rounded as in 3, saturating at both ends; NaN is 0, infinities saturate.
  *   5  µ-law and A-law as ITU-T G.711 (g711.h).

@@ -6,7 +6,7 @@ A file is `header(...)`, whole frames of sample data, `trailer(...)`. The header
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self, final
 
 from typing_extensions import Buffer
 
@@ -182,6 +182,7 @@ def trailer(*, cues: Iterable[Cue], data_bytes: int) -> bytes:
 
     """
 
+@final
 class Parser:
     """Walks a WAV file by asking for the bytes it needs, never for samples.
 
@@ -190,7 +191,7 @@ class Parser:
     was fed, never by what the file declares. One parser belongs to one thread at a time.
     """
 
-    def __init__(self, file_bytes: int) -> None:
+    def __new__(cls, file_bytes: int) -> Self:
         """Begin the walk of a file of `file_bytes` bytes."""
 
     @property
