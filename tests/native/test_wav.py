@@ -693,15 +693,20 @@ def test_a_format_chunk_of_any_size_from_14_is_read(size) -> None:
     assert (info.frames, info.warnings) == (2, ())
 
 
-def test_a_sub_format_of_another_family_stays_extensible() -> None:
-    tail = (
-        struct.pack("<HHI", 22, 16, 0)
-        + struct.pack("<IHH", 1, 0x0721, 0x11D3)
-        + b"\x86\x44\xc8\xc1\xca\0\0\0"
-    )
-    info = wav.parse(
-        riff(fmt(0xFFFE, extra=tail), chunk(b"fact", struct.pack("<I", 3)), chunk(b"data", bytes(8)))
-    )
+@pytest.mark.parametrize(
+    "guid",
+    [
+        struct.pack("<IHH", 1, 0x0721, 0x11D3) + b"\x86\x44\xc8\xc1\xca\0\0\0",
+        struct.pack("<IHH", 0x10001, 0, 16) + b"\x80\0\0\xaa\08\x9bq",
+        struct.pack("<IHH", 1, 1, 16) + b"\x80\0\0\xaa\08\x9bq",
+        struct.pack("<IHH", 1, 0, 17) + b"\x80\0\0\xaa\08\x9bq",
+        struct.pack("<IHH", 1, 0, 16) + b"\x80\0\0\xaa\08\x9br",
+    ],
+)
+def test_a_sub_format_of_another_family_stays_extensible(guid) -> None:
+    extra = struct.pack("<HHI", 22, 16, 0) + guid
+    fact = chunk(b"fact", struct.pack("<I", 3))
+    info = wav.parse(riff(fmt(0xFFFE, extra=extra), fact, chunk(b"data", bytes(8))))
     assert (info.format_tag, info.format, info.extensible, info.frames) == (0xFFFE, "other", True, 3)
 
 
@@ -781,6 +786,13 @@ def test_an_odd_chunk_may_lack_its_pad_byte(pad) -> None:
     assert [found.id for found in info.chunks] == ["fmt ", "abcd", "data", "LIST"]
     assert (info.frames, info.data_bytes) == (1, 3)
     assert sum("pad byte" in warning for warning in info.warnings) == (0 if pad else 2)
+
+
+def test_a_missing_pad_byte_shows_even_where_the_shifted_id_could_be_one() -> None:
+    audio = b"\1\2" * 32  # 64 bytes: with its size, `data` read one byte late is `ata@`
+    info = wav.parse(riff(FMT, chunk(b"abcd", b"x", pad=False), chunk(b"data", audio)))
+    assert [found.id for found in info.chunks] == ["fmt ", "abcd", "data"]
+    assert (info.frames, info.warnings) == (32, ("the pad byte at byte 45 is missing",))
 
 
 def test_a_pad_byte_need_not_be_zero() -> None:
