@@ -19,6 +19,10 @@ cdef extern from "callreel/packet_record.h" nogil:
         int64_t time_ns
         uint32_t offset
         uint32_t length
+        uint16_t flags
+
+    enum:
+        CR_RECORD_CUT
 
 
 cdef extern from "callreel/rtp_packet.h" nogil:
@@ -69,6 +73,7 @@ cdef extern from "callreel/timeline.h" nogil:
     ctypedef struct cr_track:
         uint32_t sample_rate
         uint8_t codec[128]
+        uint64_t payload_types_seen[2]
         uint8_t render_events
         uint32_t ssrcs[16]
         uint32_t ssrc_count
@@ -97,6 +102,33 @@ cdef extern from "callreel/timeline.h" nogil:
     int64_t cr_track_lost(const cr_track *t) noexcept
     double cr_track_alignment_error(const cr_track *t) noexcept
     void cr_resample_init() noexcept
+
+
+cdef extern from "callreel/survey.h" nogil:
+    ctypedef struct cr_sequence:
+        pass
+
+    ctypedef struct cr_survey_run:
+        int64_t first_ns, last_ns
+        uint64_t packets, duplicate, reordered, orderly, cut
+        int64_t lost_before
+        uint64_t payload_types[2]
+        uint32_t ssrc
+        cr_sequence sequence
+
+    ctypedef struct cr_survey_type:
+        uint64_t packets, events
+        uint32_t repeats
+        uint8_t payload_type
+
+    ctypedef struct cr_survey:
+        cr_survey_run runs[8]
+        cr_survey_type types[8]
+        uint32_t run_count, type_count
+        uint64_t rtcp, foreign, malformed
+
+    void cr_survey_receive(cr_survey *s, const uint8_t *data, size_t size_bytes, int64_t time_ns, int cut) noexcept
+    int64_t cr_sequence_lost(const cr_sequence *s) noexcept
 
 
 cr_resample_init()
@@ -189,6 +221,28 @@ def sender_report(packet):
         buffers.release(&view)
 
 
+cdef Py_ssize_t _borrow_records(object data, object records, Py_ssize_t first, object count, Py_buffer *payloads,
+                                Py_buffer *table) except -1:
+    """Borrow payloads and packet records, and check that the records chosen lie within the data; returns their end."""
+    cdef const cr_packet_record *record
+    cdef Py_ssize_t available, end, i
+    cdef size_t size_bytes
+    buffers.borrow_bytes(data, payloads)
+    buffers.PyObject_GetBuffer(records, table, buffers.PyBUF_C_CONTIGUOUS)
+    if table.len % <Py_ssize_t>sizeof(cr_packet_record):
+        raise ValueError(f"{table.len} bytes are not a whole number of packet records")
+    available = table.len // <Py_ssize_t>sizeof(cr_packet_record)
+    end = available if count is None else first + <Py_ssize_t>count
+    if not 0 <= first <= end <= available:
+        raise ValueError(f"records {first} to {end} of {available}")
+    size_bytes = <size_t>payloads.len
+    record = <const cr_packet_record *>table.buf
+    for i in range(first, end):
+        if record[i].offset > size_bytes or record[i].length > size_bytes - record[i].offset:
+            raise ValueError(f"record {i} lies outside the data")
+    return end
+
+
 cdef int _codec_of(object name) except -1:
     text = str(name)
     known = CODECS.get(text)
@@ -277,28 +331,15 @@ cdef class Receiver:
         cdef Py_buffer payloads, table
         cdef const cr_packet_record *record
         cdef const uint8_t *start
-        cdef Py_ssize_t available, end, i
-        cdef size_t size_bytes
+        cdef Py_ssize_t end, i = first
         cdef int64_t until = INT64_MAX if until_ns is None else until_ns
         cdef int result = CR_RECEIVED
         buffers.clear(&payloads)
         buffers.clear(&table)
         try:
-            buffers.borrow_bytes(data, &payloads)
-            buffers.PyObject_GetBuffer(records, &table, buffers.PyBUF_C_CONTIGUOUS)
-            if table.len % <Py_ssize_t>sizeof(cr_packet_record):
-                raise ValueError(f"{table.len} bytes are not a whole number of packet records")
-            available = table.len // <Py_ssize_t>sizeof(cr_packet_record)
-            end = available if count is None else first + <Py_ssize_t>count
-            if not 0 <= first <= end <= available:
-                raise ValueError(f"records {first} to {end} of {available}")
+            end = _borrow_records(data, records, first, count, &payloads, &table)
             start = <const uint8_t *>payloads.buf
-            size_bytes = <size_t>payloads.len
             record = <const cr_packet_record *>table.buf
-            for i in range(first, end):
-                if record[i].offset > size_bytes or record[i].length > size_bytes - record[i].offset:
-                    raise ValueError(f"record {i} lies outside the data")
-            i = first
             with nogil:
                 while i < end and record[i].time_ns <= until:
                     result = cr_track_receive(self.track, start + record[i].offset, record[i].length,
@@ -409,6 +450,11 @@ cdef class Receiver:
         return tuple(self.track.ssrcs[i] for i in range(self.track.ssrc_count))
 
     @property
+    def payload_types_seen(self):
+        """The payload types of the packets received, in order of their number."""
+        return tuple(n for n in range(128) if self.track.payload_types_seen[n // 64] >> (n % 64) & 1)
+
+    @property
     def counts(self):
         """Packets by fate.
 
@@ -451,3 +497,81 @@ cdef class Receiver:
     def alignment_error_ms(self):
         """The farthest any audio stood from where the sender's clock puts it, as far as arrivals tell."""
         return 1e3 * cr_track_alignment_error(self.track) / self.track.sample_rate
+
+
+class Run(NamedTuple):
+    """What one source sent in one go, without a pause of a minute."""
+
+    ssrc: int
+    first_ns: int
+    last_ns: int
+    packets: int
+    lost: int
+    duplicate: int
+    reordered: int
+    orderly: int
+    cut: int
+    payload_types: tuple
+
+
+@cython.final
+cdef class Survey:
+    """What a flow of datagrams holds, without decoding it: is it RTP, from whom, when, in which payload types."""
+
+    cdef cr_survey survey
+
+    def receive_batch(self, data, records, Py_ssize_t first=0, count=None):
+        """Look at packet records (`pcap.DTYPE`) over one buffer of payloads."""
+        cdef Py_buffer payloads, table
+        cdef const cr_packet_record *record
+        cdef const uint8_t *start
+        cdef Py_ssize_t end, i
+        buffers.clear(&payloads)
+        buffers.clear(&table)
+        try:
+            end = _borrow_records(data, records, first, count, &payloads, &table)
+            start = <const uint8_t *>payloads.buf
+            record = <const cr_packet_record *>table.buf
+            with nogil:
+                for i in range(first, end):
+                    cr_survey_receive(&self.survey, start + record[i].offset, record[i].length, record[i].time_ns,
+                                      record[i].flags & CR_RECORD_CUT)
+        finally:
+            buffers.release(&payloads)
+            buffers.release(&table)
+
+    @property
+    def runs(self):
+        """What the sources sent, in order of their first packets."""
+        cdef cr_survey_run *run
+        cdef uint32_t i
+        found = []
+        for i in range(self.survey.run_count):
+            run = &self.survey.runs[i]
+            types = tuple(n for n in range(128) if run.payload_types[n // 64] >> (n % 64) & 1)
+            found.append(Run(run.ssrc, run.first_ns, run.last_ns, run.packets,
+                             run.lost_before + cr_sequence_lost(&run.sequence), run.duplicate, run.reordered,
+                             run.orderly, run.cut, types))
+        return found
+
+    @property
+    def event_payload_types(self):
+        """Payload types whose packets are telephone events by all they show: each is one, none contradicts another."""
+        cdef cr_survey_type *t
+        cdef uint32_t i
+        found = []
+        for i in range(self.survey.type_count):
+            t = &self.survey.types[i]
+            if t.payload_type >= 96 and t.packets == t.events and t.repeats:
+                found.append(t.payload_type)
+        return tuple(sorted(found))
+
+    @property
+    def rtcp(self):
+        """RTCP packets seen."""
+        return self.survey.rtcp
+
+    @property
+    def malformed(self):
+        """Datagrams that begin like RTP and are not."""
+        return self.survey.malformed

@@ -121,8 +121,8 @@ class Track:
         audio of its own.
         """
         self.sample_rate = sample_rate
-        self.codecs: set[str] = set()
-        """Names of the codecs announced so far."""
+        self._host_frames = host_frames
+        self._codec_names: dict[int, str] = {}
         self._receiver = rtp.Receiver(
             origin_ns=origin_ns,
             sample_rate=sample_rate,
@@ -143,7 +143,7 @@ class Track:
     def set_payload_types(self, payload_types: Mapping[int, str]) -> None:
         """Take over what a new SDP answer says; packets of other types are counted as undecoded from now on."""
         self._receiver.set_payload_types(payload_types)
-        self.codecs |= set(payload_types.values())
+        self._codec_names |= payload_types
         self._expects_events |= any(name.lower() == "telephone-event" for name in payload_types.values())
 
     # -- feed ----------------------------------------------------------------------------------------------------
@@ -289,6 +289,13 @@ class Track:
     def counts(self) -> dict[str, int]:
         """Packets by fate; see `kernels.rtp.Receiver.counts`."""
         return self._receiver.counts
+
+    @property
+    def heard_codecs(self) -> tuple[str, ...]:
+        """What the packets received were encoded in, by their payload types; `PT n` where nobody said what n is."""
+        if self._host_frames:
+            return ("L16",) if self.counts["received"] else ()
+        return tuple(self._codec_names.get(n, f"PT {n}") for n in self._receiver.payload_types_seen)
 
     @property
     def ssrcs(self) -> tuple[int, ...]:

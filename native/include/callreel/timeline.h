@@ -115,6 +115,7 @@ typedef struct {
     uint32_t late_samples;
     int64_t origin_ns;
     uint8_t codec[128]; /* enum cr_codec by payload type */
+    uint64_t payload_types_seen[2]; /* a bit each */
     uint8_t render_events;
     uint8_t finished;
 
@@ -666,6 +667,7 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
     cr_step_expire(t, arrival);
     cr_events_expire(t, arrival);
     codec = t->codec[packet.payload_type];
+    t->payload_types_seen[packet.payload_type / 64] |= (uint64_t)1 << packet.payload_type % 64;
 
     if (!t->have_source) {
         cr_track_switch_source(t, &packet);
