@@ -1,0 +1,193 @@
+"""File formats: PCM in, writes out.
+
+A format takes interleaved 16-bit PCM in pieces of any size and answers with writes. It opens no file: the file is the
+writes, applied in the order given. It can be played at every moment in between, and the writes of `finish` make its
+header say what it holds.
+
+FORMATS, at the end, is the table of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from callreel.errors import UsageError
+from callreel.kernels import mp3
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["FORMATS", "Mp3", "Write"]
+
+
+class Write(NamedTuple):
+    """Bytes, and where in the file they go."""
+
+    offset: int
+    data: bytes
+
+
+LAME_DELAY_SAMPLES = 576  # LAME 3.100, ENCDELAY: what it puts before the first sample, at every rate
+# Silence put before the first sample besides: with the 529 samples of every decoder the music then begins with an MPEG
+# frame (576 + 47 + 529 = 1152). FFmpeg returns too much when a recording begins and ends within one MPEG frame.
+LEAD_SAMPLES = 47
+ENCODER_DELAY_SAMPLES = LAME_DELAY_SAMPLES + LEAD_SAMPLES
+LAME_NAME = "LAME3.100"  # what lameenc brings; players believe delay and padding under this name
+MP3_BITS_PER_SAMPLE = 2  # default bit rate: 16 kbit/s for a voice at 8 kHz; LAME then cuts no high frequencies
+MPEG25_MAX_KBPS = 64  # LAME's most at 8 to 12 kHz; it silently takes this for more
+ID3_SPARE_BYTES = 512  # at the least, for tags that are known only when the recording ends
+ID3_ROUND_BYTES = 1024
+
+
+class Mp3:
+    """MP3 at a constant bit rate, encoded by LAME, framed by us.
+
+    The file begins with an ID3v2.4 tag and an Info frame, both reserved by `start` and written again by `finish` with
+    duration, frame count, seek table, and how many samples LAME put before and behind: decoders that honour these
+    give back exactly the frames added.
+    """
+
+    media_type: ClassVar[str] = "audio/mpeg"
+    extension: ClassVar[str] = "mp3"
+
+    def __init__(
+        self,
+        *,
+        sample_rate: int,
+        channels: int,
+        bitrate_kbps: int | None = None,
+        quality: int = 5,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Choose the stream's parameters; ValueError for what MPEG audio or LAME does not have.
+
+        `sample_rate`: Hz, one of MPEG's nine; never resampled. `channels`: 1 or 2. `bitrate_kbps`: for all channels
+        together; by default 16 per channel at 8 kHz and in proportion above. `quality`: LAME's, 0 best to 9 fastest.
+        `tags`: ID3v2.4 text frames as `kernels.mp3.id3` takes them.
+        """
+        if not 0 <= quality <= 9:
+            raise ValueError(f"quality={quality} is not within 0 and 9")
+        if bitrate_kbps is None:
+            bitrate_kbps = _default_kbps(sample_rate, channels)
+        if sample_rate < 16000 and bitrate_kbps > MPEG25_MAX_KBPS:
+            raise ValueError(f"{bitrate_kbps} kbit/s at {sample_rate} Hz: LAME goes up to {MPEG25_MAX_KBPS}")
+        self.sample_rate = sample_rate
+        self.channels = channels
+        self.bitrate_kbps = bitrate_kbps
+        self.quality = quality
+        self.frames = 0
+        self.size_bytes = 0
+        self._header = mp3.header(sample_rate, channels, bitrate_kbps)
+        self._tags: dict[str, str] = {"TSSE": f"callreel, {LAME_NAME}"}
+        self._tags.update(tags or {})
+        needed_bytes = len(mp3.id3(self._tags)) + ID3_SPARE_BYTES
+        self._id3_bytes = -(-needed_bytes // ID3_ROUND_BYTES) * ID3_ROUND_BYTES
+        self._info_bytes = 0
+        self._scanner = mp3.Scanner()  # sees what LAME gives: frame count, CRC, seek table
+        self._encoder: Any = None
+        self._finished = False
+
+    def start(self) -> list[Write]:
+        """Begin the file: the tag and an Info frame that claims no length yet."""
+        if self._encoder is not None:
+            raise UsageError("this file has been started")
+        self._encoder = self._open_encoder()
+        info = mp3.info_frame(self._header, encoder=LAME_NAME, encoder_delay_samples=ENCODER_DELAY_SAMPLES)
+        self._info_bytes = len(info)
+        return [self._append(mp3.id3(self._tags, size_bytes=self._id3_bytes) + info)]
+
+    def add(self, pcm: Buffer) -> list[Write]:
+        """Encode `pcm`: interleaved signed 16-bit frames. LAME may keep them for a while: the list may be empty.
+
+        Raises ValueError, with nothing encoded, when `pcm` is not a whole number of frames.
+        """
+        encoder = self._running()
+        data = bytes(pcm)
+        frames, rest = divmod(len(data), 2 * self.channels)
+        if rest:
+            raise ValueError(f"{len(data)} bytes are not a whole number of {self.channels}-channel 16-bit frames")
+        encoded = bytes(encoder.encode(data))
+        self.frames += frames
+        return self._music(encoded)
+
+    def finish(self, tags: Mapping[str, str] | None = None) -> list[Write]:
+        """End the file. `tags` are added to those given at the beginning; TLEN, the duration in ms, is added to both.
+
+        The last write is at offset 0 and makes the file complete. Raises ValueError, with nothing written and the
+        file still open, when the tags do not fit the room kept for them.
+        """
+        encoder = self._running()
+        duration_ms = (self.frames * 1000 + self.sample_rate // 2) // self.sample_rate
+        texts = {**self._tags, "TLEN": str(duration_ms), **(tags or {})}
+        tag = mp3.id3(texts, size_bytes=self._id3_bytes)
+
+        self._finished = True
+        writes = self._music(bytes(encoder.flush()))
+        music = self._scanner.finish()
+        padding_samples = music.samples - ENCODER_DELAY_SAMPLES - self.frames
+        if music.junk_bytes or music.truncated or not 0 <= padding_samples < 1 << 12:
+            raise RuntimeError(f"LAME gave {music.samples} samples for {self.frames}: {music.warnings}")
+        total_bytes = self._info_bytes + music.music_bytes
+        info = mp3.info_frame(
+            # LAME chooses plain or joint stereo by the bit rate; the Info frame says which.
+            mp3.header(self.sample_rate, self.channels, self.bitrate_kbps, mode=music.mode),
+            mpeg_frames=music.mpeg_frames,
+            # The field has 32 bits: a longer file goes without it.
+            total_bytes=total_bytes if total_bytes < 1 << 32 else None,
+            seek_table=self._scanner.seek_table(total_bytes, self._info_bytes),
+            quality=100 - 10 * 4 - self.quality,  # LAME: 100 - 10 * VBR quality (4 when not used) - quality
+            encoder=LAME_NAME,
+            encoder_delay_samples=ENCODER_DELAY_SAMPLES,
+            padding_samples=padding_samples,
+            music_crc=music.music_crc,
+        )
+        return [*writes, Write(0, tag + info)]
+
+    def _open_encoder(self) -> Any:
+        import lameenc  # when first used: `import callreel` must not need it
+
+        encoder = lameenc.Encoder()
+        encoder.silence()
+        encoder.set_channels(self.channels)
+        encoder.set_in_sample_rate(self.sample_rate)
+        encoder.set_out_sample_rate(self.sample_rate)  # LAME would choose a lower one by the bit rate
+        encoder.set_bit_rate(self.bitrate_kbps)
+        encoder.set_quality(self.quality)
+        encoder.encode(bytes(2 * self.channels * LEAD_SAMPLES))  # too little for LAME to give anything
+        return encoder
+
+    def _running(self) -> Any:
+        if self._encoder is None:
+            raise UsageError("this file has not been started")
+        if self._finished:
+            raise UsageError("this file has been finished")
+        return self._encoder
+
+    def _music(self, encoded: bytes) -> list[Write]:
+        if not encoded:
+            return []
+        self._scanner.feed(encoded)
+        return [self._append(encoded)]
+
+    def _append(self, data: bytes) -> Write:
+        write = Write(self.size_bytes, data)
+        self.size_bytes += len(data)
+        return write
+
+
+def _default_kbps(sample_rate: int, channels: int) -> int:
+    """The lowest bit rate there is that gives MP3_BITS_PER_SAMPLE."""
+    for kbps in (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192):
+        if kbps * 1000 < sample_rate * channels * MP3_BITS_PER_SAMPLE:
+            continue
+        try:
+            mp3.header(sample_rate, channels, kbps)
+        except ValueError:
+            continue
+        return kbps
+    raise ValueError(f"MP3 at {sample_rate} Hz with {channels} channels")
+
+
+FORMATS: Mapping[str, type[Mp3]] = {"mp3": Mp3}
+"""Each format under its file extension."""
