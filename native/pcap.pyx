@@ -15,7 +15,9 @@ from callreel.errors import CaptureError, UsageError
 
 
 cdef extern from "Python.h":
-    int PyBuffer_FillInfo(Py_buffer *view, object owner, void *start, Py_ssize_t size, int readonly, int flags) except -1
+    int PyBuffer_FillInfo(
+        Py_buffer *view, object owner, void *start, Py_ssize_t size, int readonly, int flags
+    ) except -1
 
 
 cdef extern from "callreel/packet_record.h" nogil:
@@ -62,7 +64,8 @@ cdef extern from "callreel/capture_reader.h" nogil:
         uint32_t used, limit
         uint64_t *secret
     ctypedef struct cr_reader_counts:
-        uint64_t frames, bytes, udp, tcp, icmp_embedded, other, malformed, snapped, unknown_link_type, flows_dropped
+        uint64_t frames, bytes, udp, tcp, icmp_embedded, other
+        uint64_t malformed, snapped, unknown_link_type, flows_dropped
     ctypedef struct cr_flow_group:
         uint32_t flow, first_record, records
     ctypedef struct cr_capture_reader:
@@ -77,7 +80,9 @@ cdef extern from "callreel/capture_reader.h" nogil:
         int64_t first_time_ns, last_time_ns
     void cr_reader_free(cr_capture_reader *reader)
     size_t cr_reader_arena_bytes(const cr_capture_reader *reader, size_t size)
-    int cr_reader_feed(cr_capture_reader *reader, const uint8_t *data, size_t size, uint8_t *arena, size_t capacity)
+    int cr_reader_feed(
+        cr_capture_reader *reader, const uint8_t *data, size_t size, uint8_t *arena, size_t capacity
+    )
     void cr_reader_sort(cr_capture_reader *reader, uint8_t *records)
     void cr_reader_clear_batch(cr_capture_reader *reader)
     void cr_reader_end(cr_capture_reader *reader)
@@ -118,7 +123,10 @@ _PROBLEMS = {
 
 
 class Flow(NamedTuple):
-    """One direction between two ports; `vlan` is the outermost tag of its first packet, not part of its identity."""
+    """One direction between two ports.
+
+    `vlan` is the outermost tag of its first packet; it is no part of the flow's identity.
+    """
 
     protocol: str
     source: str
@@ -137,7 +145,7 @@ cdef object _address(const uint64_t *word, int family):
 @cython.final
 @cython.auto_pickle(False)
 cdef class _Arena:
-    """The payload bytes of a batch: allocated for the worst case, cut to what was used, then never changed."""
+    """The payload bytes of a batch: allocated for the worst case, cut to what was used, then constant."""
 
     cdef uint8_t *_start
     cdef Py_ssize_t _size
@@ -165,7 +173,7 @@ cdef class _Arena:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Batch:
-    """What one feed gave: packed records in order of flow, their payloads, and where each flow's records are."""
+    """What one feed gave: packed records in order of flow, their payloads, and the place of each flow."""
 
     cdef readonly bytes records
     cdef readonly object data
@@ -209,8 +217,8 @@ cdef class Flows:
 cdef class Reader:
     """Reads a pcap or pcapng file fed in pieces of any size; does no I/O itself. One thread at a time.
 
-    `max_flows` bounds the memory: packets of flows beyond it are counted in `counts["flows_dropped"]` and not
-    delivered.
+    `max_flows` bounds the memory: packets of flows beyond it are counted in `counts["flows_dropped"]` and
+    not delivered.
     """
 
     cdef cr_capture_reader _state
@@ -238,7 +246,7 @@ cdef class Reader:
         cr_reader_free(&self._state)
 
     cdef int _claim(self) except -1:
-        """Feeding releases the GIL: whoever comes in meanwhile is told instead of corrupting the state."""
+        """Feeding releases the GIL: whoever comes in meanwhile is told so, and corrupts nothing."""
         cdef bint busy
         with cython.critical_section(self):
             busy = self._busy
@@ -257,6 +265,7 @@ cdef class Reader:
         """Take the next bytes of the file and return all packets that are now complete as a Batch."""
         cdef Py_buffer view
         cdef _Arena arena = _Arena.__new__(_Arena)
+        cdef const uint8_t *piece
         cdef size_t capacity
         cdef int done
         self._claim()
@@ -269,11 +278,12 @@ cdef class Reader:
                 raise ValueError(f"feed at most {FEED_BYTES_MAX} bytes at a time, not {view.len}")
             capacity = cr_reader_arena_bytes(&self._state, view.len)
             arena._allocate(capacity)
+            piece = <const uint8_t *>view.buf
             if view.len < buffers.GIL_MIN_SAMPLES:
-                done = cr_reader_feed(&self._state, <const uint8_t *>view.buf, view.len, arena._start, capacity)
+                done = cr_reader_feed(&self._state, piece, view.len, arena._start, capacity)
             else:
                 with nogil:
-                    done = cr_reader_feed(&self._state, <const uint8_t *>view.buf, view.len, arena._start, capacity)
+                    done = cr_reader_feed(&self._state, piece, view.len, arena._start, capacity)
             if not done:
                 raise MemoryError("no memory for the packets of a capture")
             self._raise_if_no_capture()
@@ -303,7 +313,7 @@ cdef class Reader:
         return batch
 
     def finish(self):
-        """The file has ended: `truncated` and `counts` are final. A file that was no capture at all raises."""
+        """The file has ended: `truncated` and `counts` are final. A file that was no capture raises."""
         self._claim()
         try:
             if not self._finished:
@@ -363,7 +373,7 @@ cdef class Reader:
 
     @property
     def link_types(self):
-        """The different link types of the file's interfaces, LINKTYPE_ numbers in order of appearance."""
+        """The link types of the file's interfaces, LINKTYPE_ numbers in order of appearance."""
         cdef uint32_t i
         return tuple([self._state.file.link_types[i] for i in range(self._state.file.link_types_used)])
 

@@ -365,7 +365,7 @@ static inline cr_capture_step cr_capture_packet_block(cr_capture_file *file, cr_
         frame->wire_bytes = cr_capture_u32(file, p + 24);
         frame->time_ns = cr_saturated_sum(cr_ticks_to_ns(ticks, interface->resolution), interface->offset_ns);
     }
-    if (frame->captured_bytes > total - head - 4)
+    if (frame->captured_bytes > total - head - 4 || frame->captured_bytes > CR_FRAME_BYTES_MAX)
         return CR_CAPTURE_BAD_FRAME;
     file->last_time_ns = frame->time_ns;
     return CR_CAPTURE_FRAME;

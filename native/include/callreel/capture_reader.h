@@ -191,6 +191,8 @@ static inline int cr_flow_group_order(const void *a, const void *b)
 static inline void cr_reader_sort(cr_capture_reader *reader, uint8_t *sorted)
 {
     uint32_t next = 0;
+    if (reader->groups_used == 0)
+        return;
     qsort(reader->groups, reader->groups_used, sizeof *reader->groups, cr_flow_group_order);
     for (uint32_t i = 0; i < reader->groups_used; i++) {
         cr_flow *flow = reader->flows.flows + reader->groups[i].flow;

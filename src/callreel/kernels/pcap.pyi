@@ -1,7 +1,7 @@
 """Packet captures: the bytes of a pcap or pcapng file, in pieces, to batches of payloads sorted by flow.
 
-Containers: pcap (both byte orders, µs and ns) and pcapng. Links: Ethernet with VLAN tags, MPLS and PPPoE, Linux cooked
-v1 and v2, raw IP, BSD loopback, PPP. IPv4 and IPv6 with fragments reassembled, IP in IP, GRE and ERSPAN.
+Containers: pcap (both byte orders, µs and ns) and pcapng. Links: Ethernet with VLAN tags, MPLS and PPPoE,
+Linux cooked v1 and v2, raw IP, BSD loopback, PPP. IPv4 and IPv6, fragments reassembled, IP in IP, GRE.
 
     reader = Reader()
     for piece in pieces_of_the_file:
@@ -30,15 +30,19 @@ TCP_RST: Final = 16
 DTYPE: Final[list[tuple[str, str]]]
 """The 40-byte record as a numpy dtype, native byte order.
 
-time_ns since 1970-01-01 UTC · frame, 1 for the first of the file · offset and length of the payload in `Batch.data`,
-bytes · flow · wire_length, the payload's length by its UDP or IP header, bytes · tcp_seq, 0 for UDP · flags · reserved.
+time_ns since 1970-01-01 UTC · frame, 1 for the first of the file · offset and length of the payload in
+`Batch.data`, bytes · flow · wire_length, the payload's length by its UDP or IP header, bytes · tcp_seq, 0 for
+UDP · flags · reserved.
 """
 
 FEED_BYTES_MAX: Final[int]
 """The most bytes one `feed` takes."""
 
 class Flow(NamedTuple):
-    """One direction between two ports; `vlan` is the outermost tag of its first packet, not part of its identity."""
+    """One direction between two ports.
+
+    `vlan` is the outermost tag of its first packet; it is no part of the flow's identity.
+    """
 
     protocol: Literal["udp", "tcp"]
     source: str
@@ -50,8 +54,8 @@ class Flow(NamedTuple):
 class Counts(TypedDict):
     """How many of what a Reader has seen.
 
-    Each frame counts once as udp, tcp, icmp_embedded, other, malformed or unknown_link_type, unless it is a fragment
-    that completes nothing: their sum is frames - fragments + reassembled.
+    Each frame counts once as udp, tcp, icmp_embedded, other, malformed or unknown_link_type, unless it is a
+    fragment that completes nothing: their sum is frames - fragments + reassembled.
     """
 
     frames: int
@@ -73,7 +77,7 @@ class Counts(TypedDict):
     reassembled: int
     """Datagrams joined from them."""
     fragments_dropped: int
-    """Fragments of datagrams given up: timeout, too many at once, capture ended; and fragments cut by the snap length."""
+    """Fragments of datagrams given up (timeout, too many, end of capture) or cut by the snap length."""
     snapped: int
     """UDP and TCP packets with less payload than on the wire; still delivered, with the CUT flag."""
     unknown_link_type: int
@@ -83,14 +87,15 @@ class Counts(TypedDict):
 
 @final
 class Batch:
-    """What one feed gave: packed records in order of flow, their payloads, and where each flow's records are.
+    """What one feed gave: packed records in order of flow, their payloads, and the place of each flow.
 
-    len(batch) is the number of records. A batch is immutable and independent of the Reader and of the bytes fed.
+    len(batch) is the number of records. A batch never changes and depends neither on the Reader nor on the
+    bytes it was fed.
     """
 
     @property
     def records(self) -> bytes:
-        """The records, 40 bytes each (`DTYPE`, packet_record.h), by flow, each flow's in order of the file."""
+        """The records, 40 bytes each (`DTYPE`, packet_record.h), by flow, within a flow as in the file."""
     @property
     def data(self) -> memoryview:
         """The payloads, one after another in order of the file; read-only."""
@@ -125,8 +130,9 @@ class Reader:
     def feed(self, data: Buffer) -> Batch:
         """Take the next bytes of the file and return all packets that are now complete as a Batch.
 
-        Bad packets are counted. Where the file itself cannot be read on, reading stops as at its end (`truncated`,
-        `problem`) and later feeds give empty batches. Raises CaptureError only for a file that is no capture at all.
+        Bad packets are counted. Where the file itself cannot be read on, reading stops as at its end
+        (`truncated`, `problem`) and later feeds give empty batches. Raises CaptureError only for a file
+        that is no capture at all.
         """
     def finish(self) -> None:
         """The file has ended: `truncated` and `counts` are final.
@@ -145,7 +151,7 @@ class Reader:
         """What the file is; None until its first bytes are there."""
     @property
     def link_types(self) -> tuple[int, ...]:
-        """The different link types of the file's interfaces, LINKTYPE_ numbers in order of appearance."""
+        """The link types of the file's interfaces, LINKTYPE_ numbers in order of appearance."""
     @property
     def truncated(self) -> bool:
         """Whether reading stopped before the end of the last record: see `problem`."""
