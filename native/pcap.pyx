@@ -9,6 +9,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from ipaddress import IPv4Address, IPv6Address
+from operator import index as as_index
 from typing import NamedTuple
 
 from callreel.errors import CaptureError, UsageError
@@ -203,13 +204,11 @@ cdef class Flows:
         return self._reader._state.flows.used
 
     def __getitem__(self, index):
-        cdef Py_ssize_t length = len(self)
-        cdef Py_ssize_t number = index
-        if number < 0:
-            number += length
-        if not 0 <= number < length:
-            raise IndexError(f"there is no flow {index}, only {length} flows")
-        return self._reader.flow(number)
+        number = as_index(index)
+        return self._reader.flow(number + len(self) if number < 0 else number)
+
+    def __iter__(self):
+        return map(self._reader.flow, range(len(self)))
 
 
 @cython.final
@@ -345,6 +344,7 @@ cdef class Reader:
             self._busy = False
 
     cdef cr_flow *_flow(self, number) except NULL:
+        number = as_index(number)
         if not 0 <= number < self._state.flows.used:
             raise IndexError(f"there is no flow {number}, only {self._state.flows.used} flows")
         return self._state.flows.flows + <size_t>number
