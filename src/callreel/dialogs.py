@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from callreel import sdp, sip
 from callreel.errors import SipError
@@ -50,6 +50,8 @@ DESCRIPTION_CACHE = 1024  # descriptions read last
 
 SignallingAddress = tuple[str, int]
 State = Literal["answered", "unanswered", "unknown"]
+
+_T = TypeVar("_T")
 
 _CALL_METHODS = frozenset(("INVITE", "ACK", "BYE", "CANCEL", "PRACK", "UPDATE"))
 
@@ -177,11 +179,17 @@ class _Hop:
     # fingerprint.
     exchanges: dict[tuple[bool, int, str, bool, str, int], _Exchange] = field(default_factory=dict)
     last: _Exchange | None = None
-    last_by_dialog: dict[str, _Exchange] = field(default_factory=dict)
+
+    def last_of(self, dialog: str) -> _Exchange | None:
+        """The latest exchange with this callee."""
+        return next((known for known in reversed(self.exchanges.values()) if known.dialog == dialog), None)
 
 
 class _Call:
-    """One call in the making."""
+    """One call in the making.
+
+    There may be MAX_CALLS of them, with one or two entries in each list: sets and dicts would double the size.
+    """
 
     __slots__ = (
         "answered_at_ns",
@@ -206,7 +214,7 @@ class _Call:
         self.call_id = message.call_id
         self.caller = message.sender.uri
         self.callee = message.recipient.uri
-        self.caller_ids = {_identity(message.sender)}
+        self.caller_ids = [_identity(message.sender)]
         self.initial_cseq: int | None = None  # of the latest INVITE outside a dialog
         self.started_at_ns = time_ns
         self.ringing_at_ns: int | None = None
@@ -214,11 +222,11 @@ class _Call:
         self.cancelled_at_ns: int | None = None
         self.ended_at_ns: int | None = None
         self.end_cause: str | None = None
-        self.dialogs_up: set[str] = set()  # callee's tags, as the caller was told
-        self.dialogs_over: set[str] = set()
+        self.dialogs_up: list[str] = []  # callee's tags, as the caller was told
+        self.dialogs_over: list[str] = []
         self.hops: list[_Hop] = []
-        self.paths: dict[_Path, _Hop] = {}
-        self.branches: dict[str, _Hop] = {}
+        self.paths: list[tuple[_Path, _Hop]] = []
+        self.branches: list[tuple[str, _Hop]] = []
 
     @property
     def state(self) -> State:
@@ -246,9 +254,9 @@ class _Call:
             if hop is self.hops[0] and self.cancelled_at_ns is None:
                 self.cancelled_at_ns = turn.time_ns
         elif method == "BYE":
-            self.dialogs_up.discard(turn.dialog)
-            if len(self.dialogs_over) < MAX_TAGS:
-                self.dialogs_over.add(turn.dialog)
+            if turn.dialog in self.dialogs_up:
+                self.dialogs_up.remove(turn.dialog)
+            _note(self.dialogs_over, turn.dialog)
             if not self.dialogs_up and self.end_cause is None:
                 self.ended_at_ns, self.end_cause = turn.time_ns, "bye"
 
@@ -262,8 +270,8 @@ class _Call:
             if turn.dialog in self.dialogs_over:
                 return
             # Only where the caller sees it: a proxy ends the dialogs of forks that came too late by itself.
-            if hop is self.hops[0] and len(self.dialogs_up) < MAX_TAGS:
-                self.dialogs_up.add(turn.dialog)
+            if hop is self.hops[0]:
+                _note(self.dialogs_up, turn.dialog)
             if self.answered_at_ns is None:
                 self.answered_at_ns = turn.time_ns
             self.ended_at_ns = self.end_cause = None
@@ -273,7 +281,11 @@ class _Call:
 
     def hop_of(self, message: sip.Message, path: _Path, *, initial: bool) -> _Hop | None:
         """The hop that a message between these addresses is on; None when there are too many."""
-        hop = self.paths.get(path) or (self.branches.get(message.branch) if message.branch else None)
+        known_path = True
+        hop = next((hop for known, hop in self.paths if known == path), None)
+        if hop is None:
+            known_path = False
+            hop = next((hop for known, hop in self.branches if known == message.branch), None)
         if hop is None and not initial:
             hosts = path[0][0], path[1][0]
             same = [known for known in self.hops if (known.path[0][0], known.path[1][0]) == hosts]
@@ -283,12 +295,12 @@ class _Call:
                 return None
             hop = _Hop(path)
             self.hops.append(hop)
-        if len(self.paths) < 2 * MAX_HOPS:
-            self.paths.setdefault(path, hop)
+        if not known_path and len(self.paths) < 2 * MAX_HOPS:
+            self.paths.append((path, hop))
         if initial:
             hop.has_initial_invite = True
-            if message.branch and len(self.branches) < 2 * MAX_HOPS:
-                self.branches.setdefault(message.branch, hop)
+            if message.branch:
+                _note(self.branches, (message.branch, hop), 2 * MAX_HOPS)
         return hop
 
 
@@ -343,8 +355,8 @@ class Dialogs:
         if call is None:
             self.dropped["calls"] += 1
             return
-        if initial and len(call.caller_ids) < MAX_TAGS:
-            call.caller_ids.add(_identity(parsed.sender))
+        if initial:
+            _note(call.caller_ids, _identity(parsed.sender))
         by_caller = _identity(parsed.sender) in call.caller_ids
         sent_by_caller = by_caller == (parsed.status is None)
         path = (source, destination) if sent_by_caller else (destination, source)
@@ -457,7 +469,7 @@ class Dialogs:
         if description is None:
             # A 2xx without a description confirms that of its dialog's 1xx, although another fork spoke
             # since.
-            previous = hop.last_by_dialog.get(turn.dialog)
+            previous = hop.last_of(turn.dialog)
             if method == "INVITE" and (message.status or 0) >= 200 and previous and previous is not hop.last:
                 by_caller = previous.offered_by_caller
                 self._exchange(hop, turn, previous.offer, previous.answer, offered_by_caller=by_caller)
@@ -495,7 +507,13 @@ class Dialogs:
         if len(hop.exchanges) >= MAX_EXCHANGES:
             self.dropped["descriptions"] += 1
         elif self._keep(answer):
-            hop.exchanges[key] = hop.last = hop.last_by_dialog[turn.dialog] = exchange
+            hop.exchanges[key] = hop.last = exchange
+
+
+def _note(known: list[_T], entry: _T, limit: int = MAX_TAGS) -> None:
+    """Add to a short list what is not in it yet."""
+    if entry not in known and len(known) < limit:
+        known.append(entry)
 
 
 def _identity(address: sip.Address) -> str:

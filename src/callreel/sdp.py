@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from callreel.errors import SipError
@@ -267,7 +268,7 @@ def _media(session: _Section, section: _Section) -> MediaDescription:
         port=port,
         endpoint=endpoint,
         direction=_DIRECTIONS[sends, receives],
-        codecs=_codecs(formats.split(None, MAX_FORMATS)[:MAX_FORMATS], section) if is_rtp else {},
+        codecs=_codecs(*_formats(formats, section)) if is_rtp else {},
         ptime_ms=_number(attributes.get("ptime")),
         maxptime_ms=_number(attributes.get("maxptime")),
         has_keys=bool(attributes.keys() & {"crypto", "fingerprint"}),
@@ -276,17 +277,24 @@ def _media(session: _Section, section: _Section) -> MediaDescription:
     )
 
 
-def _codecs(formats: Iterable[str], section: _Section) -> dict[int, Codec]:
+_Announced = tuple[int, tuple[str, int, int] | None, str]  # payload type, its a=rtpmap, its a=fmtp
+
+
+def _formats(text: str, section: _Section) -> Iterator[_Announced]:
+    for word in text.split(None, MAX_FORMATS)[:MAX_FORMATS]:
+        number = _number(word)
+        if number is not None and number < 128:
+            yield number, section.rtpmap.get(number), section.fmtp.get(number, "")
+
+
+@lru_cache(maxsize=256)  # telephones say the same in every call: one map, never changed, for all of them
+def _codecs(*announced: _Announced) -> Mapping[int, Codec]:
     codecs: dict[int, Codec] = {}
-    for text in formats:
-        payload_type = _number(text)
-        if payload_type is None or payload_type > 127:
-            continue
-        fmtp = section.fmtp.get(payload_type, "")
-        if mapped := section.rtpmap.get(payload_type):
-            codecs[payload_type] = Codec(*mapped, fmtp)
-        elif static := STATIC_CODECS.get(payload_type):
-            codecs[payload_type] = Codec(*static.identity, fmtp) if fmtp else static
+    for number, mapped, fmtp in announced:
+        if mapped:
+            codecs[number] = Codec(*mapped, fmtp)
+        elif static := STATIC_CODECS.get(number):
+            codecs[number] = Codec(*static.identity, fmtp) if fmtp else static
         # A dynamic payload type without a=rtpmap stands for nothing that could be decoded.
     return codecs
 

@@ -60,14 +60,14 @@ COMPACT_NAMES = {  # IANA "SIP parameters", header fields with a compact form
 # Status-Line = SIP-Version SP Status-Code SP Reason-Phrase CRLF
 _START = (
     rb"(?:(?i:SIP)/2\.0 [1-6]\d\d(?=[ \t\r\n]|\Z)"
-    rb"|[A-Za-z0-9\-.!%*_+`'~]{1,32} (?i:sips?|tel|urn):[^\r\n]{1,4096} (?i:SIP)/2\.0[ \t]*(?=\r?\n|\Z))"
+    rb"|[A-Za-z0-9\-.!%*_+`'~]{1,64} (?i:sips?|tel|urn):[^\r\n]{1,4096} (?i:SIP)/2\.0[ \t]*(?=\r?\n|\Z))"
 )
 _START_LINE = re.compile(rb"(?:\r?\n){0,8}" + _START)
 _NEXT_START_LINE = re.compile(rb"\n(?=" + _START + rb")")
-_START_LINE_SO_FAR = re.compile(rb"[A-Za-z0-9\-.!%*_+`'~/]{1,32}(?: [^\r\n]{0,4200})?\r?\Z")
+_START_LINE_SO_FAR = re.compile(rb"[A-Za-z0-9\-.!%*_+`'~/]{1,64}(?: [^\r\n]{0,4200})?\r?\Z")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _FOLD = re.compile(r"\r?\n[ \t]+")
-_CSEQ = re.compile(r"(\d{1,10})\s+(\S{1,32})")
+_CSEQ = re.compile(r"(\d{1,10})\s+(\S{1,64})")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _BRANCH = re.compile(r";\s*branch\s*=\s*([^;,\s]{1,1024})", re.IGNORECASE)
 _BOUNDARY = re.compile(r';\s*boundary\s*=\s*(?:"([^"]{1,256})"|([^;\s]{1,256}))', re.IGNORECASE)
