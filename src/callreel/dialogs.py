@@ -175,8 +175,7 @@ class _Hop:
     offers: dict[tuple[bool, int, str], tuple[int, Description | None]] = field(default_factory=dict)
     # Offers in responses to an INVITE: INVITE sent by the caller?, its CSeq, callee's tag.
     response_offers: dict[tuple[bool, int, str], _ResponseOffer] = field(default_factory=dict)
-    # What answered: request sent by the caller?, its CSeq, method, final?, callee's tag, answer's
-    # fingerprint.
+    # Answers: request sent by the caller?, its CSeq, method, final?, callee's tag, fingerprint.
     exchanges: dict[tuple[bool, int, str, bool, str, int], _Exchange] = field(default_factory=dict)
     last: _Exchange | None = None
 
@@ -188,7 +187,7 @@ class _Hop:
 class _Call:
     """One call in the making.
 
-    There may be MAX_CALLS of them, with one or two entries in each list: sets and dicts would double the size.
+    There may be MAX_CALLS of them with an entry or two in each list: sets and dicts would double their size.
     """
 
     __slots__ = (

@@ -351,8 +351,8 @@ def test_without_an_answer_the_numbers_of_the_offer_stand_for_both_ways():
 # --- hostile bytes --------------------------------------------------------------------------------------
 
 GOOD = (
-    b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 4000/2 RTP/AVP 0 96 101"
-    b"\r\n"
+    b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 4000/2 RTP/AVP 0 96"
+    b" 101\r\n"
     b"a=rtpmap:96 opus/48000/2\r\na=fmtp:96 x=1\r\na=rtpmap:101 telephone-event/8000\r\na=rtcp:4009\r\n"
     b"a=ptime:20\r\n"
     b"m=image 4002 udptl t38\r\nc=IN IP6 2001:db8::1\r\na=inactive\r\n"
