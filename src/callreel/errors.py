@@ -9,6 +9,7 @@ CallreelError
 ├── MediaError (ValueError)            bytes are not what they claim to be                .offset
 │   ├── RtpError
 │   ├── CaptureError
+│   ├── SipError
 │   ├── WavError
 │   └── Mp3Error
 └── DeliveryError (OSError)            the destination refused or was lost                .key .retryable
@@ -28,6 +29,7 @@ __all__ = [
     "MediaError",
     "Mp3Error",
     "RtpError",
+    "SipError",
     "UnsupportedActionError",
     "UsageError",
     "WavError",
@@ -79,6 +81,10 @@ class RtpError(MediaError):
 
 class CaptureError(MediaError):
     """Not a packet capture, or one that cannot be read on."""
+
+
+class SipError(MediaError):
+    """Not a SIP message or not a session description. Call tables count bad messages instead."""
 
 
 class WavError(MediaError):
