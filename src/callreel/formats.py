@@ -9,16 +9,16 @@ FORMATS, at the end, is the table of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from callreel.errors import UsageError
-from callreel.kernels import mp3
+from callreel.kernels import mp3, wav
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["FORMATS", "Mp3", "Write"]
+__all__ = ["FORMATS", "Format", "Mark", "Mp3", "Wav", "Write"]
 
 
 class Write(NamedTuple):
@@ -28,6 +28,133 @@ class Write(NamedTuple):
     data: bytes
 
 
+class Mark(NamedTuple):
+    """A moment of the recording that is worth finding again: a key, a pause."""
+
+    frame: int
+    duration_frames: int
+    label: str
+
+
+class Format(Protocol):
+    """What every format offers: `start`, any number of `add`, `finish`; between them the file can be played."""
+
+    media_type: ClassVar[str]
+    extension: ClassVar[str]
+    frames: int
+    """PCM frames added so far."""
+    size_bytes: int
+    """Length of the file so far."""
+
+    def __init__(self, *, sample_rate: int, channels: int, tags: Mapping[str, str]) -> None:
+        """`tags` has names of TAGS, or names of the caller's own."""
+
+    def start(self) -> list[Write]:
+        """The file's beginning."""
+
+    def add(self, pcm: Buffer) -> list[Write]:
+        """Interleaved signed 16-bit frames, any number."""
+
+    def flush(self) -> list[Write]:
+        """Whatever makes the file say how much it holds so far."""
+
+    def finish(self, *, marks: Sequence[Mark] = ()) -> list[Write]:
+        """The file's end."""
+
+
+class Tag(NamedTuple):
+    """Under what names a text is stored."""
+
+    wav_info: str
+    id3_frame: str
+
+
+TAGS: Mapping[str, Tag] = {
+    "title": Tag("INAM", "TIT2"),
+    "artist": Tag("IART", "TPE1"),
+    "comment": Tag("ICMT", "TXXX:comment"),
+    "date": Tag("ICRD", "TDRC"),
+    "software": Tag("ISFT", "TSSE"),
+}
+"""Texts with names of their own in files; any other goes into WAV's comment as `name=text`, into ID3 as TXXX:name."""
+
+SOFTWARE = "callreel"
+
+
+class Wav:
+    """WAV with 16-bit PCM; digits and pauses become cue marks; RF64 above 4 GiB."""
+
+    media_type: ClassVar[str] = "audio/wav"
+    extension: ClassVar[str] = "wav"
+
+    def __init__(self, *, sample_rate: int, channels: int, tags: Mapping[str, str] | None = None) -> None:
+        """`sample_rate` in Hz; `channels` 1 for mono, 2 for stereo."""
+        self.sample_rate = sample_rate
+        self.channels = channels
+        self.frames = 0
+        self._frame_bytes = 2 * channels
+        self._info = {"ISFT": SOFTWARE}
+        own = []
+        for name, text in (tags or {}).items():
+            if name in TAGS:
+                self._info[TAGS[name].wav_info] = text
+            else:
+                own.append(f"{name}={text}")
+        if own:
+            self._info["ICMT"] = "; ".join([*([self._info["ICMT"]] if "ICMT" in self._info else []), *own])
+        self._header_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file so far."""
+        return self._header_bytes + self.frames * self._frame_bytes
+
+    def start(self) -> list[Write]:
+        """The header of an empty file."""
+        header = self._header(trailer_bytes=0)
+        self._header_bytes = len(header)
+        return [Write(0, header)]
+
+    def add(self, pcm: Buffer) -> list[Write]:
+        """The frames as they are."""
+        data = bytes(pcm)
+        frames, rest = divmod(len(data), self._frame_bytes)
+        if rest:
+            raise ValueError(f"{len(data)} bytes are not a whole number of frames of {self._frame_bytes}")
+        write = Write(self.size_bytes, data)
+        self.frames += frames
+        return [write] if data else []
+
+    def flush(self) -> list[Write]:
+        """The header's sizes, so that readers find every frame there is."""
+        patches = wav.patch(
+            sample_rate=self.sample_rate, channels=self.channels, frames=self.frames, info=self._info
+        )
+        return [Write(offset, data) for offset, data in patches]
+
+    def finish(self, *, marks: Sequence[Mark] = ()) -> list[Write]:
+        """The marks behind the audio, and the header with the final sizes."""
+        cues = [
+            wav.Cue(frame=max(0, mark.frame), label=mark.label, duration_frames=mark.duration_frames)
+            for mark in marks[:MAX_MARKS]
+            if mark.frame <= wav.CUE_MAX_FRAMES
+        ]
+        trailer = wav.trailer(cues=cues, data_bytes=self.frames * self._frame_bytes)
+        writes = [Write(self.size_bytes, trailer)] if trailer else []
+        return [*writes, Write(0, self._header(trailer_bytes=len(trailer)))]
+
+    def _header(self, *, trailer_bytes: int) -> bytes:
+        return wav.header(
+            sample_rate=self.sample_rate,
+            channels=self.channels,
+            frames=self.frames,
+            info=self._info,
+            trailer_bytes=trailer_bytes,
+        )
+
+
+MAX_MARKS = 10_000  # in one file: readers load the cue chunk whole, and nobody looks for more keys than that
+
 LAME_DELAY_SAMPLES = 576  # LAME 3.100, ENCDELAY: what it puts before the first sample, at every rate
 # Silence put before the first sample besides: with the 529 samples of every decoder the music then begins with an MPEG
 # frame (576 + 47 + 529 = 1152). FFmpeg returns too much when a recording begins and ends within one MPEG frame.
@@ -36,7 +163,7 @@ ENCODER_DELAY_SAMPLES = LAME_DELAY_SAMPLES + LEAD_SAMPLES
 LAME_NAME = "LAME3.100"  # what lameenc brings; players believe delay and padding under this name
 MP3_BITS_PER_SAMPLE = 2  # default bit rate: 16 kbit/s for a voice at 8 kHz; LAME then cuts no high frequencies
 MPEG25_MAX_KBPS = 64  # LAME's most at 8 to 12 kHz; it silently takes this for more
-ID3_SPARE_BYTES = 512  # at the least, for tags that are known only when the recording ends
+ID3_SPARE_BYTES = 64  # for the duration, known only when the recording ends
 ID3_ROUND_BYTES = 1024
 
 
@@ -64,7 +191,7 @@ class Mp3:
 
         `sample_rate`: Hz, one of MPEG's nine; never resampled. `channels`: 1 or 2. `bitrate_kbps`: for all channels
         together; by default 16 per channel at 8 kHz and in proportion above. `quality`: LAME's, 0 best to 9 fastest.
-        `tags`: ID3v2.4 text frames as `kernels.mp3.id3` takes them.
+        `tags`: texts by names of TAGS, or by other names.
         """
         if not 0 <= quality <= 9:
             raise ValueError(f"quality={quality} is not within 0 and 9")
@@ -79,8 +206,9 @@ class Mp3:
         self.frames = 0
         self.size_bytes = 0
         self._header = mp3.header(sample_rate, channels, bitrate_kbps)
-        self._tags: dict[str, str] = {"TSSE": f"callreel, {LAME_NAME}"}
-        self._tags.update(tags or {})
+        self._tags = {TAGS["software"].id3_frame: f"{SOFTWARE}, {LAME_NAME}"}
+        for name, text in (tags or {}).items():
+            self._tags[TAGS[name].id3_frame if name in TAGS else f"TXXX:{name}"] = text
         needed_bytes = len(mp3.id3(self._tags)) + ID3_SPARE_BYTES
         self._id3_bytes = -(-needed_bytes // ID3_ROUND_BYTES) * ID3_ROUND_BYTES
         self._info_bytes = 0
@@ -111,16 +239,18 @@ class Mp3:
         self.frames += frames
         return self._music(encoded)
 
-    def finish(self, tags: Mapping[str, str] | None = None) -> list[Write]:
-        """End the file. `tags` are added to those given at the beginning; TLEN, the duration in ms, is added to both.
+    def flush(self) -> list[Write]:
+        """Nothing: MPEG frames speak for themselves, and the Info frame claims no length yet."""
+        return []
 
-        The last write is at offset 0 and makes the file complete. Raises ValueError, with nothing written and the
-        file still open, when the tags do not fit the room kept for them.
+    def finish(self, *, marks: Sequence[Mark] = ()) -> list[Write]:
+        """End the file; its duration goes into the tag (TLEN, ms). MP3 has no place for marks.
+
+        The last write is at offset 0 and makes the file complete.
         """
         encoder = self._running()
         duration_ms = (self.frames * 1000 + self.sample_rate // 2) // self.sample_rate
-        texts = {**self._tags, "TLEN": str(duration_ms), **(tags or {})}
-        tag = mp3.id3(texts, size_bytes=self._id3_bytes)
+        tag = mp3.id3({**self._tags, "TLEN": str(duration_ms)}, size_bytes=self._id3_bytes)
 
         self._finished = True
         writes = self._music(bytes(encoder.flush()))
@@ -189,5 +319,5 @@ def _default_kbps(sample_rate: int, channels: int) -> int:
     raise ValueError(f"MP3 at {sample_rate} Hz with {channels} channels")
 
 
-FORMATS: Mapping[str, type[Mp3]] = {"mp3": Mp3}
+FORMATS: Mapping[str, type[Wav] | type[Mp3]] = {"wav": Wav, "mp3": Mp3}
 """Each format under its file extension."""

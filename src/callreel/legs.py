@@ -134,7 +134,7 @@ class Track:
         self._resampled_samples = 0  # at the track's
         self._fed_until_ns = 0
         self._detector = dtmf.Detector(sample_rate) if detect_digits else None
-        self._heard = 0  # timeline position up to which the detector has been fed
+        self._heard = 0  # timeline position up to which keys have been listened for
         self._held: list[Digit] = []  # keys heard, waiting for their event
         self._events: list[Digit] = []  # recent events, to recognise their tone when it is reported later
         self._expects_events = False
@@ -253,14 +253,13 @@ class Track:
     def _listen(self, detector: dtmf.Detector, final: bool) -> list[Digit]:
         found: list[dtmf.Digit] = []
         for position, audio in self._receiver.hear():
-            gap = position - self._heard
-            if gap > DETECTOR_SLACK_SAMPLES or self._heard == 0:
-                found += detector.skip(gap) or []
-                self._heard = position
+            gap = position - detector.position
+            if gap > DETECTOR_SLACK_SAMPLES:
+                found += detector.skip(gap)
             found += detector.feed(audio)
-            self._heard += len(audio) // 2
         if final:
             found += detector.flush()
+        self._heard = detector.position
         return [Digit(one.symbol, one.start, one.duration, DigitSource.INBAND) for one in found]
 
     def ready(self, now_ns: int) -> int:

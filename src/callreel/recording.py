@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from callreel.actions import Layout
-from callreel.formats import FORMATS, Format, Write
+from callreel.formats import FORMATS, Format, Mark, Write
 from callreel.kernels import pcm
 from callreel.legs import Digit, Direction, Leg, Track
 
@@ -60,9 +60,7 @@ class Recording:
         self.directions = LAYOUT_DIRECTIONS[layout]
         self.channels = 2 if layout is Layout.STEREO else 1
         self.frames = 0
-        self._format: Format = FORMATS[format_name](
-            sample_rate=sample_rate, channels=self.channels, tags=tags, started_at=started_at
-        )
+        self._format: Format = FORMATS[format_name](sample_rate=sample_rate, channels=self.channels, tags=tags)
 
     def start(self) -> list[Write]:
         """The file's beginning."""
@@ -82,13 +80,17 @@ class Recording:
                 audio = outgoing
         return self._format.add(audio)
 
+    def flush(self) -> list[Write]:
+        """What makes the file so far valid."""
+        return self._format.flush()
+
     def finish(self, digits: list[tuple[Direction, Digit]]) -> list[Write]:
         """The file's end, with marks for the digits that fell into it."""
         marks = [
-            (
-                digit.position - self.start_position,
-                digit.duration_samples,
-                f"{digit.symbol} {direction.value}",
+            Mark(
+                frame=digit.position - self.start_position,
+                duration_frames=digit.duration_samples,
+                label=f"{digit.symbol} {direction.value}",
             )
             for direction, digit in self._own(digits)
         ]

@@ -1,0 +1,1 @@
+"""Where recordings go: one module a destination. They know no call and no dialect."""

@@ -1,0 +1,130 @@
+"""A folder as destination: files appear whole, under their object keys, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from callreel.errors import DeliveryError
+
+__all__ = ["Folder", "PartFile", "Stored"]
+
+HASH_BYTES = 1 << 20
+PART_SUFFIX = ".part"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a stored file turned out to be."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
+
+
+class Folder:
+    """A folder that takes recordings; an older file of the same key is replaced in one step."""
+
+    def __init__(self, path: Path) -> None:
+        """Use the folder at `path`; it is made when the first file is."""
+        self.path = path
+
+    def open(self, key: str) -> PartFile:
+        """Begin the file `key`; it appears under that name when it is closed."""
+        target = self.path.joinpath(*key.split("/"))
+        if not target.resolve().is_relative_to(self.path.resolve()):
+            raise DeliveryError(f"the key {key!r} leads out of the folder", key=key)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            return PartFile(key, target)
+        except OSError as error:
+            raise _as_delivery_error(error, key) from error
+
+
+class PartFile:
+    """A file in the making: apply `write`s to it, then `close` it, or `discard` it."""
+
+    def __init__(self, key: str, target: Path) -> None:
+        """Create `target` with `.part` behind its name."""
+        self.key = key
+        self._target = target
+        self._part = target.with_name(target.name + PART_SUFFIX)
+        self._file: BinaryIO = self._part.open("wb")
+
+    def write(self, writes: Iterable[tuple[int, bytes]]) -> None:
+        """Apply writes: (offset, bytes) each."""
+        try:
+            for offset, data in writes:
+                if self._file.tell() != offset:
+                    self._file.seek(offset)
+                self._file.write(data)
+        except OSError as error:
+            self.discard()
+            raise _as_delivery_error(error, self.key) from error
+
+    def close(self) -> Stored:
+        """Make the file appear: flush, fsync, rename, fsync of the folder."""
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            digest = _sha256(self._part)
+            size_bytes = self._part.stat().st_size
+            self._part.replace(self._target)
+            _sync_folder(self._target.parent)
+        except OSError as error:
+            self.discard()
+            raise _as_delivery_error(error, self.key) from error
+        return Stored(self._target, size_bytes, digest)
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._part.unlink(missing_ok=True)
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> Path:
+        """Store the manifest beside the audio, as `<audio file>.json`."""
+        target = self._target.with_name(self._target.name + ".json")
+        part = target.with_name(target.name + PART_SUFFIX)
+        try:
+            with part.open("w", encoding="utf-8") as file:
+                json.dump(manifest, file, indent=2, ensure_ascii=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+            _sync_folder(target.parent)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise _as_delivery_error(error, self.key) from error
+        return target
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(HASH_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename last; some systems (Windows) cannot open a folder and need no such thing."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _as_delivery_error(error: OSError, key: str) -> DeliveryError:
+    return DeliveryError(f"cannot store {key}: {error.strerror or error}", key=key)
