@@ -151,24 +151,37 @@ static void cr_goertzel_init(cr_goertzel *bank, const double *hz, double rate)
     }
 }
 
-/* Run the bank over the next samples of its block. */
+/* One sample on all lanes: turns s[n-2] into s[n]. */
+static inline void cr_goertzel_next(float *s2, const float *s1, const float *two_cos, float x)
+{
+    for (int lane = 0; lane < CR_TONE_LANES; lane++)
+        s2[lane] = (x - s2[lane]) + s1[lane] * two_cos[lane];
+}
+
+/* Run the bank over the next samples of its block. Two samples a turn, so that s[n-1] and s[n-2] change roles and
+ * not places: compilers then keep the lanes in vectors. */
 static void cr_goertzel_run_scalar(cr_goertzel *bank, const float *in, size_t samples)
 {
     float two_cos[CR_TONE_LANES], s1[CR_TONE_LANES], s2[CR_TONE_LANES], energy = bank->energy;
+    size_t i = 0;
     memcpy(two_cos, bank->two_cos, sizeof two_cos);
     memcpy(s1, bank->s1, sizeof s1);
     memcpy(s2, bank->s2, sizeof s2);
-    for (size_t i = 0; i < samples; i++) {
-        float x = in[i];
-        energy = energy + x * x;
-        for (int lane = 0; lane < CR_TONE_LANES; lane++) {
-            float s0 = (x - s2[lane]) + s1[lane] * two_cos[lane];
-            s2[lane] = s1[lane];
-            s1[lane] = s0;
-        }
+    for (; i + 2 <= samples; i += 2) {
+        cr_goertzel_next(s2, s1, two_cos, in[i]);
+        cr_goertzel_next(s1, s2, two_cos, in[i + 1]);
+        energy = energy + in[i] * in[i];
+        energy = energy + in[i + 1] * in[i + 1];
     }
-    memcpy(bank->s1, s1, sizeof s1);
-    memcpy(bank->s2, s2, sizeof s2);
+    if (i < samples) {
+        cr_goertzel_next(s2, s1, two_cos, in[i]);
+        energy = energy + in[i] * in[i];
+        memcpy(bank->s1, s2, sizeof s2);
+        memcpy(bank->s2, s1, sizeof s1);
+    } else {
+        memcpy(bank->s1, s1, sizeof s1);
+        memcpy(bank->s2, s2, sizeof s2);
+    }
     bank->energy = energy;
 }
 
