@@ -58,7 +58,8 @@ cdef extern from "callreel/mpeg_frame.h" nogil:
         cr_seek_points seek
     uint16_t cr_crc16(uint16_t crc, const uint8_t *data, size_t size) noexcept
     int cr_mpeg_parse(const uint8_t *p, cr_mpeg_header *h) noexcept
-    void cr_mpeg_step(cr_mpeg_walker *w, const uint8_t *p, size_t left, int final, cr_mpeg_item *item) noexcept
+    void cr_mpeg_step(cr_mpeg_walker *w, const uint8_t *p, size_t left, int final,
+                      cr_mpeg_item *item) noexcept
     void cr_seek_add(cr_seek_points *s, uint64_t offset) noexcept
     void cr_seek_table(const cr_seek_points *s, uint64_t leading, uint64_t total, uint8_t *table) noexcept
     int cr_xing_parse(const uint8_t *frame, size_t size, cr_xing *x) noexcept
@@ -68,9 +69,9 @@ cdef extern from "callreel/mpeg_frame.h" nogil:
 
 
 cdef enum:
-    BATCH_FRAMES = 64        # found per borrowing of the buffer by frames()
-    PIECE_BYTES = 65536      # a longer chunk is taken in pieces, so that no copy is longer than this
-    ID3_KEPT_BYTES = 1 << 20 # of an ID3v2 tag: text beyond is not read (the pictures of music files are larger)
+    BATCH_FRAMES = 64  # found per borrowing of the buffer by frames()
+    PIECE_BYTES = 65536  # a longer chunk is taken in pieces, so that no copy is longer than this
+    ID3_KEPT_BYTES = 1 << 20  # of an ID3v2 tag; text beyond is not read
 
 _MODES = ("stereo", "joint stereo", "dual channel", "mono")
 _TAG_NAMES = ("", "ID3v2", "ID3v1", "APE", "Lyrics3")
@@ -78,22 +79,23 @@ _XING_KINDS = ("", "Xing", "Info", "VBRI")
 _FILE_MAX_BYTES = 1 << 40  # of what a seek table can speak: its products stay within 64 bits
 
 Frame = collections.namedtuple("Frame", (
-    "offset", "size_bytes", "mpeg_version", "layer", "bitrate_bps", "sample_rate", "channels", "mode", "samples",
-    "padding", "crc",
+    "offset", "size_bytes", "mpeg_version", "layer", "bitrate_bps", "sample_rate", "channels", "mode",
+    "samples", "padding", "crc",
 ), module=__name__)
 Frame.__doc__ = "One MPEG audio frame, as its header tells it."
 
 Xing = collections.namedtuple("Xing", (
-    "kind", "mpeg_frames", "total_bytes", "seek_table", "quality", "encoder", "vbr_method", "lowpass_hz", "peak",
-    "radio_gain_db", "audiophile_gain_db", "bitrate_kbps", "encoder_delay_samples", "padding_samples", "music_bytes",
-    "music_crc", "music_crc_ok", "tag_crc", "tag_crc_ok",
+    "kind", "mpeg_frames", "total_bytes", "seek_table", "quality", "encoder", "vbr_method", "lowpass_hz",
+    "peak", "radio_gain_db", "audiophile_gain_db", "bitrate_kbps", "encoder_delay_samples", "padding_samples",
+    "music_bytes", "music_crc", "music_crc_ok", "tag_crc", "tag_crc_ok",
 ), module=__name__)
 Xing.__doc__ = "What a Xing, Info or VBRI frame says; None where it says nothing."
 
 Info = collections.namedtuple("Info", (
     "mpeg_version", "sample_rate", "channels", "mode", "mpeg_frames", "samples", "frames_pcm", "duration_s",
-    "bitrate_min_bps", "bitrate_max_bps", "bitrate_avg_bps", "vbr", "first_frame_offset", "music_bytes", "music_crc",
-    "junk_bytes", "tags", "id3", "xing", "encoder_delay_samples", "padding_samples", "truncated", "warnings",
+    "bitrate_min_bps", "bitrate_max_bps", "bitrate_avg_bps", "vbr", "first_frame_offset", "music_bytes",
+    "music_crc", "junk_bytes", "tags", "id3", "xing", "encoder_delay_samples", "padding_samples", "truncated",
+    "warnings",
 ), module=__name__)
 Info.__doc__ = "What a whole MP3 file is."
 
@@ -104,8 +106,8 @@ cdef str _version(const cr_mpeg_header *h):
 
 cdef object _frame(uint64_t offset, const cr_mpeg_header *h):
     return tuple.__new__(Frame, (
-        offset, h.size_bytes, _version(h), 3, h.bitrate_bps, h.sample_rate, h.channels, _MODES[h.mode], h.samples,
-        h.padding != 0, h.crc != 0,
+        offset, h.size_bytes, _version(h), 3, h.bitrate_bps, h.sample_rate, h.channels, _MODES[h.mode],
+        h.samples, h.padding != 0, h.crc != 0,
     ))
 
 
@@ -253,8 +255,8 @@ def xing(frame):
 def header(sample_rate, channels, bitrate_kbps, *, mode=None):
     """Build a frame header of four bytes: no CRC, no padding, marked as an original.
 
-    `mode` is "stereo", "joint stereo", "dual channel" or "mono"; by default mono or joint stereo, by `channels`.
-    ValueError for what MPEG audio has no code for.
+    `mode` is "stereo", "joint stereo", "dual channel" or "mono"; by default mono or joint stereo, by
+    `channels`. ValueError for what MPEG audio has no code for.
     """
     cdef int rate, index
     if mode is None:
@@ -293,14 +295,15 @@ cdef int _fill_table(object seek_table, uint8_t *table) except -1:
 
 
 def info_frame(
-    header, *, vbr=False, mpeg_frames=None, total_bytes=None, seek_table=None, quality=None, encoder="LAME3.100",
-    vbr_method=None, lowpass_hz=0, encoder_delay_samples=0, padding_samples=0, music_bytes=None, music_crc=0,
+    header, *, vbr=False, mpeg_frames=None, total_bytes=None, seek_table=None, quality=None,
+    encoder="LAME3.100", vbr_method=None, lowpass_hz=0, encoder_delay_samples=0, padding_samples=0,
+    music_bytes=None, music_crc=0,
 ):
     """Build the Info frame (Xing when `vbr`) that stands before the first frame of a stream.
 
-    `header` is the header of any frame of the stream (four bytes, more are ignored). Counts and tables left None are
-    absent, which is right for a file still growing. The length depends on `header` alone, so the frame can be
-    reserved and written again at the end. `mpeg_frames` does not count this frame, `total_bytes` does.
+    `header` is the header of any frame of the stream (four bytes, more are ignored). Counts and tables left
+    None are absent, which is right for a file still growing. The length depends on `header` alone, so the
+    frame can be reserved and written again later. This frame counts in `total_bytes`, not in `mpeg_frames`.
     """
     cdef Py_buffer view
     cdef cr_mpeg_header h
@@ -359,10 +362,11 @@ cdef list _table(const cr_seek_points *points, object leading_bytes, object tota
 
 
 def seek_table(frame_offsets, total_bytes):
-    """The 100 entries of a Xing seek table: 256ths of `total_bytes` at which each hundredth of the time begins.
+    """The 100 entries of a Xing seek table: the 256th of the file where each hundredth of the time begins.
 
-    `frame_offsets` are the bytes at which the frames with music begin, ascending, counted from the Xing frame's first
-    byte, as are `total_bytes`. Exact to one frame up to 512 frames, beyond that to 1/256 of the frames.
+    `frame_offsets` are the bytes at which the frames with music begin, ascending, counted from the Xing
+    frame's first byte, as are `total_bytes`. Exact to one frame up to 512 frames, beyond that to 1/256 of the
+    frames.
     """
     cdef cr_seek_points points
     cdef uint64_t previous = 0, value
@@ -416,7 +420,7 @@ cdef list _id3_strings(bytes body):
 
 
 cdef object _id3_parse(bytes tag, object whole_bytes, dict texts, list warnings):
-    """Collect the text frames of an ID3v2 tag (from its header on) in `texts`; damage ends it with a warning."""
+    """Collect the text frames of an ID3v2 tag, header included, in `texts`; damage ends it and is told."""
     major, flags = tag[3], tag[5]
     if major not in (2, 3, 4):
         warnings.append(f"ID3v2.{major} is not known: its frames are not read")
@@ -439,7 +443,7 @@ cdef object _id3_parse(bytes tag, object whole_bytes, dict texts, list warnings)
         else:
             size = int.from_bytes(tag[at + 4:at + 8], "big")
             if major == 4 and not any(byte & 0x80 for byte in tag[at + 4:at + 8]):
-                # Some writers of ID3v2.4 forgot that the size is syncsafe; what stands behind the frame tells.
+                # Some writers of ID3v2.4 forgot that the size is syncsafe; what stands behind it tells.
                 plain, size = size, _syncsafe(tag[at + 4:at + 8])
                 if size != plain and not _id3_frame_ends(tag, at + 10 + size, end) \
                         and _id3_frame_ends(tag, at + 10 + plain, end):
@@ -448,7 +452,7 @@ cdef object _id3_parse(bytes tag, object whole_bytes, dict texts, list warnings)
         key = name.decode("ascii")
         if at + head + size > end:
             if len(tag) < whole_bytes and end == len(tag):
-                warnings.append(f"ID3v2 tag of {whole_bytes} bytes: only the first {len(tag)} were read for text")
+                warnings.append(f"ID3v2 tag of {whole_bytes} bytes: text was looked for in {len(tag)}")
             else:
                 warnings.append(f"ID3v2 frame {key} runs past the end of its tag")
             return
@@ -483,6 +487,8 @@ cdef object _id3_unwrap(bytes body, int format_flags, int major, int flags):
 
 
 cdef object _id3_keep(str key, list strings, dict texts):
+    if not strings:
+        return
     if key == "TXXX":
         if len(strings) < 2:
             return
@@ -510,8 +516,8 @@ cdef object _id3v1(bytes tag, dict texts):
 def id3(tags, padding_bytes=0, *, size_bytes=None):
     """Build an ID3v2.4 tag of UTF-8 text frames: `{"TIT2": …, "TXXX:description": …}`.
 
-    `padding_bytes` of zeros follow the frames; or `size_bytes` fixes the whole length, so that values can be written
-    again later. Raises ValueError for a key that is no text frame's, for a NUL, and when it does not fit.
+    `padding_bytes` of zeros follow the frames; or `size_bytes` fixes the whole length, so that values can be
+    written again later. ValueError for a key that is no text frame's, for a NUL, and when it does not fit.
     """
     body = bytearray()
     for key, value in tags.items():
@@ -566,7 +572,7 @@ cdef class Scanner:
         self.warnings = []
 
     cdef size_t _pass_tag(self, const uint8_t *data, size_t size):
-        """Go over as much of the current tag as is at hand; keep ID3's bytes, and read them when it is complete."""
+        """Go over as much of the current tag as is at hand; keep ID3's bytes, read when it is complete."""
         cdef uint64_t count = min(<uint64_t>size, self.skip_bytes)
         cdef uint64_t room
         if self.kept is not None and <uint64_t>len(self.kept) < ID3_KEPT_BYTES:
@@ -603,10 +609,10 @@ cdef class Scanner:
                 return at
             self.skip_bytes = self.tag_bytes = self.scan.item.size_bytes
             # The first ID3v2 tag is the file's; the last ID3v1 tag is.
-            if (self.scan.item.tag == CR_TAG_ID3V2 and not self.id3v2_seen) or self.scan.item.tag == CR_TAG_ID3V1:
-                self.id3v2_seen = self.id3v2_seen or self.scan.item.tag == CR_TAG_ID3V2
+            self.kept_tag = self.scan.item.tag
+            if self.kept_tag == CR_TAG_ID3V1 or (self.kept_tag == CR_TAG_ID3V2 and not self.id3v2_seen):
                 self.kept = bytearray()
-                self.kept_tag = self.scan.item.tag
+            self.id3v2_seen = self.id3v2_seen or self.kept_tag == CR_TAG_ID3V2
 
     cdef object _take_pending(self, bint final):
         cdef Py_buffer view
@@ -638,7 +644,7 @@ cdef class Scanner:
                 count = min(view.len - at, <Py_ssize_t>PIECE_BYTES)
                 self.pending += (<const char *>view.buf + at)[:count]
                 at += count
-                # Twice the least that can be decided upon, so that small chunks are not moved again and again.
+                # Twice the least that can be decided upon, so that small chunks are moved seldom.
                 if len(self.pending) >= 2 * CR_MPEG_LOOKAHEAD:
                     self._take_pending(False)
         finally:
@@ -667,9 +673,9 @@ cdef class Scanner:
         return self._info()
 
     def seek_table(self, total_bytes, leading_bytes=0):
-        """The 100 entries of a Xing seek table over the frames with music seen so far, as mp3.seek_table().
+        """The 100 entries of a Xing seek table over the frames with music seen so far.
 
-        `leading_bytes` are those of an Info frame that stands before what was fed, `total_bytes` include them.
+        `leading_bytes` are those of an Info frame before what was fed; `total_bytes` include them.
         """
         if self.busy:
             raise RuntimeError("this Scanner is in use by another thread")
@@ -709,19 +715,20 @@ cdef class Scanner:
             frames_pcm = max(0, samples - delay - padding)
             duration_s = max(0.0, duration_s - <double>(delay + padding) / s.first.sample_rate)
             if delay + padding > samples:
-                warnings.append(f"encoder delay and padding of {delay + padding} samples exceed the {samples} there are")
+                warnings.append(f"{delay + padding} samples of delay and padding, the file holds {samples}")
         if s.truncated:
             warnings.append(f"the MPEG frame at byte {s.truncated_offset} is cut short")
         if len(rates) > 1:
             warnings.append("mixed sample rates: " + ", ".join(f"{rate} Hz" for rate in sorted(rates)))
         if s.mixed_channels:
             warnings.append("mixed mono and stereo frames")
+        vbr = s.bitrate_min_bps != s.bitrate_max_bps or (said is not None and said.kind != "Info")
         return tuple.__new__(Info, (
-            _version(&s.first), s.first.sample_rate, s.first.channels, _MODES[s.first.mode], s.mpeg_frames, samples,
-            frames_pcm, duration_s, s.bitrate_min_bps, s.bitrate_max_bps, round(s.music_bytes * 8 / seconds) if seconds else 0,
-            s.bitrate_min_bps != s.bitrate_max_bps or _is_vbr(said), s.first_offset, s.music_bytes, s.music_crc,
-            s.junk_bytes, tuple(_TAG_NAMES[s.tag_order[i]] for i in range(s.tags)), self.texts, said, delay, padding,
-            s.truncated != 0, tuple(warnings),
+            _version(&s.first), s.first.sample_rate, s.first.channels, _MODES[s.first.mode], s.mpeg_frames,
+            samples, frames_pcm, duration_s, s.bitrate_min_bps, s.bitrate_max_bps,
+            round(s.music_bytes * 8 / seconds) if seconds else 0, vbr, s.first_offset, s.music_bytes,
+            s.music_crc, s.junk_bytes, tuple([_TAG_NAMES[s.tag_order[i]] for i in range(s.tags)]), self.texts,
+            said, delay, padding, s.truncated != 0, tuple(warnings),
         ))
 
     cdef double _seconds(self) noexcept:
@@ -736,20 +743,19 @@ cdef class Scanner:
         cdef cr_mpeg_scan *s = &self.scan
         stream_bytes = s.end_offset - s.first_offset
         if said.mpeg_frames is not None and said.mpeg_frames != s.mpeg_frames:
-            self.warnings.append(f"{said.kind} frame: {said.mpeg_frames} MPEG frames, the file holds {s.mpeg_frames}")
+            self._disagree(said.kind, said.mpeg_frames, "MPEG frames", s.mpeg_frames)
         if said.total_bytes is not None and said.total_bytes != stream_bytes:
-            self.warnings.append(f"{said.kind} frame: {said.total_bytes} bytes, the file holds {stream_bytes}")
+            self._disagree(said.kind, said.total_bytes, "bytes", stream_bytes)
         if said.tag_crc_ok is False:
             self.warnings.append(f"{said.kind} frame: its own CRC is wrong")
         if said.music_crc_ok is False:
             self.warnings.append(f"{said.kind} frame: the CRC of the music is wrong")
 
-
-cdef bint _is_vbr(object said):
-    return said is not None and said.kind in ("Xing", "VBRI")
+    cdef object _disagree(self, str kind, object said, str what, object found):
+        self.warnings.append(f"{kind} frame: {said} {what}, the file holds {found}")
 
 
 def scan(data):
-    """Read a whole MP3 file at hand: what it is. Raises Mp3Error when it holds no MPEG audio layer III frame."""
+    """Say what a whole MP3 file is. Raises Mp3Error when it holds no MPEG audio layer III frame."""
     cdef Scanner scanner = Scanner()
     return scanner._whole(data)

@@ -1,8 +1,8 @@
 """File formats: PCM in, writes out.
 
-A format takes interleaved 16-bit PCM in pieces of any size and answers with writes. It opens no file: the file is the
-writes, applied in the order given. It can be played at every moment in between, and the writes of `finish` make its
-header say what it holds.
+A format takes interleaved 16-bit PCM in pieces of any size and answers with writes. It opens no file: the
+file is the writes, applied in the order given. It can be played at every moment in between, and the writes of
+`finish` make its header say what it holds.
 
 FORMATS, at the end, is the table of them.
 """
@@ -156,12 +156,13 @@ class Wav:
 MAX_MARKS = 10_000  # in one file: readers load the cue chunk whole, and nobody looks for more keys than that
 
 LAME_DELAY_SAMPLES = 576  # LAME 3.100, ENCDELAY: what it puts before the first sample, at every rate
-# Silence put before the first sample besides: with the 529 samples of every decoder the music then begins with an MPEG
-# frame (576 + 47 + 529 = 1152). FFmpeg returns too much when a recording begins and ends within one MPEG frame.
+# Silence put before the first sample besides: with the 529 samples of every decoder the music then begins
+# with an MPEG frame (576 + 47 + 529 = 1152). FFmpeg returns too much when a recording begins and ends within
+# one MPEG frame.
 LEAD_SAMPLES = 47
 ENCODER_DELAY_SAMPLES = LAME_DELAY_SAMPLES + LEAD_SAMPLES
 LAME_NAME = "LAME3.100"  # what lameenc brings; players believe delay and padding under this name
-MP3_BITS_PER_SAMPLE = 2  # default bit rate: 16 kbit/s for a voice at 8 kHz; LAME then cuts no high frequencies
+MP3_BITS_PER_SAMPLE = 2  # default bit rate: 16 kbit/s for a voice at 8 kHz; LAME then cuts no treble
 MPEG25_MAX_KBPS = 64  # LAME's most at 8 to 12 kHz; it silently takes this for more
 ID3_SPARE_BYTES = 64  # for the duration, known only when the recording ends
 ID3_ROUND_BYTES = 1024
@@ -170,9 +171,9 @@ ID3_ROUND_BYTES = 1024
 class Mp3:
     """MP3 at a constant bit rate, encoded by LAME, framed by us.
 
-    The file begins with an ID3v2.4 tag and an Info frame, both reserved by `start` and written again by `finish` with
-    duration, frame count, seek table, and how many samples LAME put before and behind: decoders that honour these
-    give back exactly the frames added.
+    The file begins with an ID3v2.4 tag and an Info frame, both reserved by `start` and written again by
+    `finish` with duration, frame count, seek table, and how many samples LAME put before and behind: decoders
+    that honour these give back exactly the frames added.
     """
 
     media_type: ClassVar[str] = "audio/mpeg"
@@ -189,9 +190,15 @@ class Mp3:
     ) -> None:
         """Choose the stream's parameters; ValueError for what MPEG audio or LAME does not have.
 
+<<<<<<< HEAD
         `sample_rate`: Hz, one of MPEG's nine; never resampled. `channels`: 1 or 2. `bitrate_kbps`: for all channels
         together; by default 16 per channel at 8 kHz and in proportion above. `quality`: LAME's, 0 best to 9 fastest.
         `tags`: texts by names of TAGS, or by other names.
+=======
+        `sample_rate`: Hz, one of MPEG's nine; never resampled. `channels`: 1 or 2. `bitrate_kbps`: for all
+        channels together; by default 16 per channel at 8 kHz and in proportion above. `quality`: LAME's, 0
+        best to 9 fastest. `tags`: ID3v2.4 text frames as `kernels.mp3.id3` takes them.
+>>>>>>> 6362f6514e69cec610bd8e0a030d220b049ff749
         """
         if not 0 <= quality <= 9:
             raise ValueError(f"quality={quality} is not within 0 and 9")
@@ -217,16 +224,23 @@ class Mp3:
         self._finished = False
 
     def start(self) -> list[Write]:
-        """Begin the file: the tag and an Info frame that claims no length yet."""
+        """Begin the file: the tag and an Info frame that counts no frames yet."""
         if self._encoder is not None:
             raise UsageError("this file has been started")
         self._encoder = self._open_encoder()
-        info = mp3.info_frame(self._header, encoder=LAME_NAME, encoder_delay_samples=ENCODER_DELAY_SAMPLES)
-        self._info_bytes = len(info)
+        self._info_bytes = len(mp3.info_frame(self._header))
+        info = mp3.info_frame(
+            self._header,
+            # True now, too little soon. FFmpeg heeds the delay only beside a count, and takes a small one for
+            # a file still growing. A count of frames, when wrong, would make others stop early.
+            total_bytes=self._info_bytes,
+            encoder=LAME_NAME,
+            encoder_delay_samples=ENCODER_DELAY_SAMPLES,
+        )
         return [self._append(mp3.id3(self._tags, size_bytes=self._id3_bytes) + info)]
 
     def add(self, pcm: Buffer) -> list[Write]:
-        """Encode `pcm`: interleaved signed 16-bit frames. LAME may keep them for a while: the list may be empty.
+        """Encode interleaved signed 16-bit frames; LAME keeps some for a while, so the list may be empty.
 
         Raises ValueError, with nothing encoded, when `pcm` is not a whole number of frames.
         """
@@ -234,11 +248,12 @@ class Mp3:
         data = bytes(pcm)
         frames, rest = divmod(len(data), 2 * self.channels)
         if rest:
-            raise ValueError(f"{len(data)} bytes are not a whole number of {self.channels}-channel 16-bit frames")
+            raise ValueError(f"{len(data)} bytes are not a whole number of frames of {2 * self.channels}")
         encoded = bytes(encoder.encode(data))
         self.frames += frames
         return self._music(encoded)
 
+<<<<<<< HEAD
     def flush(self) -> list[Write]:
         """Nothing: MPEG frames speak for themselves, and the Info frame claims no length yet."""
         return []
@@ -247,6 +262,13 @@ class Mp3:
         """End the file; its duration goes into the tag (TLEN, ms). MP3 has no place for marks.
 
         The last write is at offset 0 and makes the file complete.
+=======
+    def finish(self, tags: Mapping[str, str] | None = None) -> list[Write]:
+        """End the file; `tags` join those given at the beginning, and TLEN, the duration in ms, is set.
+
+        The last write is at offset 0 and makes the file complete. Raises ValueError, with nothing written and
+        the file still open, when the tags do not fit the room kept for them.
+>>>>>>> 6362f6514e69cec610bd8e0a030d220b049ff749
         """
         encoder = self._running()
         duration_ms = (self.frames * 1000 + self.sample_rate // 2) // self.sample_rate

@@ -246,9 +246,11 @@ typedef struct {
 static inline int cr_mpeg_witness(const uint8_t *p, size_t left, int final, uint32_t word)
 {
     uint64_t size;
-    if (left == 0)
-        return final ? 2 : 0;
-    if (left >= 4 && cr_mpeg_matches(p, word))
+    if (left < 4) { /* the end, or a matching header that the end cuts short */
+        int matches = left == 0 || (p[0] == 0xFF && (left == 1 || !((p[1] ^ word >> 16) & 0xFE)));
+        return final && matches ? 2 : 0;
+    }
+    if (cr_mpeg_matches(p, word))
         return 1;
     return cr_mpeg_tag_may_begin(p[0]) && cr_mpeg_tag_at(p, left, final, &size) != CR_TAG_NONE ? 2 : 0;
 }
@@ -258,17 +260,18 @@ static inline int cr_mpeg_witness(const uint8_t *p, size_t left, int final, uint
 static uint32_t cr_mpeg_free_base(const uint8_t *p, size_t left, int final, const cr_mpeg_header *h)
 {
     size_t at = 4u + (h->crc ? 2u : 0u) + h->side_bytes;
+    size_t stop = left - 3 < CR_MPEG_FRAME_MAX_BYTES + 1 ? left - 3 : CR_MPEG_FRAME_MAX_BYTES + 1; /* left >= 4 */
     int tries = 0;
-    while (at <= CR_MPEG_FRAME_MAX_BYTES && at + 4 <= left) {
+    while (at < stop) {
         cr_mpeg_header next;
-        const uint8_t *found = (const uint8_t *)memchr(p + at, 0xFF, left - 3 - at < CR_MPEG_FRAME_MAX_BYTES + 1 - at
-                                                                          ? left - 3 - at
-                                                                          : CR_MPEG_FRAME_MAX_BYTES + 1 - at);
+        const uint8_t *found = (const uint8_t *)memchr(p + at, 0xFF, stop - at);
         if (!found)
             return 0;
         at = (size_t)(found - p);
         if (cr_mpeg_parse(found, &next) && cr_mpeg_same(next.word, h->word)) {
             size_t base = at - h->padding, end = at + base + next.padding;
+            if (base > CR_MPEG_FREE_MAX_BYTES)
+                return 0;
             if (end <= left && cr_mpeg_witness(p + end, left - end, final, h->word))
                 return (uint32_t)base;
             if (++tries == CR_MPEG_FREE_TRIES)

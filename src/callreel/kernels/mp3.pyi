@@ -1,4 +1,4 @@
-"""MP3 framing: frames, tags and the Info frame, read and written (ISO/IEC 11172-3, 13818-3; LAME's Info tag)."""
+"""MP3 framing: frames, tags and the Info frame, read and written (ISO/IEC 11172-3 and 13818-3)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -88,8 +88,8 @@ class Info(NamedTuple):
     tags: tuple[str, ...]
     """Of "ID3v2", "ID3v1", "APE", "Lyrics3", in the order met."""
     id3: dict[str, str]
-    """Text frames of the first ID3v2 tag under their ID3v2.3/2.4 names, "TXXX:description" among them; from ID3v1
-    what is missing there."""
+    """Text frames of the first ID3v2 tag under their ID3v2.3/2.4 names, "TXXX:description" among them; from
+    ID3v1 what is missing there."""
     xing: Xing | None
     encoder_delay_samples: int | None
     padding_samples: int | None
@@ -122,8 +122,8 @@ def header(
 ) -> bytes:
     """Build a frame header of four bytes: no CRC, no padding, marked as an original.
 
-    `mode` is "stereo", "joint stereo", "dual channel" or "mono"; by default mono or joint stereo, by `channels`.
-    ValueError for what MPEG audio has no code for.
+    `mode` is "stereo", "joint stereo", "dual channel" or "mono"; by default mono or joint stereo, by
+    `channels`. ValueError for what MPEG audio has no code for.
     """
 
 def info_frame(
@@ -144,23 +144,24 @@ def info_frame(
 ) -> bytes:
     """Build the Info frame (Xing when `vbr`) that stands before the first frame of a stream.
 
-    `header` is the header of any frame of the stream (four bytes, more are ignored). Counts and tables left None are
-    absent, which is right for a file still growing. The length depends on `header` alone, so the frame can be
-    reserved and written again at the end. `mpeg_frames` does not count this frame, `total_bytes` does.
+    `header` is the header of any frame of the stream (four bytes, more are ignored). Counts and tables left
+    None are absent, which is right for a file still growing. The length depends on `header` alone, so the
+    frame can be reserved and written again later. This frame counts in `total_bytes`, not in `mpeg_frames`.
     """
 
 def seek_table(frame_offsets: Iterable[int], total_bytes: int) -> list[int]:
-    """The 100 entries of a Xing seek table: 256ths of `total_bytes` at which each hundredth of the time begins.
+    """The 100 entries of a Xing seek table: the 256th of the file where each hundredth of the time begins.
 
-    `frame_offsets` are the bytes at which the frames with music begin, ascending, counted from the Xing frame's first
-    byte, as are `total_bytes`. Exact to one frame up to 512 frames, beyond that to 1/256 of the frames.
+    `frame_offsets` are the bytes at which the frames with music begin, ascending, counted from the Xing
+    frame's first byte, as are `total_bytes`. Exact to one frame up to 512 frames, beyond that to 1/256 of the
+    frames.
     """
 
 def id3(tags: Mapping[str, str], padding_bytes: int = 0, *, size_bytes: int | None = None) -> bytes:
     """Build an ID3v2.4 tag of UTF-8 text frames: `{"TIT2": …, "TXXX:description": …}`.
 
-    `padding_bytes` of zeros follow the frames; or `size_bytes` fixes the whole length, so that values can be written
-    again later. Raises ValueError for a key that is no text frame's, for a NUL, and when it does not fit.
+    `padding_bytes` of zeros follow the frames; or `size_bytes` fixes the whole length, so that values can be
+    written again later. ValueError for a key that is no text frame's, for a NUL, and when it does not fit.
     """
 
 class Scanner:
@@ -176,10 +177,10 @@ class Scanner:
         """The file ends here: what it is. Raises Mp3Error when it holds no frame of MPEG audio layer III."""
 
     def seek_table(self, total_bytes: int, leading_bytes: int = 0) -> list[int]:
-        """The 100 entries of a Xing seek table over the frames with music seen so far, as mp3.seek_table().
+        """The 100 entries of a Xing seek table over the frames with music seen so far.
 
-        `leading_bytes` are those of an Info frame that stands before what was fed, `total_bytes` include them.
+        `leading_bytes` are those of an Info frame before what was fed; `total_bytes` include them.
         """
 
 def scan(data: Buffer) -> Info:
-    """Read a whole MP3 file at hand: what it is. Raises Mp3Error when it holds no MPEG audio layer III frame."""
+    """Say what a whole MP3 file is. Raises Mp3Error when it holds no MPEG audio layer III frame."""
