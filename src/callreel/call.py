@@ -149,7 +149,9 @@ class Call:
         self._check_running()
         leg = self._leg(action.leg)
         if action.leg in self._recorded_legs:
-            raise ActionConflictError(f"{action.leg} has been recorded already", field="CallId", value=self.call_id)
+            raise ActionConflictError(
+                f"{action.leg} has been recorded already", field="CallId", value=self.call_id
+            )
         if action.format not in FORMATS:
             raise UsageError(f"format {action.format!r}: one of {', '.join(FORMATS)} is possible")
         now_ns = _nanoseconds(now)
@@ -171,8 +173,12 @@ class Call:
             start_position=self._position(now_ns),
             started_at=started_at,
             sample_rate=RTP_SAMPLE_RATE,
-            tags={"title": f"Call {self.call_id}", "date": rfc3339(started_at), "call-id": self.call_id,
-                  "transaction-id": self.transaction_id},
+            tags={
+                "title": f"Call {self.call_id}",
+                "date": rfc3339(started_at),
+                "call-id": self.call_id,
+                "transaction-id": self.transaction_id,
+            },
         )
         for track in (leg.incoming, leg.outgoing):
             track.skip(recording.start_position)

@@ -41,25 +41,35 @@ class Format(Protocol):
 
     media_type: ClassVar[str]
     extension: ClassVar[str]
-    frames: int
-    """PCM frames added so far."""
-    size_bytes: int
-    """Length of the file so far."""
 
-    def __init__(self, *, sample_rate: int, channels: int, tags: Mapping[str, str]) -> None:
+    def __init__(self, *, sample_rate: int, channels: int, tags: Mapping[str, str] | None = None) -> None:
         """`tags` has names of TAGS, or names of the caller's own."""
+
+    @property
+    def frames(self) -> int:
+        """PCM frames added so far."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file so far."""
+        ...
 
     def start(self) -> list[Write]:
         """The file's beginning."""
+        ...
 
     def add(self, pcm: Buffer) -> list[Write]:
         """Interleaved signed 16-bit frames, any number."""
+        ...
 
     def flush(self) -> list[Write]:
         """Whatever makes the file say how much it holds so far."""
+        ...
 
     def finish(self, *, marks: Sequence[Mark] = ()) -> list[Write]:
         """The file's end."""
+        ...
 
 
 class Tag(NamedTuple):
@@ -190,15 +200,9 @@ class Mp3:
     ) -> None:
         """Choose the stream's parameters; ValueError for what MPEG audio or LAME does not have.
 
-<<<<<<< HEAD
         `sample_rate`: Hz, one of MPEG's nine; never resampled. `channels`: 1 or 2. `bitrate_kbps`: for all channels
         together; by default 16 per channel at 8 kHz and in proportion above. `quality`: LAME's, 0 best to 9 fastest.
         `tags`: texts by names of TAGS, or by other names.
-=======
-        `sample_rate`: Hz, one of MPEG's nine; never resampled. `channels`: 1 or 2. `bitrate_kbps`: for all
-        channels together; by default 16 per channel at 8 kHz and in proportion above. `quality`: LAME's, 0
-        best to 9 fastest. `tags`: ID3v2.4 text frames as `kernels.mp3.id3` takes them.
->>>>>>> 6362f6514e69cec610bd8e0a030d220b049ff749
         """
         if not 0 <= quality <= 9:
             raise ValueError(f"quality={quality} is not within 0 and 9")
@@ -253,7 +257,6 @@ class Mp3:
         self.frames += frames
         return self._music(encoded)
 
-<<<<<<< HEAD
     def flush(self) -> list[Write]:
         """Nothing: MPEG frames speak for themselves, and the Info frame claims no length yet."""
         return []
@@ -262,13 +265,6 @@ class Mp3:
         """End the file; its duration goes into the tag (TLEN, ms). MP3 has no place for marks.
 
         The last write is at offset 0 and makes the file complete.
-=======
-    def finish(self, tags: Mapping[str, str] | None = None) -> list[Write]:
-        """End the file; `tags` join those given at the beginning, and TLEN, the duration in ms, is set.
-
-        The last write is at offset 0 and makes the file complete. Raises ValueError, with nothing written and
-        the file still open, when the tags do not fit the room kept for them.
->>>>>>> 6362f6514e69cec610bd8e0a030d220b049ff749
         """
         encoder = self._running()
         duration_ms = (self.frames * 1000 + self.sample_rate // 2) // self.sample_rate
@@ -341,5 +337,5 @@ def _default_kbps(sample_rate: int, channels: int) -> int:
     raise ValueError(f"MP3 at {sample_rate} Hz with {channels} channels")
 
 
-FORMATS: Mapping[str, type[Wav] | type[Mp3]] = {"wav": Wav, "mp3": Mp3}
+FORMATS: Mapping[str, type[Format]] = {"wav": Wav, "mp3": Mp3}
 """Each format under its file extension."""

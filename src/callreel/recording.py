@@ -60,7 +60,9 @@ class Recording:
         self.directions = LAYOUT_DIRECTIONS[layout]
         self.channels = 2 if layout is Layout.STEREO else 1
         self.frames = 0
-        self._format: Format = FORMATS[format_name](sample_rate=sample_rate, channels=self.channels, tags=tags)
+        self._format: Format = FORMATS[format_name](
+            sample_rate=sample_rate, channels=self.channels, tags=tags
+        )
 
     def start(self) -> list[Write]:
         """The file's beginning."""

@@ -49,7 +49,9 @@ def _action(action: Mapping[str, Any]) -> StartRecording:
     if kind == "StartCallRecording":
         return start_call_recording(action.get("Parameters"))
     if kind in OTHER_ACTIONS:
-        raise UnsupportedActionError(f"{kind} is not offered yet; StartCallRecording is", field="Type", value=kind)
+        raise UnsupportedActionError(
+            f"{kind} is not offered yet; StartCallRecording is", field="Type", value=kind
+        )
     raise InvalidActionError(f"there is no action {kind!r}", field="Type", value=kind)
 
 
@@ -68,7 +70,9 @@ def start_call_recording(parameters: Any) -> StartRecording:
     location = destination.get("Location")
     if not isinstance(location, str):
         raise InvalidActionError(
-            "Destination.Location is a bucket and an optional prefix", field="Destination.Location", value=location
+            "Destination.Location is a bucket and an optional prefix",
+            field="Destination.Location",
+            value=location,
         )
     return StartRecording(layout=LAYOUT_OF_TRACK[track], prefix=_prefix_of(location))
 
