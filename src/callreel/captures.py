@@ -47,6 +47,7 @@ SECOND_NS = 1_000_000_000
 SLICE_NS = SECOND_NS  # how much of a call is fed before its recording moves on; a track holds 4 s
 IDLE_NS = 60 * SECOND_NS  # a pause this long ends a call that has no signalling (as in kernels.rtp.Survey)
 AFTER_BYE_NS = SECOND_NS  # packets still under way when the call ends
+AFTER_END_NS = 5 * SECOND_NS  # media that only begins after a call's end (an announcement after a rejection) is its own
 SETTLED_NS = 3 * SECOND_NS  # a call is over for good when the capture is this much past its end
 MAX_SURVEYS = 32_768  # flows that may hold RTP; 3 KB each
 MAX_TCP_STREAMS = 16_384  # directions of TCP connections that may hold SIP at the same time
@@ -554,11 +555,15 @@ class _Planner:
 
     def plan_calls_without_signalling(self) -> None:
         pairs: dict[frozenset[tuple[str, int]], list[_Stream]] = defaultdict(list)
+        moved: dict[tuple[str, str, int, int], frozenset[tuple[str, int]]] = {}
         for one in self._streams:
             unique = one.run.packets - one.run.duplicate
             orderly = one.run.orderly >= MIN_ORDERLY_PACKETS and one.run.orderly >= MIN_ORDERLY_SHARE * (unique - 1)
             if orderly and not self._is_claimed(one):
-                pairs[frozenset((one.source, one.destination))].append(one)
+                # A source that goes on from another port (NAT rebinding) stays in its pair.
+                source = (one.ends.source, one.ends.destination, one.ends.destination_port, one.run.ssrc)
+                pair = moved.setdefault(source, frozenset((one.source, one.destination)))
+                pairs[pair].append(one)
         for streams in pairs.values():
             streams.sort(key=lambda one: one.run.first_ns)
             group: list[_Stream] = []
@@ -579,7 +584,7 @@ class _Planner:
         first = originals[0]
         call_id = "{}_{}-{}_{}".format(*first.source, *first.destination)
         directions = [
-            (one, Direction.INCOMING if one.source == first.source else Direction.OUTGOING) for one in originals
+            (one, Direction.OUTGOING if one.destination == first.source else Direction.INCOMING) for one in originals
         ]
         payload_types = {
             direction: [(0, self._unannounced_types(one for one, its in directions if its is direction))]
@@ -648,8 +653,10 @@ class _Planner:
             return False
         media_start_ns = max(min(one.run.first_ns for one, _ in streams), started_ns)
         last_ns = max(one.run.last_ns for one, _ in streams)
-        over_ns = last_ns if end_ns is None else end_ns
-        accept_until_ns = last_ns if end_ns is None else end_ns + AFTER_BYE_NS
+        if end_ns is None or media_start_ns > end_ns:
+            over_ns = accept_until_ns = last_ns
+        else:
+            over_ns, accept_until_ns = end_ns, end_ns + AFTER_BYE_NS
         routes = [
             _Route(one.flow, direction, media_start_ns, min(one.run.last_ns, accept_until_ns))
             for one, direction in streams
@@ -714,7 +721,7 @@ class _Planner:
 
 def _window(call: SipCall) -> tuple[int, int]:
     from_ns = call.started_at_ns if call.state != "unknown" else 0
-    to_ns = call.ended_at_ns + AFTER_BYE_NS if call.ended_at_ns is not None else 1 << 62
+    to_ns = call.ended_at_ns + AFTER_END_NS if call.ended_at_ns is not None else 1 << 62
     return from_ns, to_ns
 
 
