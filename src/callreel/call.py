@@ -245,8 +245,12 @@ class Call:
         return self._leg(leg).track(Direction(direction))
 
     def _position(self, now_ns: int) -> int:
-        """The timeline position of a moment, rounded as the timeline rounds arrivals."""
-        return int(((now_ns - self._origin_ns) * RTP_SAMPLE_RATE / 1e9 + 0.5) // 1)
+        """The timeline position of a moment, rounded as the timeline rounds arrivals.
+
+        `now` in seconds is true to a microsecond or so; in doubt the sample before, so that a packet which arrives at
+        that very moment is not cut.
+        """
+        return max(0, int(((now_ns - self._origin_ns) * RTP_SAMPLE_RATE / 1e9 + 0.49) // 1))
 
     def _move_on(self, now_ns: int) -> None:
         for leg in self.legs.values():

@@ -33,6 +33,7 @@
 #define CR_DRIFT_REPORT_SPAN_S 10.0    /* two sender reports closer than this say nothing of the rate */
 #define CR_DRIFT_REPORT_TRUST 30e-6    /* a well-founded arrival fit that differs by more wins over the reports */
 #define CR_DRIFT_ENOUGH_BLOCKS 30
+#define CR_DRIFT_ANCHOR_MS 10 /* a first packet that was late by no more stays where it arrived, and so does the stream */
 
 typedef struct {
     double at;    /* samples on the timeline */
@@ -57,6 +58,7 @@ typedef struct {
     uint32_t point_count, line_count;
     uint32_t reports;
     uint8_t block_open;
+    double anchor_error; /* samples: how late the first packet was, if that is to be left alone */
     uint8_t rate_known; /* survives a new anchor: the quartz stays the same */
     double rate;        /* the last slope fitted, samples a sample */
 } cr_drift;
@@ -152,6 +154,8 @@ static inline void cr_drift_fit(cr_drift *d, double from, uint32_t sample_rate)
     line->at = at;
     line->delay = delay;
     line->slope = slope;
+    if (d->line_count == 1 && fabs(delay) <= CR_DRIFT_ANCHOR_MS * (sample_rate / 1000.0))
+        d->anchor_error = delay;
 }
 
 /* One packet: it arrived at `at` and was `delay` late, both in samples. */

@@ -208,7 +208,7 @@ static inline int64_t cr_segment_end_position(const cr_segment *s)
 static inline double cr_track_correction(const cr_track *t, double at)
 {
     const cr_drift_line *line = cr_drift_line_at(&t->drift, at);
-    return line ? cr_drift_delay(line, at) : 0;
+    return line ? cr_drift_delay(line, at) - t->drift.anchor_error : 0;
 }
 
 /* The lowest stream number a new segment may use, and the lowest timeline position. */
@@ -1025,6 +1025,7 @@ static inline void cr_track_control(cr_track *t, const cr_segment *s, int64_t at
     t->error_known = 1;
     if (fabs(error) > t->worst_error)
         t->worst_error = fabs(error);
+    error -= t->drift.anchor_error;
     if (!t->resampling && fabs(error) > (double)cr_ms(t, CR_SETTLED_MS))
         t->resampling = 1;
     if (t->resampling) {
@@ -1093,7 +1094,7 @@ static inline void cr_segment_enter(cr_track *t, cr_segment *s)
 {
     const cr_drift_line *line = s->epoch == t->epoch ? cr_drift_line_at(&t->drift, (double)t->position) : NULL;
     if (line) {
-        double wanted = cr_drift_delay(line, (double)s->nominal);
+        double wanted = cr_drift_delay(line, (double)s->nominal) - t->drift.anchor_error;
         if (fabs(wanted - s->shift) > (double)cr_ms(t, CR_SETTLED_MS))
             s->shift = wanted;
     }
