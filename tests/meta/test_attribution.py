@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from markdown_text import table
 
 ROOT = Path(__file__).parents[2]
