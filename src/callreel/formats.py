@@ -269,11 +269,11 @@ class Wav(_Stages):
 
 
 def _cues(marks: Iterable[Mark], frames: int) -> Iterator[wav.Cue]:
-    """Cut marks to a recording of `frames`; those wholly outside, or beyond 32 bits, are left out."""
+    """Cut marks to a recording of `frames`; those wholly outside are left out."""
     for mark in marks:
         begin = max(0, mark.frame)
         end = min(mark.frame + max(0, mark.duration_frames), frames)
-        if mark.frame > frames or (mark.frame < 0 and end <= 0) or begin > wav.CUE_MAX_FRAMES:
+        if mark.frame > frames or (mark.frame < 0 and end <= 0):
             continue
         yield wav.Cue(
             frame=begin,
