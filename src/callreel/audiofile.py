@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
 from callreel.errors import MediaError, Mp3Error
 from callreel.kernels import mp3, wav
@@ -62,15 +62,40 @@ class NotDecodableError(MediaError):
     """A sound file, as far as its structure goes, whose audio cannot be turned into PCM; says why."""
 
 
-class WavFile:
+class _OpenFile:
+    """What both kinds have in common: a file that is open for reading."""
+
+    def __init__(self, file: BinaryIO, size_bytes: int) -> None:
+        self._file = file
+        self.size_bytes = size_bytes
+
+    def sha256(self, progress: Progress | None = None) -> str:
+        """The SHA-256 of the file, in hexadecimal digits."""
+        return sha256_of(self._file, self.size_bytes, progress)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        """Give itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+
+class WavFile(_OpenFile):
     """A WAV file, open for reading."""
 
     format: Literal["wav"] = "wav"
 
     def __init__(self, file: BinaryIO, size_bytes: int) -> None:
         """Read the structure; WavError when there is none."""
-        self._file = file
-        self.size_bytes = size_bytes
+        super().__init__(file, size_bytes)
         parser = wav.Parser(size_bytes)
         while parser.wanted is not None:
             offset, size = parser.wanted
@@ -143,26 +168,8 @@ class WavFile:
             left_bytes -= len(piece)
             yield wav.to_pcm16(piece[: len(piece) - len(piece) % info.block_align], info)
 
-    def sha256(self, progress: Progress | None = None) -> str:
-        """The SHA-256 of the file, in hexadecimal digits."""
-        return sha256_of(self._file, self.size_bytes, progress)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __enter__(self) -> WavFile:
-        """Give itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        """Close the file."""
-        self.close()
-
-
-class Mp3File:
+class Mp3File(_OpenFile):
     """An MP3 file, open for reading."""
 
     format: Literal["mp3"] = "mp3"
@@ -173,8 +180,7 @@ class Mp3File:
 
     def __init__(self, file: BinaryIO, size_bytes: int, progress: Progress | None = None) -> None:
         """Walk the whole file; Mp3Error when it has no frame of MPEG audio layer III."""
-        self._file = file
-        self.size_bytes = size_bytes
+        super().__init__(file, size_bytes)
         scanner = mp3.Scanner()
         for piece in _pieces(file, size_bytes, progress):
             scanner.feed(piece)
@@ -184,11 +190,13 @@ class Mp3File:
     def encoding(self) -> str:
         """The MPEG version and the bit rate, in words."""
         info = self.info
-        if info.vbr:
-            low, high = info.bitrate_min_bps / 1000, info.bitrate_max_bps / 1000
-            rate = f"variable, {low:g} to {high:g} kbit/s, {info.bitrate_avg_bps / 1000:.1f} on average"
+        low, high = f"{info.bitrate_min_bps / 1000:g}", f"{info.bitrate_max_bps / 1000:g}"
+        if not info.vbr:
+            rate = f"{low} kbit/s"
+        elif low == high:
+            rate = f"variable bit rate, {low} kbit/s throughout"
         else:
-            rate = f"{info.bitrate_avg_bps / 1000:g} kbit/s"
+            rate = f"variable bit rate, {low} to {high} kbit/s, {info.bitrate_avg_bps / 1000:.1f} on average"
         return f"MPEG-{info.mpeg_version} layer III, {info.mode}, {rate}"
 
     @property
@@ -315,24 +323,6 @@ class Mp3File:
                 passed = passed and drop == 0
             at += drop
             held = held[drop:]
-
-    def sha256(self, progress: Progress | None = None) -> str:
-        """The SHA-256 of the file, in hexadecimal digits."""
-        return sha256_of(self._file, self.size_bytes, progress)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __enter__(self) -> Mp3File:
-        """Give itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        """Close the file."""
-        self.close()
 
 
 AudioFile = WavFile | Mp3File

@@ -76,7 +76,9 @@ def _inspect_one(name: str, args: argparse.Namespace) -> int:
     columns = waveform.COLUMNS if args.plot is not None else 0
     try:
         audio = audio_of(path)
-        inspection = inspect(audio if is_there(audio) else path, columns=columns, progress=progress)
+        if audio != path and not is_there(audio):
+            return _report_error(name, f"the audio file {audio.name} is missing", WRONG, as_json=args.json)
+        inspection = inspect(audio, columns=columns, progress=progress)
     except MediaError as error:
         progress.clear()
         return _report_error(name, str(error), WRONG, as_json=args.json)

@@ -103,7 +103,7 @@ class ManifestError(MediaError):
     def __init__(self, *problems: str, offset: int | None = None) -> None:
         """Compose the text from the problems, of which there is at least one."""
         super().__init__("; ".join(problems), offset=offset)
-        self.problems = problems
+        self.problems = problems if offset is None else (str(self),)
 
 
 class DeliveryError(CallreelError, OSError):

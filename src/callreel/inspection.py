@@ -22,6 +22,7 @@ from callreel.audiofile import (
     NotDecodableError,
     Progress,
     WavFile,
+    is_wav,
     open_audio,
     open_regular,
 )
@@ -196,7 +197,13 @@ def manifest_of(audio: Path) -> Path:
 
 
 def audio_of(path: Path) -> Path:
-    """The audio file that is meant: of a manifest the one it lies beside, else the file itself."""
+    """The audio file that is meant: of a manifest the one it lies beside, else the file itself.
+
+    Raises OSError when `path` is no file to be read.
+    """
+    with open_regular(path) as file:
+        if is_wav(file):
+            return path
     stem = path.name.removesuffix(manifests.FILE_SUFFIX)
     return path.with_name(stem) if stem and stem != path.name else path
 
@@ -244,8 +251,7 @@ def _measure(
     """The channels, and how many frames there were of each."""
     names = _channel_names(audio.channels, manifest)
     meters = [
-        _Meter(name, audio, _extremes(audio, manifest, number), columns)
-        for number, name in enumerate(names[:CHANNELS_MAX])
+        _Meter(name, audio, _extremes(audio, manifest, number), columns) for number, name in enumerate(names)
     ]
     frames = 0
     for piece in audio.pcm():
@@ -259,9 +265,10 @@ def _measure(
 
 
 def _channel_names(channels: int, manifest: Manifest | None) -> list[str]:
-    directions: list[list[str]] = [[] for _ in range(channels)]
+    """Of the channels that are measured."""
+    directions: list[list[str]] = [[] for _ in range(min(channels, CHANNELS_MAX))]
     for track in manifest["tracks"] if manifest is not None else ():
-        if track["channel"] < channels:
+        if track["channel"] < len(directions):
             directions[track["channel"]].append(track["direction"])
     usual = {1: ["mono"], 2: ["left", "right"]}.get(channels)
     return [

@@ -37,8 +37,8 @@ MANIFEST_VERSION = 1
 FILE_SUFFIX = ".json"
 """Stands behind the whole name of the audio file."""
 
-MANIFEST_MAX_BYTES = 8 << 20
-"""The longest manifest that is read: 50,000 digits and all gaps fit."""
+MANIFEST_MAX_BYTES = 4 << 20
+"""The longest manifest that is read: 30,000 digits and all gaps fit; the worst of this size takes 130 MB."""
 
 GAPS_MAX = 1000
 """The most gaps a track lists."""

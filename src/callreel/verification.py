@@ -18,7 +18,6 @@ from callreel.audiofile import (
     Mp3File,
     NotDecodableError,
     Progress,
-    is_wav,
     open_audio,
     open_regular,
     sha256_of,
@@ -55,8 +54,7 @@ def verify(path: Path, *, progress: Progress | None = None) -> Verification:
         OSError: no such file, no regular file, not to be read.
 
     """
-    with open_regular(path) as file:
-        audio_path = path if is_wav(file) else audio_of(path)
+    audio_path = audio_of(path)
     manifest_path = manifest_of(audio_path)
     document: dict[str, Any] = {}
     findings: list[str] = []

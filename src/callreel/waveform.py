@@ -88,6 +88,8 @@ COLOURS = {
     "rms0": ("fill", "#2868b0", "#79b4f2"),
     "peak1": ("fill", "#96d3bf", "#226652"),
     "rms1": ("fill", "#17805f", "#62cfa9"),
+    "edge0": ("stroke", "#2868b0", "#79b4f2"),
+    "edge1": ("stroke", "#17805f", "#62cfa9"),
     "digit": ("fill", "#8a3ffc", "#be95ff"),
     "tone": ("fill", "#8a3ffc", "#be95ff"),
     "gap": ("fill", "#d92d3a", "#ff6b74"),
@@ -101,7 +103,7 @@ FIXED_STYLE = (
     ".cr-title{font-size:17px;font-weight:600}.cr-name{font-size:13px;font-weight:600}"
     ".cr-digit{font-size:13px;font-weight:700}.cr-small{font-size:11px}"
     ".cr-tone{fill-opacity:.3}.cr-gap{fill-opacity:.22}.cr-pause{fill-opacity:.2}"
-    ".cr-grid,.cr-zero{stroke-width:1}.cr-gap-hatch,.cr-pause-hatch{stroke-width:1.5;stroke-opacity:.7}"
+    ".cr-grid,.cr-zero,.cr-edge0,.cr-edge1{stroke-width:1;stroke-linejoin:round}.cr-gap-hatch,.cr-pause-hatch{stroke-width:1.5;stroke-opacity:.7}"
 )
 
 
@@ -305,10 +307,11 @@ class _Picture:
         columns = len(envelope.low)
         x = [LEFT + COLUMNS * (column + 0.5) / columns for column in range(columns)]
         if self._seconds < OUTLINE_COLUMN_S * columns:
-            # Columns shorter than a period of speech: the waveform itself, half a unit thick each way.
-            upper = [middle - value * scale - 0.5 for value in envelope.high]
-            lower = [middle - value * scale + 0.5 for value in envelope.low]
-            self._out.append(f'<path class="cr-rms{colour}" d="{_area(x, upper, lower)}"/>')
+            # Columns shorter than a period of speech: the waveform itself.
+            upper = [middle - value * scale for value in envelope.high]
+            lower = [middle - value * scale for value in envelope.low]
+            style = f"cr-rms{colour} cr-edge{colour}"
+            self._out.append(f'<path class="{style}" d="{_area(x, upper, lower)}"/>')
             return
         for name, high, low in (
             ("peak", envelope.high, envelope.low),
