@@ -47,12 +47,16 @@ SECOND_NS = 1_000_000_000
 SLICE_NS = SECOND_NS  # how much of a call is fed before its recording moves on; a track holds 4 s
 IDLE_NS = 60 * SECOND_NS  # a pause this long ends a call that has no signalling (as in kernels.rtp.Survey)
 AFTER_BYE_NS = SECOND_NS  # packets still under way when the call ends
-AFTER_END_NS = 5 * SECOND_NS  # media that only begins after a call's end (an announcement after a rejection) is its own
+AFTER_END_NS = (
+    5 * SECOND_NS
+)  # media that only begins after a call's end (an announcement after a rejection) is its own
 SETTLED_NS = 3 * SECOND_NS  # a call is over for good when the capture is this much past its end
 MAX_SURVEYS = 32_768  # flows that may hold RTP; 3 KB each
 MAX_TCP_STREAMS = 16_384  # directions of TCP connections that may hold SIP at the same time
 MAX_OPEN_FILES = 128
-MIN_ORDERLY_PACKETS = 3  # RTP packets in sequence that make a flow a stream, where no signalling vouches for it
+MIN_ORDERLY_PACKETS = (
+    3  # RTP packets in sequence that make a flow a stream, where no signalling vouches for it
+)
 MIN_ORDERLY_SHARE = 0.5
 COPY_OVERLAP = 0.8  # of its time that a stream shares with another of the same source to count as its copy
 
@@ -485,7 +489,9 @@ class _Planner:
             if audio.participant is not None:
                 to_participant[audio.participant.ip, audio.participant.port] = None
 
-        def found(index: Mapping[tuple[str, int], list[_Stream]], ends: Iterable[tuple[str, int]]) -> list[_Stream]:
+        def found(
+            index: Mapping[tuple[str, int], list[_Stream]], ends: Iterable[tuple[str, int]]
+        ) -> list[_Stream]:
             return [
                 one
                 for end in ends
@@ -558,7 +564,9 @@ class _Planner:
         moved: dict[tuple[str, str, int, int], frozenset[tuple[str, int]]] = {}
         for one in self._streams:
             unique = one.run.packets - one.run.duplicate
-            orderly = one.run.orderly >= MIN_ORDERLY_PACKETS and one.run.orderly >= MIN_ORDERLY_SHARE * (unique - 1)
+            orderly = one.run.orderly >= MIN_ORDERLY_PACKETS and one.run.orderly >= MIN_ORDERLY_SHARE * (
+                unique - 1
+            )
             if orderly and not self._is_claimed(one):
                 # A source that goes on from another port (NAT rebinding) stays in its pair.
                 source = (one.ends.source, one.ends.destination, one.ends.destination_port, one.run.ssrc)
@@ -584,7 +592,8 @@ class _Planner:
         first = originals[0]
         call_id = "{}_{}-{}_{}".format(*first.source, *first.destination)
         directions = [
-            (one, Direction.OUTGOING if one.destination == first.source else Direction.INCOMING) for one in originals
+            (one, Direction.OUTGOING if one.destination == first.source else Direction.INCOMING)
+            for one in originals
         ]
         payload_types = {
             direction: [(0, self._unannounced_types(one for one, its in directions if its is direction))]
@@ -744,7 +753,9 @@ def _payload_types_of(leg: SipLeg) -> dict[Direction, list[tuple[int, dict[int, 
     """
     changes: dict[Direction, list[tuple[int, dict[int, str]]]] = {}
     for direction in Direction:
-        sessions = [(session.valid_from_ns, session.audio) for session in leg.sessions if session.audio is not None]
+        sessions = [
+            (session.valid_from_ns, session.audio) for session in leg.sessions if session.audio is not None
+        ]
         known = dict(STATIC_NAMES)
         for _, audio in reversed(sessions):
             own = audio.to_server if direction is Direction.INCOMING else audio.to_participant
@@ -767,7 +778,9 @@ def _names(codecs: Mapping[int, sdp.Codec]) -> dict[int, str]:
     for number, codec in codecs.items():
         name = KNOWN_NAMES.get(codec.name, codec.name)
         known = CODECS.get(name)
-        names[number] = name if known is None or known.clock_rate == codec.clock_rate else f"{name}/{codec.clock_rate}"
+        names[number] = (
+            name if known is None or known.clock_rate == codec.clock_rate else f"{name}/{codec.clock_rate}"
+        )
     return names
 
 
@@ -911,7 +924,13 @@ class _CaptureRecorder:
             taken = 0
             for piece in pieces:
                 n = call.receive_rtp_batch(
-                    LEG, batch.data, batch.records, piece.first, piece.count, until_ns=slice_ns, direction=piece.direction
+                    LEG,
+                    batch.data,
+                    batch.records,
+                    piece.first,
+                    piece.count,
+                    until_ns=slice_ns,
+                    direction=piece.direction,
                 )
                 piece.first += n
                 piece.count -= n
@@ -921,8 +940,12 @@ class _CaptureRecorder:
             if not taken:
                 # All that can be read has been read: what finds no room is from the future, sent faster than time.
                 for piece in pieces:
-                    n = call.legs[LEG].track(piece.direction).receive_batch(
-                        batch.data, batch.records, piece.first, piece.count, until_ns=slice_ns, force=True
+                    n = (
+                        call.legs[LEG]
+                        .track(piece.direction)
+                        .receive_batch(
+                            batch.data, batch.records, piece.first, piece.count, until_ns=slice_ns, force=True
+                        )
                     )
                     piece.first += n
                     piece.count -= n
