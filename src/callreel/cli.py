@@ -218,7 +218,7 @@ def _print_report(report: CaptureReport, out: Path) -> None:
         f"{_count(len(report.takes), 'recording')}"
     )
     if report.takes:
-        rows = [("duration", "in", "lost", "out", "lost", "digits", "state", "file")]
+        rows: list[tuple[str, ...]] = [("duration", "in", "lost", "out", "lost", "digits", "state", "file")]
         rows += [_row(take, out) for take in report.takes]
         _print_table(rows)
     for call in report.calls:
