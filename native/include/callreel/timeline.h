@@ -12,7 +12,8 @@
  * Requirements (docs/architecture.md, "Rules of the timeline"), each a named test in tests/unit/test_legs.py:
  *   1. The first packet stands at its arrival, later ones by RTP timestamp.
  *   2. A packet up to `late` late lands in its place, also across a reordering; later ones are counted.
- *   3. Lost audio is concealed for up to 60 ms; a pause the sender made (no sequence number missing) is silence.
+ *   3. Lost audio is concealed for up to 60 ms; a pause the sender made (no sequence number missing) is silence, and so
+ *      is a loss that lasts longer than `late`: in time for the reader, nobody can tell the two apart.
  *   4. A new SSRC, a timestamp that jumps by more than 2 s against the clock, a sender that stopped its clock: the stream
  *      is anchored anew by arrival; nothing overlaps.
  *   5. Drift is measured (drift.h) and taken out by resampling, never by a jump.
@@ -52,15 +53,23 @@ enum cr_codec {
 #define CR_STEP_PROOF_MS 300    /* how long it must last */
 #define CR_STEP_TIMEOUT_MS 400  /* when no further packet comes to tell */
 #define CR_STEP_PACKETS 3
+#define CR_STEP_FALL_MS 40      /* a delay that has fallen by this much may be a queue that drains: the proof begins */
+#define CR_QUEUE_FALL_MS 150    /* again, and from here on it is one */
+#define CR_HOST_STEP_MS 60      /* host frames have no timestamps of their own: a shorter pause is the host's jitter */
 #define CR_JUMP_MS 2000         /* beyond this a timestamp is not believed */
-#define CR_SPLIT_MS 250         /* a longer gap is not kept in the store but begins a new segment */
-#define CR_MARGIN_MS 100        /* numbers left free before a segment for its own stragglers */
+#define CR_SPLIT_MS CR_LOOKAHEAD_MS /* a longer gap begins a new segment: what a segment holds is known when it is read */
+#define CR_MARGIN_MS 100        /* numbers left free before a segment, where the timeline has room, for stragglers */
+#define CR_SEGMENT_MS 20        /* room for one segment in as much of the store */
 #define CR_PACKET_MAX_MS 500    /* more audio in one packet is no packet */
+#define CR_PACKET_MIN_MS 5      /* so many sequence numbers, so much time at least */
 #define CR_SOURCE_IDLE_MS 200   /* an earlier source may come back once the present one has been quiet this long */
 #define CR_EVENT_IDLE_MS 200    /* an event whose end packets were lost ends by itself */
 #define CR_EVENT_RAMP_MS 5      /* a rendered tone begins and ends without a click */
 #define CR_TWO_EQUAL_DB 3.0103  /* one of two equal components against both */
 #define CR_STRAGGLER_MS 60000   /* a sequence number from further back is a restart */
+#define CR_RESTART_PACKETS 3    /* stale packets in order, and nothing else for CR_RESTART_MS: the sender began again */
+#define CR_RESTART_MS 40
+#define CR_EVENT_SEGMENT 0xFFFFu /* samples: a longer event goes on in a new one, RFC 4733 section 2.5.1.3 */
 #define CR_CONTROL_MS 20        /* how often the resampler is steered */
 #define CR_SETTLED_MS 2         /* misplacement that is left alone: the samples stay as they were sent */
 #define CR_SLEW_MAX 0.002       /* 2,000 ppm = 3.5 cents: below what a listener notices */
@@ -68,6 +77,7 @@ enum cr_codec {
 
 #define CR_EVENTS 32
 #define CR_DIGITS 64
+#define CR_GAPS 256
 #define CR_SSRCS 16
 #define CR_HISTORY 320          /* samples of the stream's output kept for concealment and resampling */
 #define CR_RESAMPLE_TAPS 16
@@ -83,6 +93,7 @@ typedef struct {
     uint32_t timestamp; /* RTP timestamp of `first` */
     uint32_t continuum; /* segments of one continuum share one run of RTP timestamps */
     uint32_t epoch;   /* and those of one epoch one clock correction */
+    int64_t arrival;  /* of the packet that began it, samples */
     uint8_t lost_before;
     uint8_t entered;  /* reading has begun: `shift` is final */
 } cr_segment;
@@ -91,8 +102,10 @@ typedef struct {
     int64_t first; /* stream number of its start */
     int64_t position; /* timeline position of its start */
     int64_t last_arrival; /* samples */
-    uint32_t timestamp;
-    uint32_t duration; /* samples */
+    int64_t marked;    /* stream number up to which it holds the stream's place */
+    uint32_t timestamp; /* of its present part, when it is longer than CR_EVENT_SEGMENT */
+    uint32_t before;   /* samples in the parts before that */
+    uint32_t duration; /* samples, all parts */
     uint8_t code;
     uint8_t volume; /* -dBm0 */
     uint8_t ended;
@@ -105,6 +118,11 @@ typedef struct {
 } cr_event_digit;
 
 typedef struct {
+    int64_t position; /* timeline samples */
+    int64_t samples;
+} cr_gap;
+
+typedef struct {
     uint64_t received, duplicate, late, malformed, reordered, undecoded, discarded;
     uint64_t concealed_samples, silence_samples, sender_reports;
 } cr_track_counts;
@@ -113,6 +131,7 @@ typedef struct {
     uint32_t sample_rate;
     uint32_t samples_per_ms;
     uint32_t late_samples;
+    uint32_t step_samples; /* CR_STEP_MS or CR_HOST_STEP_MS */
     int64_t origin_ns;
     uint8_t codec[128]; /* enum cr_codec by payload type */
     uint64_t payload_types_seen[2]; /* a bit each */
@@ -127,6 +146,9 @@ typedef struct {
     int64_t last_arrival; /* samples */
     cr_sequence sequence;
     int64_t lost_before_source; /* of earlier sources */
+    int64_t restart_arrival;    /* of the first in a run of stale packets, samples */
+    uint32_t restart_packets;
+    uint16_t restart_next;      /* the sequence number that would go on with it */
 
     /* the timestamp continuum */
     uint32_t continuum, epoch;
@@ -140,9 +162,13 @@ typedef struct {
     /* a delay that rose by more than CR_STEP_MS and has not come down again */
     uint8_t step_open;
     int64_t step_first;   /* stream number where it rose */
-    int64_t step_arrival; /* samples */
+    int64_t step_opened;  /* arrival of the packet there, samples */
+    int64_t step_arrival; /* the same, or where the proof began again */
+    int64_t step_late_end; /* stream number behind the last packet that came later than `late_samples` */
     double step_delay;    /* the lowest since, samples */
+    double step_height;   /* the first one */
     uint32_t step_packets, step_late;
+    uint8_t queue_open;   /* it was a queue, which drains: `step_delay` and `step_arrival` say when it last fell */
 
     /* what is there */
     cr_sample_store store;
@@ -151,6 +177,7 @@ typedef struct {
 
     /* reading */
     int64_t position;      /* next timeline sample to read */
+    int64_t skipped;       /* up to here nobody wanted it */
     int64_t fill_next;     /* next stream number to decode */
     int64_t heard;         /* next stream number for detectors */
     double slew;           /* samples by which resampling had moved the present segment at the last control */
@@ -159,6 +186,8 @@ typedef struct {
     uint8_t after_audio;   /* the last sample decoded was received audio */
     uint8_t gap_open;
     uint8_t tail_lost;     /* what follows the present segment was lost, not left out */
+    uint8_t have_left;
+    int64_t left_end;      /* timeline position where the segment before this one ended */
     double worst_error;    /* samples, while a drift line was known */
     uint8_t error_known;
     cr_conceal conceal;
@@ -168,6 +197,8 @@ typedef struct {
     uint32_t event_count;
     cr_event_digit digits[CR_DIGITS];
     uint32_t digit_head, digit_count;
+    cr_gap gaps[CR_GAPS];
+    uint32_t gap_count;
 
     cr_track_counts counts;
 } cr_track;
@@ -179,9 +210,12 @@ static inline int64_t cr_ms(const cr_track *t, int64_t ms)
     return ms * t->samples_per_ms;
 }
 
+/* Any two times, however far apart: at most 2^64 ns, which are 2^50 samples at 48 kHz. */
 static inline int64_t cr_track_position_of(const cr_track *t, int64_t time_ns)
 {
-    return (int64_t)floor((double)(time_ns - t->origin_ns) * t->sample_rate / 1e9 + 0.5);
+    double elapsed_ns = time_ns >= t->origin_ns ? (double)((uint64_t)time_ns - (uint64_t)t->origin_ns)
+                                                : -(double)((uint64_t)t->origin_ns - (uint64_t)time_ns);
+    return (int64_t)floor(elapsed_ns * t->sample_rate / 1e9 + 0.5);
 }
 
 static inline cr_segment *cr_segment_at(const cr_track *t, uint32_t index)
@@ -204,18 +238,63 @@ static inline int64_t cr_segment_end_position(const cr_segment *s)
     return cr_segment_position(s) + (s->end - s->first);
 }
 
-/* The clock correction known at timeline position `at`, in samples; 0 while a call is short. */
+/* The clock correction of the present epoch known at timeline position `at`, in samples; 0 while a call is short. */
 static inline double cr_track_correction(const cr_track *t, double at)
 {
-    const cr_drift_line *line = cr_drift_line_at(&t->drift, at);
-    return line ? cr_drift_delay(line, at) - t->drift.anchor_error : 0;
+    const cr_drift_line *line = cr_drift_line_at(&t->drift, t->epoch, at);
+    return line ? cr_drift_correction(line, at) : 0;
 }
 
-/* The lowest stream number a new segment may use, and the lowest timeline position. */
+/* The lowest stream number a new segment may use. */
 static inline int64_t cr_track_stream_end(const cr_track *t)
 {
     cr_segment *last = cr_last_segment(t);
     return last ? last->end : t->store.low;
+}
+
+/* Samples from the last moment of control to timeline position `at`. */
+static inline uint32_t cr_since_control(const cr_track *t, int64_t at)
+{
+    int64_t interval = cr_ms(t, CR_CONTROL_MS);
+    return (uint32_t)((at % interval + interval) % interval);
+}
+
+/* By how much resampling has moved what is being read, in samples. */
+static inline double cr_track_slew(const cr_track *t)
+{
+    return t->slew + cr_since_control(t, t->position) * t->slew_rate;
+}
+
+/* The segment that stream number `number` lies in or follows. */
+static inline cr_segment *cr_track_segment_of(const cr_track *t, int64_t number)
+{
+    cr_segment *s = NULL;
+    for (uint32_t i = t->segment_count; i-- > 0;) {
+        s = cr_segment_at(t, i);
+        if (s->first <= number)
+            break;
+    }
+    return s;
+}
+
+/* Timeline position of a stream number as it stands, or stood, when it is read. */
+static inline int64_t cr_track_number_position(const cr_track *t, int64_t number)
+{
+    const cr_segment *s = cr_track_segment_of(t, number);
+    if (!s)
+        return t->position;
+    return cr_segment_position(s) + (number - s->first) + (s->entered ? (int64_t)floor(cr_track_slew(t) + 0.5) : 0);
+}
+
+/* The same by what is known of the sender's clock at `arrival`: it does not depend on what has been read. */
+static inline int64_t cr_track_expected_position(const cr_track *t, int64_t number, int64_t arrival)
+{
+    const cr_segment *s = cr_track_segment_of(t, number);
+    double shift;
+    if (!s)
+        return t->position;
+    shift = s->epoch == t->epoch ? cr_track_correction(t, (double)arrival) : s->shift;
+    return s->nominal + (number - s->first) + (int64_t)floor(shift + 0.5);
 }
 
 /* ---- creation -------------------------------------------------------------------------------------------------- */
@@ -223,7 +302,7 @@ static inline int64_t cr_track_stream_end(const cr_track *t)
 /* Segments that a store of `capacity` samples can hold. */
 static inline size_t cr_track_segments_for(uint32_t sample_rate, uint32_t capacity)
 {
-    return capacity / (CR_MARGIN_MS * sample_rate / 1000) + 4;
+    return capacity / (CR_SEGMENT_MS * sample_rate / 1000) + 4;
 }
 
 static inline void cr_track_init(cr_track *t, uint32_t sample_rate, int64_t origin_ns, uint32_t late_ms,
@@ -234,6 +313,7 @@ static inline void cr_track_init(cr_track *t, uint32_t sample_rate, int64_t orig
     t->sample_rate = sample_rate;
     t->samples_per_ms = sample_rate / 1000;
     t->late_samples = late_ms * t->samples_per_ms;
+    t->step_samples = (sample_bytes == 1 ? CR_STEP_MS : CR_HOST_STEP_MS) * t->samples_per_ms;
     t->origin_ns = origin_ns;
     t->render_events = 1;
     t->store.capacity = capacity;
@@ -302,7 +382,8 @@ static inline cr_event *cr_event_begin(cr_track *t)
 
 /* ---- placing ---------------------------------------------------------------------------------------------------- */
 
-static inline cr_segment *cr_segment_add(cr_track *t, int64_t first, int64_t nominal, uint32_t timestamp)
+static inline cr_segment *cr_segment_add(cr_track *t, int64_t first, int64_t nominal, uint32_t timestamp,
+                                         int64_t arrival)
 {
     cr_segment *s;
     if (t->segment_count == t->segment_capacity)
@@ -314,43 +395,71 @@ static inline cr_segment *cr_segment_add(cr_track *t, int64_t first, int64_t nom
     s->timestamp = timestamp;
     s->continuum = t->continuum;
     s->epoch = t->epoch;
+    s->arrival = arrival;
     s->lost_before = t->lost_pending;
     t->lost_pending = 0;
     return s;
+}
+
+/* Cut the segment that holds both numbers in two: the first part ends at `end`, the second begins at `first`.
+ * Returns the index of the second, or segment_count when nothing lies behind `first` or there is no room. */
+static inline uint32_t cr_segment_cut(cr_track *t, int64_t end, int64_t first)
+{
+    uint32_t at = t->segment_count;
+    cr_segment *head, *tail;
+    while (at > 0 && cr_segment_at(t, at - 1)->first >= first)
+        at--;
+    if (at == 0 || cr_segment_at(t, at - 1)->end <= first || t->segment_count == t->segment_capacity)
+        return at;
+    for (uint32_t i = t->segment_count++; i > at; i--)
+        *cr_segment_at(t, i) = *cr_segment_at(t, i - 1);
+    head = cr_segment_at(t, at - 1);
+    tail = cr_segment_at(t, at);
+    *tail = *head;
+    tail->first = first;
+    tail->nominal += first - head->first;
+    tail->timestamp += (uint32_t)(first - head->first);
+    tail->entered = 0;
+    tail->lost_before = 0;
+    head->end = end;
+    return at;
 }
 
 /* Anchor the stream anew: the sample with `timestamp` stands at `arrival`, or where the audio before it ends. */
 static inline cr_segment *cr_epoch_start(cr_track *t, uint32_t timestamp, int64_t arrival, uint32_t lead)
 {
     cr_segment *last = cr_last_segment(t), *s;
-    int64_t first = cr_track_stream_end(t) + cr_ms(t, CR_MARGIN_MS);
+    int64_t first = cr_track_stream_end(t), margin = cr_ms(t, CR_MARGIN_MS);
     int64_t nominal = arrival;
     if (last) {
-        int64_t end = cr_segment_end_position(last), overlap = end - nominal;
+        int64_t end = cr_track_expected_position(t, last->end, arrival), overlap = end - nominal;
         if (overlap > 0) {
-            /* The audio before runs ahead of the clock, so it was placed too late: move it back if it is still
-             * unread and there is room before it. */
-            int64_t floor_position = t->position;
+            /* The audio before runs ahead of the clock, so it was placed too late: move it back if nobody can have
+             * read it yet and there is room before it. */
+            int64_t lowest = arrival - t->late_samples - cr_ms(t, CR_LOOKAHEAD_MS);
+            lowest = lowest > t->position ? lowest : t->position;
             if (t->segment_count > 1) {
                 int64_t previous = cr_segment_end_position(cr_segment_at(t, t->segment_count - 2));
-                floor_position = previous > floor_position ? previous : floor_position;
+                lowest = previous > lowest ? previous : lowest;
             }
-            if (!last->entered && cr_segment_position(last) - overlap >= floor_position) {
+            if (!last->entered && cr_segment_position(last) - overlap > lowest) {
                 last->nominal -= overlap;
                 end -= overlap;
             }
             nominal = end;
         }
+        margin = nominal - end < margin ? nominal - end : margin;
     }
     if (nominal < t->position)
         nominal = t->position;
+    first += margin;
     t->continuum++;
     t->epoch++;
     t->have_epoch = 1;
-    t->step_open = 0;
+    t->step_open = t->queue_open = 0;
     t->lead = lead;
-    cr_drift_start(&t->drift);
-    s = cr_segment_add(t, first, nominal, timestamp);
+    cr_drift_start(&t->drift, t->epoch);
+    s = cr_segment_add(t, first, nominal, timestamp, arrival);
     t->timestamp = timestamp;
     t->timestamp_first = first;
     t->timestamp_nominal = nominal;
@@ -362,23 +471,9 @@ static inline cr_segment *cr_epoch_start(cr_track *t, uint32_t timestamp, int64_
 static inline void cr_step_confirm(cr_track *t)
 {
     int64_t moved = (int64_t)floor(t->step_delay + cr_track_correction(t, (double)t->step_arrival) + 0.5);
-    uint32_t at = t->segment_count;
+    uint32_t at = cr_segment_cut(t, t->step_first, t->step_first);
     t->step_open = 0;
     t->epoch++;
-    while (at > 0 && cr_segment_at(t, at - 1)->first >= t->step_first)
-        at--;
-    if (at > 0 && cr_segment_at(t, at - 1)->end > t->step_first && t->segment_count < t->segment_capacity) {
-        /* The step is inside a segment: cut it in two, later ones move up by one place. */
-        cr_segment *head = cr_segment_at(t, at - 1), *tail = cr_segment_at(t, at);
-        for (uint32_t i = t->segment_count++; i > at; i--)
-            *cr_segment_at(t, i) = *cr_segment_at(t, i - 1);
-        *tail = *head;
-        tail->first = t->step_first;
-        tail->nominal += t->step_first - head->first;
-        tail->timestamp += (uint32_t)(t->step_first - head->first);
-        tail->entered = 0;
-        head->end = t->step_first;
-    }
     for (uint32_t i = at; i < t->segment_count; i++) {
         cr_segment *s = cr_segment_at(t, i);
         s->epoch = t->epoch;
@@ -387,8 +482,40 @@ static inline void cr_step_confirm(cr_track *t)
         if (i == at)
             s->lost_before = 0;
     }
+    for (uint32_t i = 0; i < t->event_count; i++)
+        if (t->events[i].first >= t->step_first)
+            t->events[i].position += moved;
     t->timestamp_nominal += moved;
-    cr_drift_start(&t->drift);
+    cr_drift_start(&t->drift, t->epoch);
+}
+
+/* It was a queue, and it has drained: what came too late is taken out, as if it had never come. */
+static inline void cr_step_refute(cr_track *t)
+{
+    int64_t from = t->step_first > t->store.low ? t->step_first : t->store.low, to = t->step_late_end;
+    t->step_open = 0;
+    t->counts.late += t->step_late;
+    if (from >= to)
+        return;
+    cr_segment_cut(t, from, to);
+    cr_store_set_kinds(&t->store, from, (uint32_t)(to - from), CR_KIND_NONE);
+    for (uint32_t i = t->segment_count; i-- > 0;) {
+        cr_segment *s = cr_segment_at(t, i);
+        int64_t skip = (to < s->end ? to : s->end) - s->first;
+        if (s->first < from) {
+            s->end = s->end < from ? s->end : from;
+            break;
+        }
+        if (skip > 0) {
+            s->first += skip;
+            s->nominal += skip;
+            s->timestamp += (uint32_t)skip;
+        }
+        if (s->first <= to) {
+            s->lost_before = 1;
+            s->arrival = t->step_opened;
+        }
+    }
 }
 
 /* No packet has come to tell: take the step for real once it is old enough. */
@@ -399,20 +526,21 @@ static inline void cr_step_expire(cr_track *t, int64_t arrival)
 }
 
 /* Where the sample with `timestamp` of a packet out of order belongs: its stream number, or -1. */
-static inline int64_t cr_place_straggler(cr_track *t, uint32_t timestamp)
+static inline int64_t cr_place_straggler(cr_track *t, uint32_t timestamp, int64_t arrival)
 {
+    int64_t limit = INT64_MAX; /* where the segment behind begins */
     for (uint32_t i = t->segment_count; i-- > 0;) {
         cr_segment *s = cr_segment_at(t, i);
         int64_t number = s->first + (int32_t)(timestamp - s->timestamp);
-        int64_t lowest = s->first - cr_ms(t, CR_MARGIN_MS);
+        int64_t lowest = i > 0 ? cr_segment_at(t, i - 1)->end : t->store.low;
         if (s->continuum != t->continuum)
             break;
-        if (i > 0 && lowest < cr_segment_at(t, i - 1)->end)
-            lowest = cr_segment_at(t, i - 1)->end;
         if (s->entered)
             lowest = s->first;
-        if (number < lowest || number >= s->end + cr_ms(t, CR_SPLIT_MS))
+        if (number < lowest || number >= limit || number >= s->end + cr_ms(t, CR_SPLIT_MS)) {
+            limit = s->first;
             continue;
+        }
         if (number < s->first) {
             int64_t back = s->first - number;
             int64_t room = cr_segment_position(s) - t->position;
@@ -420,7 +548,7 @@ static inline int64_t cr_place_straggler(cr_track *t, uint32_t timestamp)
                 int64_t between = cr_segment_position(s) - cr_segment_end_position(cr_segment_at(t, i - 1));
                 room = between < room ? between : room;
             }
-            if (back > room)
+            if (back > room || arrival - (cr_track_expected_position(t, s->first, arrival) - back) > t->late_samples)
                 return -1;
             s->first = number;
             s->nominal -= back;
@@ -443,7 +571,7 @@ static inline int64_t cr_place_ahead(cr_track *t, uint32_t timestamp, uint32_t l
     if (!t->have_epoch || !last)
         goto anew;
     if (!is_audio && difference < 0)
-        return cr_place_straggler(t, timestamp); /* an event that began beside audio already here */
+        return cr_place_straggler(t, timestamp, arrival); /* an event that began beside audio already here */
     number = t->timestamp_first + difference;
     nominal = t->timestamp_nominal + difference;
     /* Delays count from the end of what a packet holds, so that a change of packet time is no change of delay. */
@@ -457,28 +585,53 @@ static inline int64_t cr_place_ahead(cr_track *t, uint32_t timestamp, uint32_t l
     if (delay > (double)cr_ms(t, CR_JUMP_MS) && difference > cr_ms(t, CR_JUMP_MS))
         goto anew;
     if (is_audio && t->step_open) {
-        if (delay <= (double)cr_ms(t, CR_STEP_MS)) {
-            t->step_open = 0; /* it was a queue, and it has drained */
-            t->counts.late += t->step_late;
+        if (delay <= t->step_samples) {
+            cr_step_refute(t);
+            last = cr_last_segment(t);
+        } else if (delay < t->step_height - (double)cr_ms(t, CR_QUEUE_FALL_MS)) {
+            cr_step_refute(t);
+            last = cr_last_segment(t);
+            t->queue_open = 1;
+            t->step_arrival = arrival;
+            t->step_delay = delay;
+        } else if (delay < t->step_delay - (double)cr_ms(t, CR_STEP_FALL_MS)) {
+            t->step_arrival = arrival;
+            t->step_delay = delay;
+            t->step_packets = 1;
         } else {
             t->step_delay = delay < t->step_delay ? delay : t->step_delay;
             t->step_packets++;
         }
     }
+    if (is_audio && t->queue_open) {
+        if (delay <= t->step_samples)
+            t->queue_open = 0;
+        else if (delay < t->step_delay - (double)cr_ms(t, CR_STEP_FALL_MS)) {
+            t->step_arrival = arrival;
+            t->step_delay = delay;
+        } else if (arrival - t->step_arrival > cr_ms(t, CR_STEP_PROOF_MS))
+            t->queue_open = 0; /* it does not drain any more: a step after all */
+        if (t->queue_open && delay > t->late_samples)
+            return -1;
+    }
     if (number > last->end + cr_ms(t, CR_SPLIT_MS)) {
-        number = last->end + cr_ms(t, CR_MARGIN_MS);
-        if (!cr_segment_add(t, number, nominal, timestamp))
+        /* Numbers for what may still come of the time between: all of it, unless nothing is missing. */
+        int64_t between = number - last->end, most = contiguous ? cr_ms(t, CR_MARGIN_MS) : t->late_samples;
+        int64_t free = t->store.low + t->store.capacity - cr_ms(t, CR_PACKET_MAX_MS) - last->end;
+        most = most < free ? most : free;
+        number = last->end + (between < most ? between : most);
+        if (!cr_segment_add(t, number, nominal, timestamp, arrival))
             return -1;
         last = cr_last_segment(t);
         last->shift = cr_track_correction(t, (double)arrival);
     } else if (contiguous && number > last->end) {
         cr_store_mark_silence(&t->store, last->end, (uint32_t)(number - last->end));
     }
-    if (is_audio && !t->step_open && delay > (double)cr_ms(t, CR_STEP_MS) && number >= last->end) {
+    if (is_audio && !t->step_open && !t->queue_open && delay > t->step_samples && number >= last->end) {
         t->step_open = 1;
-        t->step_first = number;
-        t->step_arrival = arrival;
-        t->step_delay = delay;
+        t->step_first = t->step_late_end = number;
+        t->step_opened = t->step_arrival = arrival;
+        t->step_delay = t->step_height = delay;
         t->step_packets = 1;
         t->step_late = 0;
     }
@@ -496,49 +649,52 @@ anew:
     return t->timestamp_first;
 }
 
-/* Timeline position of a stream number, by the segment it lies in or follows. */
-static inline int64_t cr_track_number_position(const cr_track *t, int64_t number)
+/* A packet that belongs at `position` finds its moment passed: it is late, unless it is in time and nobody listened. */
+static inline void cr_track_count_late(cr_track *t, int64_t position, int64_t arrival)
 {
-    cr_segment *s = NULL;
-    for (uint32_t i = t->segment_count; i-- > 0;) {
-        s = cr_segment_at(t, i);
-        if (s->first <= number)
-            break;
-    }
-    return s ? cr_segment_position(s) + (number - s->first) : t->position;
+    if (position >= t->skipped || arrival - position > (int64_t)t->late_samples)
+        t->counts.late++;
 }
 
 /* Keep `count` samples that belong at `number`, unless their moment has passed. */
 static inline void cr_track_keep(cr_track *t, int64_t number, const uint8_t *data, uint32_t count, unsigned kind,
                                  int64_t arrival)
 {
-    int64_t position = cr_track_number_position(t, number);
-    cr_segment *s = NULL;
-    if (arrival - position > (int64_t)t->late_samples) {
-        if (t->step_open && number >= t->step_first) {
-            t->step_late++; /* late, unless the sender's clock turns out to have stood still */
-        } else {
+    int in_step = t->step_open && number >= t->step_first;
+    int64_t gone = t->store.low - number;
+    cr_segment *s;
+    if (arrival - cr_track_expected_position(t, number, arrival) > (int64_t)t->late_samples) {
+        if (!in_step) {
             t->counts.late++;
             return;
         }
+        /* late, unless the sender's clock turns out to have stood still */
+        t->step_late++;
+        if (t->step_late_end < number + count)
+            t->step_late_end = number + count;
     }
-    if (position < t->position || number < t->store.low) {
-        int64_t gone = t->position - position;
-        gone = t->store.low - number > gone ? t->store.low - number : gone;
+    if (!in_step) {
+        int64_t passed = t->position - cr_track_number_position(t, number);
+        gone = passed > gone ? passed : gone;
+    }
+    if (gone > 0) {
         if (gone >= count) {
-            t->counts.late++;
+            cr_track_count_late(t, t->position - gone, arrival);
             return;
         }
         data += gone * t->store.sample_bytes;
         count -= (uint32_t)gone;
         number += gone;
     }
-    cr_store_write(&t->store, number, data, count, kind);
+    s = cr_track_segment_of(t, number);
     for (uint32_t i = t->segment_count; i-- > 0;) {
-        s = cr_segment_at(t, i);
-        if (s->first <= number)
+        const cr_segment *behind = cr_segment_at(t, i);
+        if (behind->first <= number)
             break;
+        if (behind->first - number < (int64_t)count)
+            count = (uint32_t)(behind->first - number); /* what it says of a later segment is known already */
     }
+    cr_store_write(&t->store, number, data, count, kind);
     if (s && s->end < number + (int64_t)count)
         s->end = number + count;
 }
@@ -561,44 +717,53 @@ static inline void cr_track_event_packet(cr_track *t, uint32_t timestamp, const 
         uint32_t duration = cr_load_u16be(payload + 2);
         cr_event *e = cr_event_find(t, timestamp, code);
         cr_event *previous = t->event_count ? &t->events[t->event_count - 1] : NULL;
-        int64_t number, room;
+        int64_t number, from, room;
         if (!e && previous && (int32_t)(timestamp - previous->timestamp) < 0)
             return; /* a straggler of an event that was over before the present one began */
+        if (!e && previous && !previous->ended && previous->code == code &&
+            timestamp - previous->timestamp == CR_EVENT_SEGMENT) {
+            e = previous; /* its next part */
+            e->before += CR_EVENT_SEGMENT;
+            e->timestamp = timestamp;
+        }
         if (!e) {
+            if (!cr_track_has_room(t))
+                return;
             number = ahead ? cr_place_ahead(t, timestamp, duration, contiguous, arrival, 0)
-                           : cr_place_straggler(t, timestamp);
+                           : cr_place_straggler(t, timestamp, arrival);
             if (number < 0)
                 return;
             e = cr_event_begin(t);
             memset(e, 0, sizeof *e);
-            e->first = number;
-            e->position = cr_track_number_position(t, number);
+            e->first = e->marked = number;
+            e->position = cr_track_expected_position(t, number, arrival);
             e->timestamp = timestamp;
             e->code = code;
             e->volume = volume;
         }
         if (!e->ended) {
             e->last_arrival = arrival;
-            if (duration > e->duration)
-                e->duration = duration;
+            if (e->before + duration > e->duration)
+                e->duration = e->before + duration;
         }
         /* The event holds the stream's place: no concealment, no new segment while it lasts. */
         room = t->store.low + t->store.capacity - cr_ms(t, CR_SPLIT_MS + CR_MARGIN_MS + CR_PACKET_MAX_MS);
+        from = e->marked > t->store.low ? e->marked : t->store.low;
         number = e->first + e->duration;
         number = number < room ? number : room;
-        if (number > e->first && e->first >= t->store.low) {
-            for (uint32_t i = t->segment_count; i-- > 0;) {
-                cr_segment *s = cr_segment_at(t, i);
-                if (s->first <= e->first) {
-                    if (i + 1 < t->segment_count && number > s->end)
-                        number = s->end;
-                    if (number > e->first)
-                        cr_store_mark_silence(&t->store, e->first, (uint32_t)(number - e->first));
-                    if (s->end < number)
-                        s->end = number;
-                    break;
-                }
+        for (uint32_t i = t->segment_count; i-- > 0;) {
+            cr_segment *s = cr_segment_at(t, i);
+            if (s->first > e->first)
+                continue;
+            if (i + 1 < t->segment_count && number > cr_segment_at(t, i + 1)->first)
+                number = cr_segment_at(t, i + 1)->first;
+            if (number > from) {
+                cr_store_mark_silence(&t->store, from, (uint32_t)(number - from));
+                e->marked = number;
             }
+            if (s->end < number)
+                s->end = number;
+            break;
         }
         if (ends)
             cr_event_end(t, e);
@@ -606,26 +771,51 @@ static inline void cr_track_event_packet(cr_track *t, uint32_t timestamp, const 
     }
 }
 
-static inline void cr_track_switch_source(cr_track *t, const cr_rtp_packet *packet)
-{
-    uint32_t i = 0;
-    t->lost_before_source += cr_sequence_lost(&t->sequence);
-    cr_sequence_start(&t->sequence, packet->sequence);
-    t->ssrc = packet->ssrc;
-    t->have_source = 1;
-    t->have_epoch = 0;
-    while (i < t->ssrc_count && t->ssrcs[i] != packet->ssrc)
-        i++;
-    if (i == t->ssrc_count && t->ssrc_count < CR_SSRCS)
-        t->ssrcs[t->ssrc_count++] = packet->ssrc;
-}
-
+/* Beyond CR_SSRCS every source counts as known: it has to wait until the present one is quiet. */
 static inline int cr_track_knows_source(const cr_track *t, uint32_t ssrc)
 {
     for (uint32_t i = 0; i < t->ssrc_count; i++)
         if (t->ssrcs[i] == ssrc)
             return 1;
-    return 0;
+    return t->ssrc_count == CR_SSRCS;
+}
+
+/* A packet with an old sequence number: 1 if it and those before it show that the sender began again. What is merely
+ * late or doubled comes beside packets that are ahead, and near its time. */
+static inline int cr_track_restarted(cr_track *t, const cr_rtp_packet *packet, int64_t arrival)
+{
+    double delay = (double)arrival - (double)t->timestamp_nominal - (int32_t)(packet->timestamp - t->timestamp);
+    if (!t->have_epoch || fabs(delay - cr_track_correction(t, (double)arrival)) <= t->late_samples)
+        return 0;
+    if (t->restart_packets && (uint16_t)(packet->sequence + 1) == t->restart_next)
+        return 0; /* the same once more */
+    if (!t->restart_packets || packet->sequence != t->restart_next) {
+        t->restart_packets = 0;
+        t->restart_arrival = arrival;
+    }
+    t->restart_packets++;
+    t->restart_next = (uint16_t)(packet->sequence + 1);
+    return t->restart_packets >= CR_RESTART_PACKETS && arrival - t->restart_arrival >= cr_ms(t, CR_RESTART_MS);
+}
+
+/* The present source begins again with `packet`. */
+static inline void cr_track_restart(cr_track *t, const cr_rtp_packet *packet)
+{
+    t->lost_before_source += cr_sequence_lost(&t->sequence);
+    cr_sequence_start(&t->sequence, packet->sequence);
+    t->have_epoch = 0;
+}
+
+static inline void cr_track_switch_source(cr_track *t, const cr_rtp_packet *packet)
+{
+    uint32_t i = 0;
+    cr_track_restart(t, packet);
+    t->ssrc = packet->ssrc;
+    t->have_source = 1;
+    while (i < t->ssrc_count && t->ssrcs[i] != packet->ssrc)
+        i++;
+    if (i == t->ssrc_count && t->ssrc_count < CR_SSRCS)
+        t->ssrcs[t->ssrc_count++] = packet->ssrc;
 }
 
 /* One datagram that arrived at `arrival_ns`. CR_STORE_FULL: nothing was taken, read first; with `force` a packet that
@@ -673,54 +863,53 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
         cr_track_switch_source(t, &packet);
         ahead = contiguous = 1;
     } else if (packet.ssrc != t->ssrc) {
-        int quiet = arrival - t->last_arrival > cr_ms(t, CR_SOURCE_IDLE_MS);
-        if (!quiet && (codec == CR_CODEC_UNKNOWN || cr_track_knows_source(t, packet.ssrc))) {
-            if (codec == CR_CODEC_UNKNOWN)
-                t->counts.undecoded++;
-            else
-                t->counts.discarded++; /* two sources at once: the newer one is the track */
+        if (codec == CR_CODEC_UNKNOWN && t->have_epoch) {
+            t->counts.undecoded++; /* something beside the audio */
+            return CR_RECEIVED;
+        }
+        if (cr_track_knows_source(t, packet.ssrc) && arrival - t->last_arrival <= cr_ms(t, CR_SOURCE_IDLE_MS)) {
+            t->counts.discarded++; /* two sources at once: the newer one is the track */
             return CR_RECEIVED;
         }
         cr_track_switch_source(t, &packet);
         ahead = contiguous = 1;
     } else {
-        switch (cr_sequence_receive(&t->sequence, packet.sequence)) {
-        case CR_SEQUENCE_NEW:
+        enum cr_sequence_verdict verdict = cr_sequence_receive(&t->sequence, packet.sequence);
+        int step = (int16_t)(uint16_t)(packet.sequence - (uint16_t)t->sequence.highest), behind = step <= 0;
+        int64_t difference = (int32_t)(packet.timestamp - t->timestamp);
+        if (verdict == CR_SEQUENCE_NEW) {
             ahead = 1;
             contiguous = t->sequence.step == 1;
-            break;
-        case CR_SEQUENCE_REORDERED:
+        } else if (behind && cr_track_restarted(t, &packet, arrival)) {
+            cr_track_restart(t, &packet);
+            ahead = contiguous = 1;
+        } else if (verdict == CR_SEQUENCE_REORDERED) {
             t->counts.reordered++;
-            break;
-        case CR_SEQUENCE_DUPLICATE:
+        } else if (verdict == CR_SEQUENCE_DUPLICATE) {
             t->counts.duplicate++;
             return CR_RECEIVED;
-        case CR_SEQUENCE_JUMP: {
-            int64_t difference = (int32_t)(packet.timestamp - t->timestamp);
-            int64_t expected = arrival - t->timestamp_nominal;
-            if (difference < 0 && difference > -cr_ms(t, CR_STRAGGLER_MS) &&
-                (int16_t)(uint16_t)(packet.sequence - (uint16_t)t->sequence.highest) < 0) {
-                t->counts.late++;
+        } else if (behind && difference <= cr_ms(t, CR_PACKET_MIN_MS) * step &&
+                   difference > -cr_ms(t, CR_STRAGGLER_MS)) {
+            t->counts.late++;
+            if (cr_sequence_lost(&t->sequence) > 0)
                 t->sequence.unique++;
-                return CR_RECEIVED;
-            }
-            if (t->have_epoch && llabs(difference - expected) < cr_ms(t, CR_JUMP_MS) &&
-                (int16_t)(uint16_t)(packet.sequence - (uint16_t)t->sequence.highest) > 0) {
-                /* a long outage: both clocks agree that time has passed */
-                cr_sequence_advance(&t->sequence, t->sequence.highest +
-                                                      (uint16_t)(packet.sequence - (uint16_t)t->sequence.highest));
-            } else {
-                t->lost_before_source += cr_sequence_lost(&t->sequence);
-                cr_sequence_start(&t->sequence, packet.sequence);
-                t->have_epoch = 0;
-            }
+            return CR_RECEIVED;
+        } else {
+            int64_t elapsed = arrival - t->timestamp_nominal;
             ahead = 1;
-            break;
-        }
+            if (!behind && t->have_epoch && difference >= cr_ms(t, CR_PACKET_MIN_MS) * step &&
+                llabs(difference - elapsed) < cr_ms(t, CR_JUMP_MS)) {
+                /* a long outage: both clocks agree that time has passed */
+                cr_sequence_advance(&t->sequence, t->sequence.highest + step);
+            } else {
+                cr_track_restart(t, &packet);
+                contiguous = 1; /* nothing says that anything is missing */
+            }
         }
     }
     if (ahead) {
         t->last_arrival = arrival;
+        t->restart_packets = 0;
         if (!contiguous)
             t->lost_pending = 1;
     }
@@ -737,13 +926,15 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
             return CR_RECEIVED;
         }
         number = ahead ? cr_place_ahead(t, packet.timestamp, samples, contiguous && !t->lost_pending, arrival, 1)
-                       : cr_place_straggler(t, packet.timestamp);
+                       : cr_place_straggler(t, packet.timestamp, arrival);
         if (number < 0)
-            t->counts.late++;
+            cr_track_count_late(t, t->timestamp_nominal + (int32_t)(packet.timestamp - t->timestamp) +
+                                       (int64_t)cr_track_correction(t, (double)arrival),
+                                arrival);
         else
             cr_track_keep(t, number, data, samples, codec == CR_CODEC_PCMU ? CR_KIND_ULAW : CR_KIND_ALAW, arrival);
         if (ahead)
-            t->lost_pending = 0;
+            t->lost_pending = number < 0;
         break;
     case CR_CODEC_TELEPHONE_EVENT:
         if (samples < 4)
@@ -771,12 +962,12 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
     return CR_RECEIVED;
 }
 
-/* `samples` of 16-bit PCM from the host, the first of them at `arrival_ns`; at most CR_PACKET_MAX_MS at a time.
- * CR_STORE_FULL: they were discarded, and counted so. */
+/* `samples` of 16-bit PCM from the host, the first of them `offset` samples after `arrival_ns`; at most
+ * CR_PACKET_MAX_MS at a time. CR_STORE_FULL: they were discarded, and counted so. */
 static inline enum cr_receive_result cr_track_push(cr_track *t, const uint8_t *pcm, uint32_t samples,
-                                                   int64_t arrival_ns)
+                                                   int64_t arrival_ns, int64_t offset)
 {
-    int64_t arrival = cr_track_position_of(t, arrival_ns), number;
+    int64_t arrival = cr_track_position_of(t, arrival_ns) + offset, number;
     uint32_t timestamp = t->timestamp + t->lead; /* host frames follow each other; `lead` holds the last one's length */
     t->counts.received++;
     if (!cr_track_has_room(t)) {
@@ -789,7 +980,6 @@ static inline enum cr_receive_result cr_track_push(cr_track *t, const uint8_t *p
     if (number >= 0)
         cr_track_keep(t, number, pcm, samples, CR_KIND_PCM, arrival);
     t->lead = samples;
-    t->last_arrival = arrival;
     return CR_RECEIVED;
 }
 
@@ -882,10 +1072,23 @@ static inline void cr_gap_open(cr_track *t, const cr_segment *s, int64_t number)
     t->gap_open = 1;
 }
 
-/* Let telephone events sound in `pcm`, which holds stream numbers from `number` on and no audio. */
-static inline int cr_events_sound(const cr_track *t, int64_t number, int16_t *pcm, uint32_t count)
+/* Note that the timeline holds no received audio for `samples` from `position` on, because it was lost. */
+static inline void cr_gap_note(cr_track *t, int64_t position, int64_t samples)
 {
-    int sounded = 0;
+    cr_gap *last = t->gap_count ? &t->gaps[t->gap_count - 1] : NULL;
+    if (last && llabs(last->position + last->samples - position) <= cr_ms(t, CR_SETTLED_MS)) {
+        last->samples = position + samples - last->position;
+    } else if (samples > 0 && t->gap_count < CR_GAPS) {
+        t->gaps[t->gap_count].position = position;
+        t->gaps[t->gap_count++].samples = samples;
+    }
+}
+
+/* Let telephone events sound in `pcm`, which holds stream numbers from `number` on and no audio.
+ * Returns how many samples they fill. */
+static inline uint32_t cr_events_sound(const cr_track *t, int64_t number, int16_t *pcm, uint32_t count)
+{
+    uint32_t sounded = 0;
     if (!t->render_events)
         return 0;
     for (uint32_t i = 0; i < t->event_count; i++) {
@@ -898,9 +1101,9 @@ static inline int cr_events_sound(const cr_track *t, int64_t number, int16_t *pc
         cr_dtmf_render_scalar((uint8_t *)(pcm + (from - number)), (size_t)(to - from), e->code,
                               -(double)e->volume - CR_TWO_EQUAL_DB, t->sample_rate, (uint64_t)(from - e->first),
                               e->ended ? e->duration : CR_TONE_OPEN_END, (uint64_t)cr_ms(t, CR_EVENT_RAMP_MS));
-        sounded = 1;
+        sounded += (uint32_t)(to - from);
     }
-    return sounded;
+    return sounded < count ? sounded : count;
 }
 
 /* Decode the next `count` stream samples of segment `s`, gaps filled. */
@@ -919,6 +1122,8 @@ static inline void cr_track_fill(cr_track *t, const cr_segment *s, int16_t *pcm,
             if (!t->gap_open && t->after_audio && !ended && t->store.sample_bytes == 1 &&
                 t->sample_rate == CR_CONCEAL_RATE)
                 cr_gap_open(t, s, t->fill_next);
+            if (t->fill_next < s->end)
+                cr_gap_note(t, cr_track_number_position(t, t->fill_next), run);
             if (ended) {
                 memset(pcm, 0, run * sizeof *pcm);
             } else if (t->gap_open) {
@@ -930,16 +1135,14 @@ static inline void cr_track_fill(cr_track *t, const cr_segment *s, int16_t *pcm,
                 t->counts.silence_samples += run - before;
             } else {
                 memset(pcm, 0, run * sizeof *pcm);
-                if (!cr_events_sound(t, t->fill_next, pcm, run))
-                    t->counts.silence_samples += run;
+                t->counts.silence_samples += run - cr_events_sound(t, t->fill_next, pcm, run);
             }
         } else {
             t->gap_open = 0;
             t->after_audio = kind != CR_KIND_SILENCE;
             if (kind == CR_KIND_SILENCE) {
                 memset(pcm, 0, run * sizeof *pcm);
-                if (!cr_events_sound(t, t->fill_next, pcm, run))
-                    t->counts.silence_samples += run;
+                t->counts.silence_samples += run - cr_events_sound(t, t->fill_next, pcm, run);
             } else {
                 cr_decode_run(pcm, samples, run, kind, t->store.sample_bytes);
             }
@@ -1000,22 +1203,10 @@ static inline int16_t cr_resample_at(const int16_t *samples, double fraction)
     return (int16_t)lrintf(sum);
 }
 
-/* Samples from the last moment of control to timeline position `at`. */
-static inline uint32_t cr_since_control(const cr_track *t, int64_t at)
-{
-    int64_t interval = cr_ms(t, CR_CONTROL_MS);
-    return (uint32_t)((at % interval + interval) % interval);
-}
-
-static inline double cr_track_slew(const cr_track *t)
-{
-    return t->slew + cr_since_control(t, t->position) * t->slew_rate;
-}
-
 /* Steer the resampler at timeline position `at` of segment `s`, a moment of control. */
 static inline void cr_track_control(cr_track *t, const cr_segment *s, int64_t at)
 {
-    const cr_drift_line *line = s->epoch == t->epoch ? cr_drift_line_at(&t->drift, (double)at) : NULL;
+    const cr_drift_line *line = cr_drift_line_at(&t->drift, s->epoch, (double)at);
     double error;
     t->slew += t->slew_rate * (double)cr_ms(t, CR_CONTROL_MS);
     t->slew_rate = 0;
@@ -1025,7 +1216,7 @@ static inline void cr_track_control(cr_track *t, const cr_segment *s, int64_t at
     t->error_known = 1;
     if (fabs(error) > t->worst_error)
         t->worst_error = fabs(error);
-    error -= t->drift.anchor_error;
+    error -= line->anchor_error;
     if (!t->resampling && fabs(error) > (double)cr_ms(t, CR_SETTLED_MS))
         t->resampling = 1;
     if (t->resampling) {
@@ -1043,12 +1234,11 @@ static inline uint32_t cr_segment_read(cr_track *t, const cr_segment *s, int16_t
     int64_t offset = t->position - cr_segment_position(s), low, high, have;
     double from, step;
     into = cr_since_control(t, t->position);
-    if (into == 0) {
-        if (t->resampling || t->drift.line_count)
+    if (t->resampling || t->drift.line_count) {
+        if (into == 0)
             cr_track_control(t, s, t->position);
-    }
-    if (t->resampling || t->drift.line_count)
         count = count < interval - into ? count : interval - into; /* up to the next moment of control */
+    }
     if (!t->resampling) {
         t->fill_next = s->first + offset;
         cr_track_fill(t, s, pcm, count);
@@ -1074,16 +1264,27 @@ static inline uint32_t cr_segment_read(cr_track *t, const cr_segment *s, int16_t
     return count;
 }
 
+/* What resampling has done to the first segment becomes its shift: no more of it will be resampled. */
+static inline void cr_segment_settle(cr_track *t)
+{
+    cr_segment_at(t, 0)->shift += cr_track_slew(t);
+    t->slew = t->slew_rate = 0;
+}
+
 static inline void cr_segment_leave(cr_track *t)
 {
-    cr_segment *s = cr_segment_at(t, 0);
-    double shift = s->shift + cr_track_slew(t);
-    uint32_t epoch = s->epoch;
+    const cr_segment *s;
+    double shift;
+    uint32_t epoch;
+    cr_segment_settle(t);
+    s = cr_segment_at(t, 0);
+    shift = s->shift;
+    epoch = s->epoch;
+    t->left_end = cr_segment_end_position(s);
+    t->have_left = 1;
     cr_store_release(&t->store, s->end);
     t->segment_head = (t->segment_head + 1) % t->segment_capacity;
     t->segment_count--;
-    t->slew = 0;
-    t->slew_rate = 0;
     /* The next spurt starts where the clock says by now; a pause is the place to move in, unheard. */
     if (t->segment_count && cr_segment_at(t, 0)->epoch == epoch)
         cr_segment_at(t, 0)->shift = shift;
@@ -1092,21 +1293,33 @@ static inline void cr_segment_leave(cr_track *t)
 /* Enter segment `s`, the first sample of which is due at or before `t->position`. */
 static inline void cr_segment_enter(cr_track *t, cr_segment *s)
 {
-    const cr_drift_line *line = s->epoch == t->epoch ? cr_drift_line_at(&t->drift, (double)t->position) : NULL;
+    const cr_drift_line *line = cr_drift_line_at(&t->drift, s->epoch, (double)t->position);
     if (line) {
-        double wanted = cr_drift_delay(line, (double)s->nominal) - t->drift.anchor_error;
+        double wanted = cr_drift_correction(line, (double)s->nominal);
         if (fabs(wanted - s->shift) > (double)cr_ms(t, CR_SETTLED_MS))
             s->shift = wanted;
     }
     s->shift = floor(s->shift + 0.5);
     s->entered = 1;
     t->fill_next = s->first;
-    t->slew = 0;
-    t->slew_rate = 0;
+    t->slew = t->slew_rate = 0;
     t->resampling = 0;
     t->gap_open = 0;
     t->after_audio = 0;
     memset(t->history, 0, sizeof t->history);
+}
+
+/* Let `count` samples of silence pass because there is no audio; with `pcm` NULL nobody listens. */
+static inline int16_t *cr_track_silence(cr_track *t, int16_t *pcm, int64_t count)
+{
+    t->position += count;
+    if (!pcm) {
+        t->skipped = t->position;
+        return NULL;
+    }
+    memset(pcm, 0, (size_t)count * sizeof *pcm);
+    t->counts.silence_samples += (uint64_t)count;
+    return pcm + count;
 }
 
 /* Read the timeline up to position `until` into `pcm`, or skip it when `pcm` is NULL. */
@@ -1115,74 +1328,60 @@ static inline void cr_track_read(cr_track *t, int64_t until, int16_t *pcm)
     while (t->position < until) {
         cr_segment *s = t->segment_count ? cr_segment_at(t, 0) : NULL;
         int64_t left = until - t->position, end;
-        uint32_t count = (uint32_t)(left < (1 << 20) ? left : (1 << 20));
-        if (s && !s->entered) {
-            int64_t start = cr_segment_position(s);
-            if (start > t->position) {
-                count = start - t->position < count ? (uint32_t)(start - t->position) : count;
-                s = NULL;
-            } else {
-                cr_segment_enter(t, s);
-                start = cr_segment_position(s);
-                if (start > t->position) {
-                    s->entered = 0;
-                    count = start - t->position < count ? (uint32_t)(start - t->position) : count;
-                    s = NULL;
-                } else {
-                    t->fill_next = s->first + (t->position - start);
-                }
-            }
-        }
-        if (!s) {
-            if (pcm) {
-                memset(pcm, 0, count * sizeof *pcm);
-                pcm += count;
-            }
-            t->counts.silence_samples += pcm ? count : 0;
-            t->position += count;
+        if (s && !s->entered && cr_segment_position(s) <= t->position)
+            cr_segment_enter(t, s);
+        if (s && cr_segment_position(s) > t->position) {
+            /* Not yet; entering may have moved it. */
+            int64_t wait = cr_segment_position(s) - t->position;
+            s->entered = 0;
+            pcm = cr_track_silence(t, pcm, wait < left ? wait : left);
             continue;
         }
+        if (!s) {
+            pcm = cr_track_silence(t, pcm, left);
+            continue;
+        }
+        if (s->lost_before && t->have_left && pcm)
+            cr_gap_note(t, t->left_end, cr_segment_position(s) - t->left_end);
+        s->lost_before = 0;
         end = cr_segment_end_position(s) + (int64_t)floor(cr_track_slew(t) + 0.5);
         t->tail_lost = 0;
         if (t->segment_count > 1) {
-            cr_segment *next = cr_segment_at(t, 1);
+            const cr_segment *next = cr_segment_at(t, 1);
             int64_t limit = cr_segment_position(next);
-            t->tail_lost = next->lost_before && t->after_audio;
+            /* The loss began in this segment. Only if that was known in time for everyone, see requirement 7. */
+            t->tail_lost = next->lost_before && next->arrival - end <= (int64_t)t->late_samples;
             if (t->tail_lost)
-                end += CR_CONCEAL_MAX; /* the loss began in this segment */
+                end += CR_CONCEAL_MAX;
             end = end < limit ? end : limit;
             if (end <= t->position) {
                 cr_segment_leave(t);
                 continue;
             }
         } else if (end <= t->position) {
-            /* Nothing follows yet: silence, while the segment may still grow. */
+            /* Nothing follows yet: silence. The segment may still grow, if the sender's clock stood still. */
+            cr_segment_settle(t);
             t->gap_open = 0;
             t->after_audio = 0;
             cr_store_release(&t->store, s->end);
-            if (pcm) {
-                memset(pcm, 0, count * sizeof *pcm);
-                pcm += count;
-                t->counts.silence_samples += count;
-            }
-            t->position += count;
+            pcm = cr_track_silence(t, pcm, left);
             continue;
         }
-        count = end - t->position < count ? (uint32_t)(end - t->position) : count;
+        left = end - t->position < left ? end - t->position : left;
         if (pcm) {
-            count = cr_segment_read(t, s, pcm, count);
+            uint32_t count = cr_segment_read(t, s, pcm, (uint32_t)(left < (1 << 20) ? left : 1 << 20));
             pcm += count;
+            t->position += count;
         } else {
             /* Nobody listens: the segment now starts later, and is entered anew where somebody does. */
-            s->shift += cr_track_slew(t);
-            t->slew = t->slew_rate = 0;
-            s->first += count;
-            s->nominal += count;
-            s->timestamp += count;
+            cr_segment_settle(t);
+            s->first += left;
+            s->nominal += left;
+            s->timestamp += (uint32_t)left;
             s->entered = 0;
             t->fill_next = s->first;
+            t->skipped = t->position += left;
         }
-        t->position += count;
         cr_store_release(&t->store, t->fill_next < s->end ? t->fill_next : s->end);
     }
 }

@@ -146,6 +146,12 @@ class Receiver:
     def digits(self) -> list[tuple[str, int, int]]:
         """Telephone events that have ended since the last call, as a list of (symbol, position, duration_samples)."""
 
+    def gaps(self) -> list[tuple[int, int]]:
+        """Stretches read since the last call whose audio was lost, as a list of (position, samples), in order.
+
+        They were concealed, or silent when long. At most 256 are kept between two calls.
+        """
+
     @property
     def host_frames(self) -> bool:
         """Whether it takes PCM in place of RTP."""
