@@ -86,9 +86,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"callreel {callreel.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_record(commands)
-    _add(commands, "inspect", "say what is in WAV and MP3 files", inspection.add_inspect_arguments, inspection.run_inspect)
     _add(
-        commands, "verify", "check recordings against their manifests", inspection.add_verify_arguments, inspection.run_verify
+        commands,
+        "inspect",
+        "say what is in WAV and MP3 files",
+        inspection.add_inspect_arguments,
+        inspection.run_inspect,
+    )
+    _add(
+        commands,
+        "verify",
+        "check recordings against their manifests",
+        inspection.add_verify_arguments,
+        inspection.run_verify,
     )
     return parser
 
@@ -119,10 +129,16 @@ def _add_record(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("captures", metavar="CAPTURE", nargs="+", type=Path, help="pcap or pcapng file")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the recordings; made if missing")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="folder for the recordings; made if missing"
+    )
     parser.add_argument("--format", choices=list(FORMATS), default="wav", help="file format (default: wav)")
-    parser.add_argument("--layout", choices=[layout.value for layout in Layout], help="tracks and channels (default: stereo)")
-    parser.add_argument("--action", metavar="FILE", type=Path, help="JSON with the StartCallRecording action to carry out")
+    parser.add_argument(
+        "--layout", choices=[layout.value for layout in Layout], help="tracks and channels (default: stereo)"
+    )
+    parser.add_argument(
+        "--action", metavar="FILE", type=Path, help="JSON with the StartCallRecording action to carry out"
+    )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object a line: every event, then each manifest"
     )
@@ -174,7 +190,9 @@ def _action_of(options: argparse.Namespace) -> StartRecording:
             raise ValueError(f"no JSON: {error}") from error
         actions = chime.actions(document)
         if len(actions) != 1:
-            raise ValueError(f"{len(actions)} actions: a leg is recorded once, so give one StartCallRecording")
+            raise ValueError(
+                f"{len(actions)} actions: a leg is recorded once, so give one StartCallRecording"
+            )
         action = actions[0]
     layout = Layout(options.layout) if options.layout else action.layout
     return dataclasses.replace(action, layout=layout, format=options.format)
@@ -195,15 +213,18 @@ def _complain(text: str, status: int) -> int:
 
 
 def _print_report(report: CaptureReport, out: Path) -> None:
-    print(f"{report.path}: {_count(report.frames, 'packet')}, {_count(len(report.calls), 'call')}, "
-          f"{_count(len(report.takes), 'recording')}")
+    print(
+        f"{report.path}: {_count(report.frames, 'packet')}, {_count(len(report.calls), 'call')}, "
+        f"{_count(len(report.takes), 'recording')}"
+    )
     if report.takes:
-        rows = [("duration", "in", "lost", "out", "lost", "digits", "state", "file")]
-        rows += [_row(take, out) for take in report.takes]
-        _print_table(rows)
+        header = ("duration", "in", "lost", "out", "lost", "digits", "state", "file")
+        _print_table([header, *(_row(take, out) for take in report.takes)])
     for call in report.calls:
         if call.note:
             print(f"  no recording of {call.call_id}: {call.note}")
+        if call.same_media_as is not None:
+            print(f"  no recording of {call.call_id}: its media is that of {call.same_media_as}")
     for stream in report.skipped:
         print(f"  not recorded: {_skipped_text(stream)}")
     for failure in report.failures:
@@ -214,7 +235,12 @@ def _print_report(report: CaptureReport, out: Path) -> None:
         print("  the capture is cut short: it ends in the middle of a packet")
     if not report.calls:
         print("  no call found: neither SIP nor RTP that can be paired")
-    for name, what in (("streams_dropped", "streams"), ("flows_dropped", "packets of further flows")):
+    left_out = {
+        "streams_dropped": "streams",
+        "flows_dropped": "packets of further flows",
+        "sip_dropped": "parts of the signalling",
+    }
+    for name, what in left_out.items():
         if report.counts.get(name):
             print(f"  left out for want of room: {report.counts[name]} {what}")
 
@@ -227,7 +253,11 @@ def _row(take: Take, out: Path) -> tuple[str, ...]:
         return str(packets[direction][fate]) if direction in packets else "-"
 
     degraded = manifest["degraded"]
-    state = "degraded: " + ", ".join(f"{name} {value}" for name, value in degraded.items()) if degraded else "good"
+    state = (
+        "degraded: " + ", ".join(f"{name} {value}" for name, value in degraded.items())
+        if degraded
+        else "good"
+    )
     return (
         f"{manifest['duration']:.3f} s",
         number("incoming", "received"),
@@ -240,7 +270,7 @@ def _row(take: Take, out: Path) -> tuple[str, ...]:
     )
 
 
-def _print_table(rows: list[tuple[str, ...]]) -> None:
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[:5], widths[:5], strict=True)]
@@ -258,7 +288,9 @@ def _skipped_text(stream: SkippedStream) -> str:
         "copy": "packets that are recorded already, seen a second time",
     }
     counts = ", ".join(f"{value} {name}" for name, value in stream.packets.items() if value)
-    return f"{reasons[stream.reason]}: {stream.source} to {stream.destination}" + (f" ({counts})" if counts else "")
+    return f"{reasons[stream.reason]}: {stream.source} to {stream.destination}" + (
+        f" ({counts})" if counts else ""
+    )
 
 
 def _count(number: int, noun: str) -> str:
@@ -270,7 +302,11 @@ def _count(number: int, noun: str) -> str:
 
 def _print_event(event: Event) -> None:
     entry: dict[str, Any] = {"event": _snake_case(type(event).__name__)}
-    entry |= {field.name: getattr(event, field.name) for field in dataclasses.fields(event) if field.name != "manifest"}
+    entry |= {
+        field.name: getattr(event, field.name)
+        for field in dataclasses.fields(event)
+        if field.name != "manifest"
+    }
     _print_json(entry)
 
 
