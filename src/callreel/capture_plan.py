@@ -499,22 +499,19 @@ class _Planner:
     def _is_copy(self, one: _Stream) -> bool:
         """Whether the same packets are recorded already: a mirrored port, or the far side of a relay.
 
-        An SSRC alone proves nothing (test tools use the same one in every call). So beside another call
-        without signalling, the copy must share an address with it and begin with the same packet.
+        An SSRC alone proves nothing (test tools use the same one in every call): the copy must begin at the
+        same time with the same packet and, where no signalling says which streams are a call's, share an
+        address.
         """
         heads = self._survey.heads
-        for other in self._originals.get(one.run.ssrc, ()):
-            if not _overlaps(one, other):
-                continue
-            if other in self._claims:
-                return True
-            if (
-                (one.source == other.source or one.destination == other.destination)
-                and heads.get(one.flow) == heads.get(other.flow) is not None
-                and abs(one.run.first_ns - other.run.first_ns) <= COPY_DELAY_NS
-            ):
-                return True
-        return False
+        head = heads.get(one.flow)
+        return head is not None and any(
+            heads.get(other.flow) == head
+            and abs(one.run.first_ns - other.run.first_ns) <= COPY_DELAY_NS
+            and _overlaps(one, other)
+            and (other in self._claims or one.source == other.source or one.destination == other.destination)
+            for other in self._originals.get(one.run.ssrc, ())
+        )
 
     # -- both --------------------------------------------------------------------------------------------
 

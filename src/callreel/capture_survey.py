@@ -26,7 +26,7 @@ MAX_FLOWS = 1 << 20  # 72 bytes each; of a capture full of DNS every query is on
 MAX_SURVEYS = 32_768  # flows that may hold RTP; 3 KB each
 MAX_TCP_STREAMS = 16_384  # directions of TCP connections that may hold SIP at the same time
 MAX_STRANGERS = 255  # datagrams in a row that are neither SIP nor RTP, before a flow is given up
-NOISE_NS = 10_000_000_000  # a flow with less than a run of RTP for this long makes room for others
+NOISE_NS = 2_000_000_000  # a flow that has not become a run of RTP in this time makes room for others
 MIN_RUN_PACKETS = 3
 
 RECORD_BYTES = 40  # pcap.DTYPE
@@ -36,8 +36,12 @@ _TCP_FLAGS = pcap.TCP_SYN | pcap.TCP_FIN | pcap.TCP_RST
 _RTP_HEAD = Struct(">HI")  # sequence number and timestamp, behind the first two bytes
 
 
-def batches(path: Path, reader: pcap.Reader, progress: Callable[[int], None]) -> Iterator[pcap.Batch]:
+def batches(
+    path: Path, reader: pcap.Reader, progress: Callable[[int], None], problems: list[str] | None = None
+) -> Iterator[pcap.Batch]:
     """Read a capture, gzipped or not; `progress` is told the bytes of the file read so far.
+
+    `problems` takes what is wrong with a gzip file; of the capture in it the reader tells.
 
     Raises:
         CaptureError: it is no capture, or a gzip file of which nothing can be unpacked.
@@ -46,32 +50,34 @@ def batches(path: Path, reader: pcap.Reader, progress: Callable[[int], None]) ->
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        for chunk in _unzipped(file, reader) if zipped else iter(lambda: file.read(CHUNK_BYTES), b""):
+        plain = iter(lambda: file.read(CHUNK_BYTES), b"")
+        for chunk in _unzipped(file, reader, [] if problems is None else problems) if zipped else plain:
             yield reader.feed(chunk)
             progress(file.tell())
         reader.finish()
 
 
-def _unzipped(file: BinaryIO, reader: pcap.Reader) -> Iterator[bytes]:
+def _unzipped(file: BinaryIO, reader: pcap.Reader, problems: list[str]) -> Iterator[bytes]:
     """Unpack gzip members one after another. A torn or damaged file gives what comes before the damage."""
-    unpacker = zlib.decompressobj(wbits=31)
-    while True:
-        compressed = file.read(COMPRESSED_BYTES)
-        if not compressed:
-            return
+    unpacker, begun = zlib.decompressobj(wbits=31), False
+    while compressed := file.read(COMPRESSED_BYTES):
         while compressed:
+            begun = True
             try:
                 yield unpacker.decompress(compressed, CHUNK_BYTES)
             except zlib.error as error:
                 if not reader.counts["bytes"]:
                     raise CaptureError(f"the gzip file cannot be unpacked: {error}") from error
+                problems.append("the gzip file is damaged")
                 return
             compressed = unpacker.unconsumed_tail
             if unpacker.eof:
                 compressed = unpacker.unused_data
-                if compressed and compressed[:1] != b"\x1f":
+                unpacker, begun = zlib.decompressobj(wbits=31), False
+                if compressed[:1] not in (b"", b"\x1f"):
                     return  # padding behind the last member
-                unpacker = zlib.decompressobj(wbits=31)
+    if begun:
+        problems.append("the gzip file is cut short")
 
 
 class CaptureSurvey:
@@ -85,8 +91,10 @@ class CaptureSurvey:
         """By flow."""
         self.heads: dict[int, tuple[int, int]] = {}
         """Sequence number and timestamp of a flow's first RTP packet: copies of a stream begin alike."""
+        self.problems: list[str] = []
+        """What is wrong with the file that the capture came in."""
         self.dropped = 0
-        """Flows and TCP streams that found no room."""
+        """Datagrams and TCP streams that found no room."""
         self._sip_flows: set[int] = set()  # UDP
         self._strangers = bytearray()  # by flow: datagrams in a row that are neither SIP nor RTP
         self._tcp: dict[int, sip.StreamAssembler] = {}
@@ -96,7 +104,7 @@ class CaptureSurvey:
     def read(self, path: Path, progress: Callable[[int], None]) -> None:
         """Read the whole file. Raises as `batches` does."""
         streams = self.streams
-        for batch in batches(path, self.reader, progress):
+        for batch in batches(path, self.reader, progress, self.problems):
             for flow, first, count in batch.groups:
                 stream = streams.get(flow)
                 if stream is not None:
@@ -139,8 +147,7 @@ class CaptureSurvey:
             elif like_rtp:
                 if not self._has_room(time_ns):
                     self.dropped += 1
-                    self.reader.ignore(flow)
-                    return
+                    continue  # its next packet may find some: noise is short
                 if length >= 12 and not 192 <= payload[1] <= 223:
                     self.heads[flow] = _RTP_HEAD.unpack_from(payload, 2)
                 stream = self.streams[flow] = rtp.Survey()

@@ -144,7 +144,9 @@ def record_capture(
         "sip_dropped": sum(survey.dialogs.dropped.values()),
         "streams_dropped": survey.dropped,
     }
-    file_format, truncated, problem = survey.reader.format, survey.reader.truncated, survey.reader.problem
+    file_format = survey.reader.format
+    truncated = survey.reader.truncated or bool(survey.problems)
+    problem = "; ".join([*survey.problems, *filter(None, [survey.reader.problem])]) or None
     del survey  # the second reading needs its memory
     recorder = _CaptureRecorder(plan.calls, options, truncated=truncated, on_event=on_event, on_take=on_take)
     recorder.read(path, progress(1))
@@ -176,7 +178,7 @@ class _RunningCall:
     """Payload types to come, the next one last."""
     failure: str | None = None
     strayed: int = 0
-    """Packets after a pause that no call makes."""
+    """Packets whose time is farther from the others' than a pause in a call."""
 
 
 @dataclass(slots=True)
@@ -266,19 +268,23 @@ class _CaptureRecorder:
 
     def _begin(self, number: int, batch: pcap.Batch, pieces: list[_Piece]) -> _RunningCall:
         plan = self._plans[number]
-        first_ns = min(
+        # A few packets may have an absurd time; the middle one has not.
+        times = sorted(
             record_time(batch, index)
             for piece in pieces
+            if not piece.route.is_rtcp
             for index in range(piece.first, piece.first + piece.count)
         )
+        earliest_ns = times[len(times) // 2] - MAX_PAUSE_NS
         start_ns = plan.media_start_ns
-        if plan.starts_with_packet or first_ns > start_ns + MAX_PAUSE_NS:
-            start_ns = max(first_ns, start_ns)
+        if plan.starts_with_packet or start_ns < earliest_ns:
+            start_ns = max(start_ns, times[bisect_left(times, earliest_ns)])
+        started_ns = max(plan.started_ns, start_ns - MAX_PAUSE_NS)
         call = Call(
             plan.call_id,
-            started_at=moment(plan.started_ns),
-            now=plan.started_ns / SECOND_NS,
-            transaction_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"callreel:{plan.call_id}:{plan.started_ns}")),
+            started_at=moment(started_ns),
+            now=started_ns / SECOND_NS,
+            transaction_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"callreel:{plan.call_id}:{started_ns}")),
         )
         leg = call.add_leg(LEG)
         running = self._running[number] = _RunningCall(plan, call, moved_ns=start_ns, last_ns=start_ns)
@@ -301,7 +307,7 @@ class _CaptureRecorder:
         while pieces:
             first = min(pieces, key=lambda piece: record_time(batch, piece.first))
             first_ns = record_time(batch, first.first)
-            if first_ns > running.last_ns + MAX_PAUSE_NS:
+            if abs(first_ns - running.last_ns) > MAX_PAUSE_NS:
                 running.strayed += 1
                 first.first += 1
                 first.count -= 1
