@@ -12,14 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import capture_writer as writer
 import numpy as np
 import pytest
-from capture_writer import Record, rtp_packet, telephone_event
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sip_messages import EVENTS, G722, G729, PCMA, PCMU, Dialog, audio, fax, session
 
+import capture_writer as writer
 from callreel import capture_plan, capture_survey, captures
 from callreel.actions import Layout, StartRecording
 from callreel.captures import CaptureReport, RecordOptions, Take, record_capture
@@ -27,6 +25,8 @@ from callreel.delivery import folder
 from callreel.errors import CaptureError
 from callreel.events import RecordingFinished, RecordingStarted
 from callreel.kernels import g711
+from capture_writer import Record, rtp_packet, telephone_event
+from sip_messages import EVENTS, G722, G729, PCMA, PCMU, Dialog, audio, fax, session
 
 START_S = 1_700_000_000
 ALICE, BOB = ("10.0.0.1", 5060), ("10.0.0.2", 5060)
@@ -1057,7 +1057,7 @@ class FullDisk:
 
         def opened(path, mode="r", *arguments, **options):
             file = original(path, mode, *arguments, **options)
-            if name not in path.name or "r" == mode[0] and "+" not in mode:
+            if name not in path.name or (mode[0] == "r" and "+" not in mode):
                 return file
             return disk.limited(file, room)
 
