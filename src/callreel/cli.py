@@ -218,12 +218,13 @@ def _print_report(report: CaptureReport, out: Path) -> None:
         f"{_count(len(report.takes), 'recording')}"
     )
     if report.takes:
-        rows: list[tuple[str, ...]] = [("duration", "in", "lost", "out", "lost", "digits", "state", "file")]
-        rows += [_row(take, out) for take in report.takes]
-        _print_table(rows)
+        header = ("duration", "in", "lost", "out", "lost", "digits", "state", "file")
+        _print_table([header, *(_row(take, out) for take in report.takes)])
     for call in report.calls:
         if call.note:
             print(f"  no recording of {call.call_id}: {call.note}")
+        if call.same_media_as is not None:
+            print(f"  no recording of {call.call_id}: its media is that of {call.same_media_as}")
     for stream in report.skipped:
         print(f"  not recorded: {_skipped_text(stream)}")
     for failure in report.failures:
@@ -234,7 +235,12 @@ def _print_report(report: CaptureReport, out: Path) -> None:
         print("  the capture is cut short: it ends in the middle of a packet")
     if not report.calls:
         print("  no call found: neither SIP nor RTP that can be paired")
-    for name, what in (("streams_dropped", "streams"), ("flows_dropped", "packets of further flows")):
+    left_out = {
+        "streams_dropped": "streams",
+        "flows_dropped": "packets of further flows",
+        "sip_dropped": "parts of the signalling",
+    }
+    for name, what in left_out.items():
         if report.counts.get(name):
             print(f"  left out for want of room: {report.counts[name]} {what}")
 
@@ -264,7 +270,7 @@ def _row(take: Take, out: Path) -> tuple[str, ...]:
     )
 
 
-def _print_table(rows: list[tuple[str, ...]]) -> None:
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[:5], widths[:5], strict=True)]
