@@ -1,9 +1,9 @@
 """A call as the embedding program knows it: legs, what is recorded of them, and what came of it.
 
-Feed, then drain: `receive_rtp` (or its batch and PCM forms) takes what arrives, `handle_timeout` moves the recordings on
-when `next_timeout` is due, `events` and `writes` hand out what there is to tell and to store. `now` is the host's clock in
-seconds, any epoch, the same for all verbs of a call; nothing here reads a clock, opens a file or starts a thread. A call
-belongs to one thread at a time.
+Feed, then drain: `receive_rtp` (or its batch and PCM forms) takes what arrives, `handle_timeout` moves the recordings
+on when `next_timeout` is due, `events` and `writes` hand out what there is to tell and to store. `now` is the host's
+clock in seconds, any epoch, the same for all verbs of a call; nothing here reads a clock, opens a file or starts a
+thread. A call belongs to one thread at a time.
 """
 
 from __future__ import annotations
@@ -260,8 +260,12 @@ class Call:
         return self._leg(leg).track(Direction(direction))
 
     def _position(self, now_ns: int) -> int:
-        """The timeline position of a moment, rounded as the timeline rounds arrivals."""
-        return int(((now_ns - self._origin_ns) * RTP_SAMPLE_RATE / 1e9 + 0.5) // 1)
+        """The timeline position of a moment, rounded as the timeline rounds arrivals.
+
+        `now` in seconds is true to a microsecond or so; in doubt the sample before, so that a packet which arrives at
+        that very moment is not cut.
+        """
+        return max(0, int(((now_ns - self._origin_ns) * RTP_SAMPLE_RATE / 1e9 + 0.49) // 1))
 
     def _move_on(self, now_ns: int) -> None:
         for leg in self.legs.values():

@@ -1,4 +1,4 @@
-"""kernels.rtp: packets apart, who speaks on a port, and the doors of the timeline (its rules: tests/unit/test_legs.py)."""
+"""kernels.rtp: packets taken apart, who speaks on a port, the doors of the timeline (rules: tests/unit/test_legs.py)."""
 
 import struct
 
@@ -262,7 +262,7 @@ def stream(count: int, first: int = 0) -> list[bytes]:
     ],
 )
 def test_a_number_out_of_range_is_refused(options):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"possible|needed|sampled at"):
         rtp.Receiver(**options)
 
 

@@ -256,7 +256,7 @@ def test_digits_of_the_recorded_tracks_and_time_are_told():
     assert [(cue.frame, cue.label, cue.duration_frames) for cue in wav.parse(file).cues] == [
         (0, "2 incoming", 800),
         (2000, "3 outgoing", 800),
-        (11_999, "4 incoming", 800),
+        (11_999, "4 incoming", 1),
     ]
     _, manifest = recorded(both(), start_position=4000, digits=digits, layout=Layout.OUTGOING)
     assert [entry["symbol"] for entry in manifest["digits"]] == ["3"]
@@ -273,6 +273,7 @@ def test_drift_and_alignment_are_rounded_and_of_the_recorded_tracks():
     leg = new_leg()
     data = codes(60 * RATE)
     recording = recording_of(leg)
+    recording.start()
     for packet in arrive(talk(data, ppm=ppm)):
         leg.incoming.receive(packet.wire(), packet.arrival_ns)
         ready = max(leg.incoming.position, leg.incoming.ready(packet.arrival_ns))

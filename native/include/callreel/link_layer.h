@@ -11,7 +11,7 @@
  *       ETHERTYPE    0; VLAN tag 4; MPLS 4 a label; PPPoE 6              ETHERTYPE, IP, PPP
  *       PPP          1 to 4                                              IP
  *       IP           20 to 60 (v4), 40 (v6)                              PROTOCOL, or the fragment waits
- *       PROTOCOL     IPv6 extension headers, AH, GRE, ERSPAN             PROTOCOL, IP, ETHERNET, ETHERTYPE; or the end
+ *       PROTOCOL     IPv6 extension headers, AH, GRE, ERSPAN, GTP-U      PROTOCOL, IP, ETHERNET, ETHERTYPE; or the end
  *
  * Requirements, tests in tests/native/test_pcap.py:
  *   1. Link types (tcpdump.org/linktypes.html): Ethernet 1, BSD loopback 0 (both byte orders) and 108, PPP 9 and 50,
@@ -20,7 +20,8 @@
  *   3. IP's own length ends the packet: an Ethernet trailer is not payload. An IP length of 0 is what a capture before
  *      segmentation offload shows: the frame's length counts.
  *   4. IPv6 extension headers 0, 43, 60, 135, 51, 44 (RFC 8200, 6275, 4302); IP in IP 4 and 41 (RFC 2003, 4213); GRE
- *      versions 0 and 1 (RFC 2784, 2890, 2637), with Ethernet, PPP and ERSPAN types I to III inside.
+ *      versions 0 and 1 (RFC 2784, 2890, 2637), with Ethernet, PPP and ERSPAN types I to III inside; GTP-U (3GPP TS
+ *      29.281) on UDP port 2152, the tunnel of mobile networks.
  *   5. ICMP and ICMPv6 errors quote a packet; it is not looked at, it was not sent.
  *   6. UDP checksums are not looked at: captures on the sending machine show them before the card fills them in.
  *   7. A payload shorter than its header says (snap length, wrong length) is given as far as it goes, CR_RECORD_CUT.
@@ -66,6 +67,40 @@ typedef enum {
     CR_LAYER_IP,
     CR_LAYER_PROTOCOL /* `protocol` says what comes next */
 } cr_layer;
+
+#define CR_PORT_GTP_U 2152
+#define CR_GTP_U_CUT UINT32_MAX
+
+/* Bytes before the user's IP packet in a GTP-U message; 0 if it is another message or none, CR_GTP_U_CUT if one that
+ * ends too early (3GPP TS 29.281 section 5.1):
+ *
+ *    0 version 1 (3 bits) 1 (1) 0 E S PN   1 message type, 255: G-PDU   2 length   4 tunnel   8 sequence number,
+ *   10 N-PDU number, 11 next extension header, if any of E, S, PN   then extension headers of length * 4 bytes */
+static inline uint32_t cr_gtp_u_header(const uint8_t *at, uint32_t there)
+{
+    uint32_t header = 8, next;
+    if (there < 2)
+        return CR_GTP_U_CUT;
+    if ((at[0] & 0xF8) != 0x30 || at[1] != 255)
+        return 0;
+    if (at[0] & 7) {
+        header = 12;
+        if (there < header)
+            return CR_GTP_U_CUT;
+        next = at[0] & 4 ? at[11] : 0;
+        while (next) {
+            uint32_t extension;
+            if (there < header + 4)
+                return CR_GTP_U_CUT;
+            extension = 4u * at[header];
+            if (extension == 0 || there < header + extension)
+                return CR_GTP_U_CUT;
+            next = at[header + extension - 1];
+            header += extension;
+        }
+    }
+    return there <= header ? CR_GTP_U_CUT : header;
+}
 
 static inline cr_packet_kind cr_packet_decode(const cr_frame *frame, cr_fragments *fragments, cr_packet *packet)
 {
@@ -277,6 +312,16 @@ static inline cr_packet_kind cr_packet_decode(const cr_frame *frame, cr_fragment
                 length = cr_load_u16be(at + 4);
                 if (length < 8)
                     return CR_PACKET_MALFORMED;
+                if (cr_load_u16be(at) == CR_PORT_GTP_U || cr_load_u16be(at + 2) == CR_PORT_GTP_U) {
+                    uint32_t header = cr_gtp_u_header(at + 8, (length < there ? length : there) - 8);
+                    if (header == CR_GTP_U_CUT)
+                        return CR_PACKET_MALFORMED;
+                    if (header) {
+                        at += 8 + header;
+                        layer = CR_LAYER_IP;
+                        break;
+                    }
+                }
                 packet->key.word[4] = (uint64_t)cr_load_u16be(at) | (uint64_t)cr_load_u16be(at + 2) << 16 |
                                       (uint64_t)CR_PROTOCOL_UDP << 32 | (uint64_t)family << 40;
                 packet->payload = at + 8;

@@ -55,15 +55,16 @@ class PartFile:
         self.key = key
         self._target = target
         self._part = target.with_name(target.name + PART_SUFFIX)
-        self._file: BinaryIO = self._part.open("wb")
+        self._file: BinaryIO | None = self._part.open("wb")
 
     def write(self, writes: Iterable[tuple[int, bytes]]) -> None:
         """Apply writes: (offset, bytes) each."""
         try:
+            file = self._opened()
             for offset, data in writes:
-                if self._file.tell() != offset:
-                    self._file.seek(offset)
-                self._file.write(data)
+                if file.tell() != offset:
+                    file.seek(offset)
+                file.write(data)
         except OSError as error:
             self.discard()
             raise _as_delivery_error(error, self.key) from error
@@ -71,9 +72,10 @@ class PartFile:
     def close(self) -> Stored:
         """Make the file appear: flush, fsync, rename, fsync of the folder."""
         try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            file = self._opened()
+            file.flush()
+            os.fsync(file.fileno())
+            self.suspend()
             digest = _sha256(self._part)
             size_bytes = self._part.stat().st_size
             self._part.replace(self._target)
@@ -86,8 +88,20 @@ class PartFile:
     def discard(self) -> None:
         """Leave nothing behind."""
         with contextlib.suppress(OSError):
-            self._file.close()
-        self._part.unlink(missing_ok=True)
+            self.suspend()
+        with contextlib.suppress(OSError):
+            self._part.unlink(missing_ok=True)
+
+    def suspend(self) -> None:
+        """Give the file descriptor back until the next write: a process may have few."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _opened(self) -> BinaryIO:
+        if self._file is None:
+            self._file = self._part.open("r+b")
+        return self._file
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> Path:
         """Store the manifest beside the audio, as `<audio file>.json`."""

@@ -2,6 +2,8 @@
 
 import os
 
+__all__ = ["ISAS", "isa"]
+
 ISAS = ("scalar",)
 """The instruction sets this build has versions for, best last."""
 

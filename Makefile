@@ -1,0 +1,68 @@
+# callreel: every activity is one command. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_CAPTURE := tests/data/pcap/calls/baresip-pcmu-47hash.pcap
+
+SOURCES := pyproject.toml setup.py MANIFEST.in $(wildcard native/*.pyx native/*.pxd native/include/callreel/*.h)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint wheel clean
+
+help:
+	@echo "make demo    build callreel and record the calls of a capture that ships with it into ./recordings"
+	@echo "make test    build callreel and run its tests (CALLREEL_TEST_DATA=folder adds tests over more files)"
+	@echo "make bench   compare callreel with its peers on this machine"
+	@echo "make lint    check style and types"
+	@echo "make wheel   build a wheel and a source distribution into ./dist"
+	@echo "make clean   remove everything that was built"
+
+demo: $(VENV)/.built
+	@$(BIN)/callreel record $(DEMO_CAPTURE) --out recordings
+	@echo
+	@$(BIN)/callreel inspect $$(find recordings -name '*_980bd020f3276a5c.wav')
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m pytest benchmarks --benchmark-group-by=group --benchmark-columns=median,iqr,ops
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint native
+
+wheel: $(VENV)/.wheel
+	$(BIN)/python -m build --outdir dist .
+
+clean:
+	rm -rf $(VENV) build dist recordings src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find src -name '*.so' -delete
+
+# ---- what the targets above need ------------------------------------------------------------------------------------
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "callreel needs Python 3.11 or newer; say which with: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	    { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu install python3-venv"; exit 1; }
+	@$(INSTALL) --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.made $(SOURCES)
+	@echo "building callreel ..."
+	@$(INSTALL) --editable .
+	@touch $@
+
+# A group of pyproject.toml each.
+$(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.built
+	@$(INSTALL) --group $*
+	@touch $@
+
+$(VENV)/.wheel: $(VENV)/.made
+	@$(INSTALL) build
+	@touch $@

@@ -1,0 +1,102 @@
+"""A capture of two-way G.711 to a recording, everything included, beside plain Python that does the least."""
+
+import struct
+import wave
+
+import numpy as np
+import pytest
+
+from callreel.actions import StartRecording
+from callreel.captures import RecordOptions, record_capture
+from callreel.kernels import g711
+from capture_writer import capture, rtp_packet
+
+SECONDS = 120
+PACKETS = SECONDS * 50
+CALLER, SERVER = ("198.51.100.7", 16384), ("192.0.2.1", 40000)
+
+
+@pytest.fixture(scope="module")
+def speech():
+    random = np.random.default_rng(7)
+    noise = np.cumsum(random.normal(0, 300, (2, PACKETS * 160)), axis=1)
+    return [g711.ulaw_encode((track - track.mean()).clip(-20000, 20000).astype(np.int16)) for track in noise]
+
+
+@pytest.fixture(scope="module")
+def capture_file(speech, tmp_path_factory):
+    packets = []
+    for n in range(PACKETS):
+        for side, (source, destination) in enumerate([(CALLER, SERVER), (SERVER, CALLER)]):
+            payload = rtp_packet(
+                speech[side][160 * n : 160 * n + 160], seq=n & 0xFFFF, timestamp=160 * n, ssrc=side + 1
+            )
+            packets.append((1_700_000_000 + n / 50 + side / 1000, source, destination, payload))
+    path = tmp_path_factory.mktemp("capture") / "call.pcap"
+    path.write_bytes(capture(packets))
+    return path
+
+
+def plain_python(path, out):
+    """Unpack, decode with audioop, write with wave: no order, no placing, no digits, no checksum."""
+    import audioop
+
+    sides = {1: [], 2: []}
+    with path.open("rb") as file:
+        file.read(24)
+        while header := file.read(16):
+            packet = file.read(struct.unpack("<IIII", header)[2])
+            (ssrc,) = struct.unpack_from("!I", packet, 50)
+            sides[ssrc].append(audioop.ulaw2lin(packet[54:], 2))
+    left, right = (b"".join(parts) for parts in sides.values())
+    stereo = audioop.add(audioop.tostereo(left, 2, 1, 0), audioop.tostereo(right, 2, 0, 1), 2)
+    with wave.open(str(out), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(stereo)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("peer", ["callreel", "plain Python"])
+def test_capture_to_stereo_wav(benchmark, peer, capture_file, tmp_path):
+    benchmark.group = f"capture to stereo WAV, {2 * PACKETS} packets"
+    benchmark.extra_info["packets"] = 2 * PACKETS
+    if peer == "callreel":
+        report = record_capture(capture_file, RecordOptions(tmp_path))
+        assert report.all_good
+        assert abs(report.takes[0].manifest["frames"] - PACKETS * 160) < 16
+        benchmark(record_capture, capture_file, RecordOptions(tmp_path))
+    else:
+        pytest.importorskip("audioop")
+        plain_python(capture_file, tmp_path / "plain.wav")
+        with wave.open(str(tmp_path / "plain.wav")) as file:
+            assert file.getnframes() == PACKETS * 160
+        benchmark(plain_python, capture_file, tmp_path / "plain.wav")
+
+
+@pytest.mark.parametrize("peer", ["callreel", "lameenc alone"])
+def test_capture_to_mp3(benchmark, peer, capture_file, speech, tmp_path):
+    benchmark.group = f"capture to stereo MP3, {2 * PACKETS} packets"
+    if peer == "callreel":
+        options = RecordOptions(tmp_path, StartRecording(format="mp3"))
+        assert record_capture(capture_file, options).all_good
+        benchmark.pedantic(record_capture, (capture_file, options), rounds=5)
+    else:
+        lameenc = pytest.importorskip("lameenc")
+        stereo = np.stack(
+            [np.frombuffer(g711.ulaw_decode(side), np.int16) for side in speech], axis=1
+        ).tobytes()
+
+        def encode():
+            encoder = lameenc.Encoder()
+            encoder.silence()
+            encoder.set_channels(2)
+            encoder.set_in_sample_rate(8000)
+            encoder.set_out_sample_rate(8000)
+            encoder.set_bit_rate(32)
+            encoder.set_quality(5)
+            return bytes(encoder.encode(stereo)) + bytes(encoder.flush())
+
+        assert len(encode()) > SECONDS * 32_000 // 8 * 0.99
+        benchmark.pedantic(encode, rounds=5)

@@ -1,0 +1,7 @@
+"""`python -m callreel` is the command `callreel`."""
+
+import sys
+
+from callreel.cli import main
+
+sys.exit(main())

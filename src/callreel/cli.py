@@ -1,0 +1,367 @@
+"""The command `callreel`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import callreel
+from callreel import cli_inspect
+from callreel.actions import Layout, StartRecording
+from callreel.captures import CaptureReport, RecordOptions, SkippedStream, Take, record_capture
+from callreel.dialects import chime
+from callreel.errors import ActionError, CallreelError
+from callreel.events import Event
+from callreel.formats import FORMATS
+from callreel.recording import rfc3339
+
+__all__ = ["main"]
+
+ALL_GOOD, SOMETHING_WRONG, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+MAX_ACTION_BYTES = 1 << 20
+
+EPILOG = """\
+exit status: 0 all good, 1 something is degraded or missing, 2 wrong usage or no such file
+"""
+
+RECORD_DESCRIPTION = """\
+Turn the calls in packet captures (pcap or pcapng, gzipped or not) into recordings.
+
+Every call found is treated as if Amazon Chime's StartCallRecording with Track BOTH had been asked for
+the caller's leg when its media began. The calls come from SIP and SDP where the capture has them, else
+RTP is paired by its addresses. Each recording goes to DIR under the vendor's key,
+
+  Amazon-Chime-SMA-Call-Recordings/year/month/day/date-time_transactionId_callId.wav
+
+with a manifest beside it (the same name and .json). In stereo the incoming track (what the caller says)
+is left, the outgoing one right. Streams that cannot be decoded (other codecs, SRTP, T.38) are named.
+"""
+
+RECORD_EXAMPLES = """\
+examples:
+  callreel record call.pcap --out recordings
+  callreel record *.pcapng.gz --out recordings --format mp3 --json > report.jsonl
+  callreel record call.pcap --out recordings --action start-recording.json
+
+The file for --action holds a StartCallRecording action as the vendor writes it; its Track chooses the
+layout and the prefix in its Destination.Location the folder. Its CallId is not compared: the action is
+meant for every call of the capture.
+
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with `arguments` (default: those of the process); returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; keep the interpreter from complaining about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOMETHING_WRONG
+    except KeyboardInterrupt:
+        print("callreel: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="callreel",
+        description="The call-recording engine: captures in, true recordings out.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"callreel {callreel.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_record(commands)
+    _add(
+        commands,
+        "inspect",
+        "say what is in WAV and MP3 files",
+        cli_inspect.add_inspect_arguments,
+        cli_inspect.run_inspect,
+    )
+    _add(
+        commands,
+        "verify",
+        "check recordings against their manifests",
+        cli_inspect.add_verify_arguments,
+        cli_inspect.run_verify,
+    )
+    return parser
+
+
+def _add(
+    commands: Any,
+    name: str,
+    help_text: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    run: Callable[[argparse.Namespace], int],
+) -> None:
+    parser = commands.add_parser(
+        name, help=help_text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+# ---- record --------------------------------------------------------------------------------------------------------
+
+
+def _add_record(commands: Any) -> None:
+    parser = commands.add_parser(
+        "record",
+        help="turn the calls in packet captures into recordings",
+        description=RECORD_DESCRIPTION,
+        epilog=RECORD_EXAMPLES + EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("captures", metavar="CAPTURE", nargs="+", type=Path, help="pcap or pcapng file")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="folder for the recordings; made if missing"
+    )
+    parser.add_argument("--format", choices=list(FORMATS), default="wav", help="file format (default: wav)")
+    parser.add_argument(
+        "--layout", choices=[layout.value for layout in Layout], help="tracks and channels (default: stereo)"
+    )
+    parser.add_argument(
+        "--action", metavar="FILE", type=Path, help="JSON with the StartCallRecording action to carry out"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object a line: every event, then each manifest"
+    )
+    parser.set_defaults(run=_record)
+
+
+def _record(options: argparse.Namespace) -> int:
+    try:
+        action = _action_of(options)
+    except (ActionError, OSError, ValueError) as error:
+        return _complain(f"{options.action}: {_reason(error)}", USAGE)
+    status = ALL_GOOD
+    takes: list[Take] = []
+    for path in options.captures:
+        progress = _Progress(f"reading {path.name}")
+        try:
+            report = record_capture(
+                path,
+                RecordOptions(out=options.out, action=action),
+                on_event=_print_event if options.json else None,
+                on_progress=progress.show,
+            )
+        except (CallreelError, OSError) as error:
+            progress.done()
+            status = max(status, _complain(f"{path}: {_reason(error)}", USAGE))
+            continue
+        progress.done()
+        takes += report.takes
+        if options.json:
+            _print_report_events(report)
+        else:
+            _print_report(report, options.out)
+        status = max(status, ALL_GOOD if report.all_good else SOMETHING_WRONG)
+    if options.json:
+        for take in takes:
+            _print_json(take.manifest)
+    return status
+
+
+def _action_of(options: argparse.Namespace) -> StartRecording:
+    action = StartRecording()
+    if options.action is not None:
+        text = options.action.read_bytes()[: MAX_ACTION_BYTES + 1]
+        if len(text) > MAX_ACTION_BYTES:
+            raise ValueError("too large for an action")
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"no JSON: {error}") from error
+        actions = chime.actions(document)
+        if len(actions) != 1:
+            raise ValueError(
+                f"{len(actions)} actions: a leg is recorded once, so give one StartCallRecording"
+            )
+        action = actions[0]
+    layout = Layout(options.layout) if options.layout else action.layout
+    return dataclasses.replace(action, layout=layout, format=options.format)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)
+
+
+def _complain(text: str, status: int) -> int:
+    print(f"callreel: {text}", file=sys.stderr)
+    return status
+
+
+# ---- what was made -------------------------------------------------------------------------------------------------
+
+
+def _print_report(report: CaptureReport, out: Path) -> None:
+    print(
+        f"{report.path}: {_count(report.frames, 'packet')}, {_count(len(report.calls), 'call')}, "
+        f"{_count(len(report.takes), 'recording')}"
+    )
+    if report.takes:
+        rows: list[tuple[str, ...]] = [("duration", "in", "lost", "out", "lost", "digits", "state", "file")]
+        rows += [_row(take, out) for take in report.takes]
+        _print_table(rows)
+    for call in report.calls:
+        if call.note:
+            print(f"  no recording of {call.call_id}: {call.note}")
+    for stream in report.skipped:
+        print(f"  not recorded: {_skipped_text(stream)}")
+    for failure in report.failures:
+        print(f"  failed: {failure}")
+    if report.problem:
+        print(f"  the capture is damaged: {report.problem}")
+    elif report.truncated:
+        print("  the capture is cut short: it ends in the middle of a packet")
+    if not report.calls:
+        print("  no call found: neither SIP nor RTP that can be paired")
+    for name, what in (("streams_dropped", "streams"), ("flows_dropped", "packets of further flows")):
+        if report.counts.get(name):
+            print(f"  left out for want of room: {report.counts[name]} {what}")
+
+
+def _row(take: Take, out: Path) -> tuple[str, ...]:
+    manifest = take.manifest
+    packets = {track["direction"]: track["packets"] for track in manifest["tracks"]}
+
+    def number(direction: str, fate: str) -> str:
+        return str(packets[direction][fate]) if direction in packets else "-"
+
+    degraded = manifest["degraded"]
+    state = (
+        "degraded: " + ", ".join(f"{name} {value}" for name, value in degraded.items())
+        if degraded
+        else "good"
+    )
+    return (
+        f"{manifest['duration']:.3f} s",
+        number("incoming", "received"),
+        number("incoming", "lost"),
+        number("outgoing", "received"),
+        number("outgoing", "lost"),
+        "".join(digit["symbol"] for digit in manifest["digits"]) or "-",
+        state,
+        str(take.path.relative_to(out) if take.path.is_relative_to(out) else take.path),
+    )
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[:5], widths[:5], strict=True)]
+        cells += [cell.ljust(width) for cell, width in zip(row[5:], widths[5:], strict=True)]
+        print("  " + "  ".join(cells).rstrip())
+
+
+def _skipped_text(stream: SkippedStream) -> str:
+    reasons = {
+        "codec": f"{stream.codec}, which is not decoded",
+        "encrypted": f"{stream.codec} encrypted (SRTP)",
+        "fax": "fax (T.38)",
+        "video": f"video or other media ({stream.codec})",
+        "second audio line": f"a second audio line ({stream.codec})",
+        "copy": "packets that are recorded already, seen a second time",
+    }
+    counts = ", ".join(f"{value} {name}" for name, value in stream.packets.items() if value)
+    return f"{reasons[stream.reason]}: {stream.source} to {stream.destination}" + (
+        f" ({counts})" if counts else ""
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+# ---- JSON ----------------------------------------------------------------------------------------------------------
+
+
+def _print_event(event: Event) -> None:
+    entry: dict[str, Any] = {"event": _snake_case(type(event).__name__)}
+    entry |= {
+        field.name: getattr(event, field.name)
+        for field in dataclasses.fields(event)
+        if field.name != "manifest"
+    }
+    _print_json(entry)
+
+
+def _print_report_events(report: CaptureReport) -> None:
+    for call in report.calls:
+        _print_json({"event": "call_found", **dataclasses.asdict(call)})
+    for stream in report.skipped:
+        _print_json({"event": "stream_skipped", **dataclasses.asdict(stream)})
+    for failure in report.failures:
+        _print_json({"event": "recording_failed", "reason": failure})
+    _print_json(
+        {
+            "event": "capture_read",
+            "path": str(report.path),
+            "format": report.format,
+            "frames": report.frames,
+            "truncated": report.truncated,
+            "problem": report.problem,
+            "counts": dict(report.counts),
+        }
+    )
+
+
+def _print_json(entry: Any) -> None:
+    print(json.dumps(entry, default=_json_value, ensure_ascii=True))
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+# ---- progress ------------------------------------------------------------------------------------------------------
+
+
+class _Progress:
+    """A bar on the terminal, if there is one; otherwise silent."""
+
+    WIDTH = 32
+
+    def __init__(self, label: str, stream: TextIO = sys.stderr) -> None:
+        self._label = label
+        self._stream = stream
+        self._shown = -1
+        self._visible = stream.isatty()
+
+    def show(self, done: int, total: int) -> None:
+        percent = 100 * done // max(1, total)
+        if not self._visible or percent == self._shown:
+            return
+        self._shown = percent
+        filled = self.WIDTH * percent // 100
+        self._stream.write(f"\r{self._label} [{'#' * filled}{'.' * (self.WIDTH - filled)}] {percent:3d} %")
+        self._stream.flush()
+
+    def done(self) -> None:
+        if self._visible and self._shown >= 0:
+            self._stream.write("\r" + " " * (len(self._label) + self.WIDTH + 9) + "\r")
+            self._stream.flush()
