@@ -1,9 +1,9 @@
 """A call as the embedding program knows it: legs, what is recorded of them, and what came of it.
 
-Feed, then drain: `receive_rtp` (or its batch and PCM forms) takes what arrives, `handle_timeout` moves the recordings on
-when `next_timeout` is due, `events` and `writes` hand out what there is to tell and to store. `now` is the host's clock in
-seconds, any epoch, the same for all verbs of a call; nothing here reads a clock, opens a file or starts a thread. A call
-belongs to one thread at a time.
+Feed, then drain: `receive_rtp` (or its batch and PCM forms) takes what arrives, `handle_timeout` moves the recordings
+on when `next_timeout` is due, `events` and `writes` hand out what there is to tell and to store. `now` is the host's
+clock in seconds, any epoch, the same for all verbs of a call; nothing here reads a clock, opens a file or starts a
+thread. A call belongs to one thread at a time.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""kernels.rtp: packets apart, who speaks on a port, and the doors of the timeline (its rules: tests/unit/test_legs.py)."""
+"""kernels.rtp: packets taken apart, who speaks on a port, the doors of the timeline (rules: tests/unit/test_legs.py)."""
 
 import struct
 
 import numpy as np
 import pytest
+
 from callreel.errors import MediaError, RtpError
 from callreel.kernels import pcap, rtp
 from capture_writer import rtcp_sender_report, rtp_packet, telephone_event
@@ -12,7 +13,7 @@ S_NS = 1_000_000_000
 EMPTY_RECORDS = np.zeros(0, dtype=pcap.DTYPE)
 
 
-# ---- packets apart ------------------------------------------------------------------------------------------------
+# ---- packets apart ----
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,15 @@ def test_packets_of_another_implementation(test_data, name, expected):
 
 def test_every_field_of_a_packet():
     wire = rtp_packet(
-        b"voice", 65535, 2**32 - 1, 0xDEADBEEF, 96, True, csrc=(1, 2**32 - 1), extension=(0xBEDE, b"12345678"), padding=3
+        b"voice",
+        65535,
+        2**32 - 1,
+        0xDEADBEEF,
+        96,
+        True,
+        csrc=(1, 2**32 - 1),
+        extension=(0xBEDE, b"12345678"),
+        padding=3,
     )
     assert rtp.parse(wire) == rtp.Packet(
         payload_type=96,
@@ -126,7 +135,7 @@ def test_what_is_no_bytes_is_refused(wrong):
         rtp.parse(wrong)
 
 
-# ---- sender reports -----------------------------------------------------------------------------------------------
+# ---- sender reports ----
 
 
 def test_a_sender_report_of_another_implementation(test_data):
@@ -173,7 +182,7 @@ def test_a_compound_packet_whose_lengths_do_not_add_up(wire):
         rtp.sender_report(wire)
 
 
-# ---- who speaks on the port ---------------------------------------------------------------------------------------
+# ---- who speaks on the port ----
 
 
 @pytest.mark.parametrize(
@@ -220,7 +229,7 @@ def test_what_begins_like_rtp_and_is_not_is_malformed():
     assert surveyed([rtp_packet()[:11]]).malformed == 1
 
 
-# ---- Receiver: its doors ------------------------------------------------------------------------------------------
+# ---- Receiver: its doors ----
 
 
 def batch(datagrams, times_ns=None, flags=0):
@@ -253,11 +262,13 @@ def stream(count: int, first: int = 0) -> list[bytes]:
     ],
 )
 def test_a_number_out_of_range_is_refused(options):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"possible|needed|sampled at"):
         rtp.Receiver(**options)
 
 
-@pytest.mark.parametrize("options", [{"payload_types": {"0": "PCMU"}}, {"payload_types": [0]}, {"payload_types": 5}])
+@pytest.mark.parametrize(
+    "options", [{"payload_types": {"0": "PCMU"}}, {"payload_types": [0]}, {"payload_types": 5}]
+)
 def test_payload_types_that_are_no_mapping_of_numbers_are_refused(options):
     with pytest.raises((TypeError, AttributeError)):
         rtp.Receiver(**options)
@@ -309,7 +320,8 @@ def test_a_batch_stops_before_the_first_record_later_than_asked():
 
 
 @pytest.mark.parametrize(
-    ("first", "count"), [(-1, 1), (0, 11), (11, 0), (5, 6), (5, -1), (2**62, 2**62), (0, 2**62), (1, 2**63 - 1)]
+    ("first", "count"),
+    [(-1, 1), (0, 11), (11, 0), (5, 6), (5, -1), (2**62, 2**62), (0, 2**62), (1, 2**63 - 1)],
 )
 def test_records_that_are_not_there_are_refused(first, count):
     data, table = batch(stream(10))
@@ -412,7 +424,7 @@ def test_many_packets_that_are_late_beyond_the_window_never_make_the_losses_nega
     assert receiver.counts["late"] == 100
 
 
-# ---- Survey -------------------------------------------------------------------------------------------------------
+# ---- Survey ----
 
 
 def surveyed(datagrams, times_ns=None, flags=0):
@@ -496,7 +508,13 @@ def test_one_packet_that_is_no_event_takes_the_word_back():
 
 @pytest.mark.parametrize(
     "contradiction",
-    [telephone_event(6, 1600), telephone_event(5, 10), telephone_event(17, 1600), b"\x05\x4a\x06\x40", b"\x05\x0a\x06"],
+    [
+        telephone_event(6, 1600),
+        telephone_event(5, 10),
+        telephone_event(17, 1600),
+        b"\x05\x4a\x06\x40",
+        b"\x05\x0a\x06",
+    ],
     ids=["another key at one timestamp", "shorter than before", "no key", "reserved bit", "three bytes"],
 )
 def test_an_event_that_contradicts_the_one_before_is_none(contradiction):

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+
 from callreel.kernels import g711, pcap
 from capture_writer import rtp_packet, telephone_event
 
@@ -119,9 +120,7 @@ def renumbered(packets: Iterable[Packet], sequence: int = 100) -> list[Packet]:
 
 def arrive(packets: Iterable[Packet], delay: float = 0) -> list[Packet]:
     """The packets, each arriving when it is sent, or `delay` samples later."""
-    return [
-        replace(packet, arrival_ns=round((packet.sent + delay) * S_NS / RATE)) for packet in packets
-    ]
+    return [replace(packet, arrival_ns=round((packet.sent + delay) * S_NS / RATE)) for packet in packets]
 
 
 def late(packet: Packet, ms: float) -> Packet:

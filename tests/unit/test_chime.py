@@ -1,6 +1,7 @@
 """Amazon Chime's StartCallRecording: what is read from it, and what is refused with which error."""
 
 import pytest
+
 from callreel.actions import Layout, StartRecording
 from callreel.dialects import chime
 from callreel.errors import ActionError, InvalidActionError, UnsupportedActionError
@@ -9,12 +10,18 @@ from callreel.errors import ActionError, InvalidActionError, UnsupportedActionEr
 def start(track="BOTH", location="my-bucket/my/prefix", **others):
     return {
         "Type": "StartCallRecording",
-        "Parameters": {"CallId": "id-1", "Track": track, "Destination": {"Type": "S3", "Location": location}, **others},
+        "Parameters": {
+            "CallId": "id-1",
+            "Track": track,
+            "Destination": {"Type": "S3", "Location": location},
+            **others,
+        },
     }
 
 
 @pytest.mark.parametrize(
-    ("track", "layout"), [("BOTH", Layout.STEREO), ("INCOMING", Layout.INCOMING), ("OUTGOING", Layout.OUTGOING)]
+    ("track", "layout"),
+    [("BOTH", Layout.STEREO), ("INCOMING", Layout.INCOMING), ("OUTGOING", Layout.OUTGOING)],
 )
 def test_the_track_decides_the_layout(track, layout):
     assert chime.actions(start(track)) == [StartRecording(layout=layout, prefix="my/prefix")]
@@ -41,7 +48,17 @@ def test_a_response_without_actions_asks_for_nothing():
 
 @pytest.mark.parametrize(
     "document",
-    [None, 5, "StartCallRecording", {}, {"Actions": None}, {"Actions": "x"}, {"Actions": ["x"]}, [None], {"Actions": {}}],
+    [
+        None,
+        5,
+        "StartCallRecording",
+        {},
+        {"Actions": None},
+        {"Actions": "x"},
+        {"Actions": ["x"]},
+        [None],
+        {"Actions": {}},
+    ],
 )
 def test_what_is_no_list_of_actions_is_invalid(document):
     with pytest.raises(InvalidActionError) as error:
@@ -77,7 +94,9 @@ def test_a_track_the_vendor_does_not_have(track):
     assert (error.value.field, error.value.value) == ("Track", track)
 
 
-@pytest.mark.parametrize("destination", [None, "my-bucket", {}, {"Type": "s3"}, {"Type": "FTP", "Location": "b"}])
+@pytest.mark.parametrize(
+    "destination", [None, "my-bucket", {}, {"Type": "s3"}, {"Type": "FTP", "Location": "b"}]
+)
 def test_a_destination_that_is_not_s3(destination):
     with pytest.raises(InvalidActionError) as error:
         chime.actions(start(Destination=destination))
@@ -118,7 +137,9 @@ def test_a_location_that_would_break_keys_or_file_names(path):
     assert error.value.field == "Destination.Location"
 
 
-@pytest.mark.parametrize(("duration_s", "text"), [(0, "0"), (1.5, "1.5"), (10, "10"), (3661.0625, "3661.062"), (0.0004, "0")])
+@pytest.mark.parametrize(
+    ("duration_s", "text"), [(0, "0"), (1.5, "1.5"), (10, "10"), (3661.0625, "3661.062"), (0.0004, "0")]
+)
 def test_the_metadata_of_the_object(duration_s, text):
     assert chime.metadata(transaction_id="t", call_id="c", duration_s=duration_s, media_type="audio/wav") == {
         "transaction-id": "t",

@@ -3,12 +3,15 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from callreel.keys import CHIME_DEFAULT_PREFIX, MAX_COMPONENT_BYTES, call_recording_key, safe_component
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from callreel.keys import CHIME_DEFAULT_PREFIX, MAX_COMPONENT_BYTES, call_recording_key, safe_component
+
 # Lone surrogates too: JSON can carry them.
-texts = st.text(st.characters(), max_size=300) | st.text(st.sampled_from("a%2E.~/\\é\udcc3\udca9\ud800 _"), max_size=12)
+texts = st.text(st.characters(), max_size=300) | st.text(
+    st.sampled_from("a%2E.~/\\é\udcc3\udca9\ud800 _"), max_size=12
+)
 quick = settings(deadline=None, max_examples=300)
 
 

@@ -33,8 +33,8 @@
 #define CR_DRIFT_REPORT_SPAN_S 10.0    /* two sender reports closer than this say nothing of the rate */
 #define CR_DRIFT_REPORT_TRUST 30e-6    /* a well-founded arrival fit that differs by more wins over the reports */
 #define CR_DRIFT_ENOUGH_BLOCKS 30
-#define CR_DRIFT_ANCHOR_MS 10    /* a first packet that was late by no more stays where it arrived, and so does the stream, */
-#define CR_DRIFT_ANCHOR_BLOCKS 15 /* for 30 s: a short call keeps its samples as they were sent */
+#define CR_DRIFT_ANCHOR_MS 10     /* a first packet that was late by no more stays where it arrived, and so does the */
+#define CR_DRIFT_ANCHOR_BLOCKS 15 /* stream, for 30 s: a short call keeps its samples as they were sent */
 
 typedef struct {
     double at;    /* samples on the timeline */
@@ -46,7 +46,7 @@ typedef struct {
     double at;
     double delay; /* samples, at `at` */
     double slope; /* samples of delay a sample; negative: the sender's clock is fast */
-    double anchor_error; /* samples of `delay` that are not corrected */
+    double anchor_error; /* samples of `delay` that are to be left alone */
     uint32_t epoch; /* the anchor that delays were counted from */
 } cr_drift_line;
 
@@ -61,9 +61,8 @@ typedef struct {
     uint32_t point_count, line_count;
     uint32_t epoch; /* numbers the anchors */
     uint32_t reports;
-    uint8_t block_open;
-    double anchor_error; /* samples: how late the first packet was, as long as that is left alone */
-    uint8_t anchor_known;
+    uint8_t block_open, anchored; /* `anchored`: a line of this anchor has been fitted, `anchor_error` is known */
+    double anchor_error; /* samples: how late the first packet was, if that is to be left alone */
     uint8_t rate_known; /* survives a new anchor, as the quartz does */
     double rate;        /* the last slope fitted, samples a sample */
 } cr_drift;
@@ -74,9 +73,9 @@ static inline void cr_drift_start(cr_drift *d, uint32_t epoch)
     d->epoch = epoch;
     d->point_count = 0;
     d->reports = 0;
-    d->block_open = 0;
+    d->block_open = d->anchored = 0;
+    d->anchor_error = 0;
     d->lowest = 0;
-    d->anchor_known = 0;
 }
 
 static inline double cr_drift_report_slope(const cr_drift *d, uint32_t sample_rate, int *known)
@@ -161,10 +160,9 @@ static inline void cr_drift_fit(cr_drift *d, double from, uint32_t sample_rate)
     line->delay = delay;
     line->slope = slope;
     line->epoch = d->epoch;
-    if (!d->anchor_known) {
-        d->anchor_known = 1;
-        d->anchor_error = fabs(delay) <= CR_DRIFT_ANCHOR_MS * (sample_rate / 1000.0) ? delay : 0;
-    }
+    if (!d->anchored && fabs(delay) <= CR_DRIFT_ANCHOR_MS * (sample_rate / 1000.0))
+        d->anchor_error = delay;
+    d->anchored = 1;
     if (d->point_count >= CR_DRIFT_ANCHOR_BLOCKS)
         d->anchor_error = 0;
     line->anchor_error = d->anchor_error;
@@ -219,12 +217,6 @@ static inline const cr_drift_line *cr_drift_line_at(const cr_drift *d, uint32_t 
 static inline double cr_drift_delay(const cr_drift_line *line, double position)
 {
     return line->delay + line->slope * (position - line->at);
-}
-
-/* What is to be corrected of it. */
-static inline double cr_drift_correction(const cr_drift_line *line, double position)
-{
-    return cr_drift_delay(line, position) - line->anchor_error;
 }
 
 #endif

@@ -59,7 +59,7 @@ enum cr_codec {
 #define CR_JUMP_MS 2000         /* beyond this a timestamp is not believed */
 #define CR_SPLIT_MS CR_LOOKAHEAD_MS /* a longer gap begins a new segment: what a segment holds is known when it is read */
 #define CR_MARGIN_MS 100        /* numbers left free before a segment, where the timeline has room, for stragglers */
-#define CR_SEGMENT_MS 20        /* room for one segment in as much of the store */
+#define CR_SEGMENT_MS 40         /* room for one segment in as much of the store */
 #define CR_PACKET_MAX_MS 500    /* more audio in one packet is no packet */
 #define CR_PACKET_MIN_MS 5      /* so many sequence numbers, so much time at least */
 #define CR_SOURCE_IDLE_MS 200   /* an earlier source may come back once the present one has been quiet this long */
@@ -242,7 +242,7 @@ static inline int64_t cr_segment_end_position(const cr_segment *s)
 static inline double cr_track_correction(const cr_track *t, double at)
 {
     const cr_drift_line *line = cr_drift_line_at(&t->drift, t->epoch, at);
-    return line ? cr_drift_correction(line, at) : 0;
+    return line ? cr_drift_delay(line, at) - line->anchor_error : 0;
 }
 
 /* The lowest stream number a new segment may use. */
@@ -1295,7 +1295,7 @@ static inline void cr_segment_enter(cr_track *t, cr_segment *s)
 {
     const cr_drift_line *line = cr_drift_line_at(&t->drift, s->epoch, (double)t->position);
     if (line) {
-        double wanted = cr_drift_correction(line, (double)s->nominal);
+        double wanted = cr_drift_delay(line, (double)s->nominal) - line->anchor_error;
         if (fabs(wanted - s->shift) > (double)cr_ms(t, CR_SETTLED_MS))
             s->shift = wanted;
     }

@@ -90,7 +90,8 @@ def _prefix_of(location: str) -> str | None:
             value=location,
         )
     if any(
-        character < " " or "\ud800" <= character <= "\udfff" or character in '\\:*?"<>|\x7f' for character in prefix
+        character < " " or "\ud800" <= character <= "\udfff" or character in '\\:*?"<>|\x7f'
+        for character in prefix
     ):
         raise InvalidActionError(
             "the prefix in Destination.Location has a character that object keys and file names do not share",
