@@ -31,7 +31,8 @@ ALL_GOOD, SOMETHING_WRONG, USAGE, INTERRUPTED = 0, 1, 2, 130
 MAX_ACTION_BYTES = 1 << 20
 
 EPILOG = """\
-exit status: 0 all good, 1 something is degraded or missing, 2 wrong usage, no such file or not one of the right kind
+exit status: 0 all good, 1 something is degraded or missing, 2 wrong usage, no such file, or a file of
+another kind
 """
 
 RECORD_DESCRIPTION = """\
@@ -134,7 +135,7 @@ def _add(
     parser.set_defaults(run=run)
 
 
-# ---- record --------------------------------------------------------------------------------------------------------
+# ---- record ------------------------------------------------------------------------------------------------
 
 
 def _add_record(commands: Any) -> None:
@@ -229,7 +230,7 @@ def _complain(text: str, status: int) -> int:
     return status
 
 
-# ---- what was made -------------------------------------------------------------------------------------------------
+# ---- what was made -----------------------------------------------------------------------------------------
 
 
 def _print_report(report: CaptureReport, out: Path) -> None:
@@ -317,7 +318,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-# ---- JSON ----------------------------------------------------------------------------------------------------------
+# ---- JSON --------------------------------------------------------------------------------------------------
 
 
 def _print_event(event: Event) -> None:
@@ -364,7 +365,7 @@ def _snake_case(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-# ---- progress ------------------------------------------------------------------------------------------------------
+# ---- progress ----------------------------------------------------------------------------------------------
 
 
 class _Progress:
