@@ -14,7 +14,7 @@ How a stream (a run of RTP in a flow) finds its call:
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -55,6 +55,7 @@ STATIC_NAMES = {number: codec.name for number, codec in sdp.STATIC_CODECS.items(
 KNOWN_NAMES = {name.upper(): name for name in CODECS}
 
 Address = tuple[str, int]
+_Claim = tuple[int, int, str]  # from when to when a stream is whose
 PayloadTypes = dict[Direction, list[tuple[int, dict[int, str]]]]
 """By direction: from when on (ns) payload types mean what; the first entry holds from the beginning."""
 
@@ -212,7 +213,7 @@ class _Planner:
         self._survey = survey
         self._streams: list[_Stream] = []
         self._rtcp: dict[tuple[Address, Address], int] = {}
-        self._claims: dict[_Stream, list[tuple[int, int, str]]] = defaultdict(list)  # from, to, call
+        self._claims: dict[_Stream, list[_Claim]] = defaultdict(list)  # in order; they do not overlap
         self._originals: dict[int, list[_Stream]] = defaultdict(list)  # what is recorded, by SSRC
         self._owner: str | None = None  # of the media that the call in hand named and did not get
         self._starts: dict[Address, list[int]] = defaultdict(list)  # of the calls that name an address
@@ -265,7 +266,7 @@ class _Planner:
         if call.legs:
             shares = self._media_of(call)
             for share in shares:
-                self._claims[share.stream].append((share.from_ns, share.to_ns, call.call_id))
+                insort(self._claims[share.stream], (share.from_ns, share.to_ns, call.call_id))
             self._claim_other_media(call)
             audio = [session.audio for session in call.legs[0].sessions if session.audio is not None]
             payload_types = _payload_types_of(call.legs[0])
@@ -320,6 +321,10 @@ class _Planner:
             _Share(one, Direction.OUTGOING, *span) for one, span in outgoing.items() if one not in incoming
         ]
         shares.sort(key=lambda share: share.first_ns)
+        end_ns = call.ended_at_ns
+        if end_ns is not None and shares and shares[0].first_ns <= end_ns:
+            # Only a call without media can have it after its end; this is somebody else's.
+            shares = [share for share in shares if share.first_ns <= end_ns + AFTER_BYE_NS]
         until_ns = shares[0].first_ns if shares else 0
         for number, share in enumerate(shares):
             if share.first_ns > until_ns + MAX_PAUSE_NS:
@@ -351,7 +356,8 @@ class _Planner:
         run = one.run
         end_ns = call.ended_at_ns
         if call.state == "unknown":  # its beginning was not captured
-            from_ns = max((to_ns + 1 for _, to_ns, _ in claims if to_ns < call.started_at_ns), default=0)
+            known = bisect_left(claims, call.started_at_ns, key=lambda claim: claim[1])
+            from_ns = claims[known - 1][1] + 1 if known else 0
         else:
             from_ns = call.started_at_ns
         to_ns = FOREVER_NS if end_ns is None else end_ns + AFTER_END_NS
@@ -368,11 +374,11 @@ class _Planner:
             from_ns = max(from_ns, answered_ns - EARLY_MEDIA_NS)
         if run.first_ns > to_ns or run.last_ns < from_ns or not run.packets:
             return None
-        for claim_from, claim_to, call_id in claims:
-            if claim_from <= to_ns and from_ns <= claim_to:
-                if call_id != call.call_id:
-                    self._owner = call_id
-                return None
+        known = bisect_left(claims, from_ns, key=lambda claim: claim[1])  # the first that ends later
+        if known < len(claims) and claims[known][0] <= to_ns:
+            if claims[known][2] != call.call_id:
+                self._owner = claims[known][2]
+            return None
         return from_ns, to_ns
 
     def _claim_other_media(self, call: SipCall) -> None:
@@ -400,7 +406,7 @@ class _Planner:
                             span = None if one.destination in main_audio else self._span(call, one)
                             if span is None:
                                 continue
-                            self._claims[one].append((*span, call.call_id))
+                            insort(self._claims[one], (*span, call.call_id))
                             if line.kind != "audio":
                                 self._skip([one], "fax" if line.kind == "image" else "video", call.call_id)
                             elif leg is main:

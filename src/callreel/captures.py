@@ -13,12 +13,14 @@ map.
 
 from __future__ import annotations
 
+import stat
 import uuid
 from bisect import bisect_left
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from callreel.capture_plan import (
 )
 from callreel.capture_survey import MAX_FLOWS, CaptureSurvey, batches, record_time
 from callreel.delivery.folder import Folder, PartFile
-from callreel.errors import DeliveryError
+from callreel.errors import CaptureError, DeliveryError
 from callreel.events import Event, RecordingFinished, RecordingStarted
 from callreel.formats import Write
 from callreel.kernels import pcap
@@ -126,10 +128,13 @@ def record_capture(
     leaves no file half made.
 
     Raises:
-        CaptureError: the file is no capture.
+        CaptureError: the file is no capture, or no file: it is read twice.
         OSError: the file cannot be read.
     """
-    size_bytes = path.stat().st_size
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise CaptureError("a capture is read twice, so it must be a file, not a pipe or a device")
+    size_bytes = status.st_size
 
     def progress(reading: int) -> Callable[[int], None]:
         return lambda done: on_progress(reading * size_bytes + done, 2 * size_bytes) if on_progress else None
@@ -214,6 +219,8 @@ class _CaptureRecorder:
         for number, plan in enumerate(plans):
             for route in plan.routes:
                 self._routes[route.flow].append((number, route))
+        for routes in self._routes.values():
+            routes.sort(key=lambda entry: entry[1].from_ns)
         self._running: dict[int, _RunningCall] = {}
         self._over: set[int] = set()
         self._open_files: OrderedDict[int, PartFile] = OrderedDict()
@@ -254,13 +261,18 @@ class _CaptureRecorder:
             if routes is None:
                 reader.ignore(flow)
                 continue
-            low, high = first, first + count
-            for number, route in routes:
+            begin_ns, end_ns = record_time(batch, first), record_time(batch, first + count - 1)
+            # A port that is used again has a route for each call, one after the other.
+            at = max(0, bisect_left(routes, begin_ns, key=lambda entry: entry[1].from_ns) - 1)
+            for number, route in islice(routes, at, None):
+                if route.from_ns > end_ns and route.from_ns > begin_ns:
+                    break
                 if number in self._over:
                     continue
-                if len(routes) > 1 or route.from_ns > record_time(batch, first):
+                low, high = first, first + count
+                if len(routes) > 1 or route.from_ns > begin_ns:
                     low = _index_from(batch, first, count, route.from_ns)
-                if len(routes) > 1 or route.to_ns < record_time(batch, first + count - 1):
+                if len(routes) > 1 or route.to_ns < end_ns:
                     high = _index_from(batch, first, count, route.to_ns + 1)
                 if low < high:
                     pieces[number].append(_Piece(route, low, high - low))

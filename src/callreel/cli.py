@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,7 +31,8 @@ ALL_GOOD, SOMETHING_WRONG, USAGE, INTERRUPTED = 0, 1, 2, 130
 MAX_ACTION_BYTES = 1 << 20
 
 EPILOG = """\
-exit status: 0 all good, 1 something is degraded or missing, 2 wrong usage or no such file
+exit status: 0 all good, 1 something is degraded or missing, 2 wrong usage, no such file, or a file of
+another kind
 """
 
 RECORD_DESCRIPTION = """\
@@ -63,17 +65,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments` (default: those of the process); returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text in any encoding
     try:
         status: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has seen enough; keep the interpreter from complaining about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         return SOMETHING_WRONG
     except KeyboardInterrupt:
         print("callreel: interrupted", file=sys.stderr)
         return INTERRUPTED
     return status
+
+
+def _close_stdout() -> None:
+    """Whoever read our output has seen enough; keep the interpreter from complaining about it at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+def _say(text: str) -> None:
+    """Print a line of a report. That nobody reads it any more is no reason to stop recording."""
+    try:
+        print(text)
+    except BrokenPipeError:
+        _close_stdout()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,7 +135,7 @@ def _add(
     parser.set_defaults(run=run)
 
 
-# ---- record --------------------------------------------------------------------------------------------------------
+# ---- record ------------------------------------------------------------------------------------------------
 
 
 def _add_record(commands: Any) -> None:
@@ -150,6 +168,8 @@ def _record(options: argparse.Namespace) -> int:
         action = _action_of(options)
     except (ActionError, OSError, ValueError) as error:
         return _complain(f"{options.action}: {_reason(error)}", USAGE)
+    if options.out.exists() and not options.out.is_dir():
+        return _complain(f"--out {options.out}: not a folder", USAGE)
     status = ALL_GOOD
     takes: list[Take] = []
     for path in options.captures:
@@ -181,7 +201,8 @@ def _record(options: argparse.Namespace) -> int:
 def _action_of(options: argparse.Namespace) -> StartRecording:
     action = StartRecording()
     if options.action is not None:
-        text = options.action.read_bytes()[: MAX_ACTION_BYTES + 1]
+        with options.action.open("rb") as file:
+            text = file.read(MAX_ACTION_BYTES + 1)
         if len(text) > MAX_ACTION_BYTES:
             raise ValueError("too large for an action")
         try:
@@ -209,11 +230,11 @@ def _complain(text: str, status: int) -> int:
     return status
 
 
-# ---- what was made -------------------------------------------------------------------------------------------------
+# ---- what was made -----------------------------------------------------------------------------------------
 
 
 def _print_report(report: CaptureReport, out: Path) -> None:
-    print(
+    _say(
         f"{report.path}: {_count(report.frames, 'packet')}, {_count(len(report.calls), 'call')}, "
         f"{_count(len(report.takes), 'recording')}"
     )
@@ -222,19 +243,19 @@ def _print_report(report: CaptureReport, out: Path) -> None:
         _print_table([header, *(_row(take, out) for take in report.takes)])
     for call in report.calls:
         if call.note:
-            print(f"  no recording of {call.call_id}: {call.note}")
+            _say(f"  no recording of {call.call_id}: {call.note}")
         if call.same_media_as is not None:
-            print(f"  no recording of {call.call_id}: its media is that of {call.same_media_as}")
+            _say(f"  no recording of {call.call_id}: its media is that of {call.same_media_as}")
     for stream in report.skipped:
-        print(f"  not recorded: {_skipped_text(stream)}")
+        _say(f"  not recorded: {_skipped_text(stream)}")
     for failure in report.failures:
-        print(f"  failed: {failure}")
+        _say(f"  failed: {failure}")
     if report.problem:
-        print(f"  the capture is damaged: {report.problem}")
+        _say(f"  the capture is damaged: {report.problem}")
     elif report.truncated:
-        print("  the capture is cut short: it ends in the middle of a packet")
+        _say("  the capture is cut short: it ends in the middle of a packet")
     if not report.calls:
-        print("  no call found: neither SIP nor RTP that can be paired")
+        _say("  no call found: neither SIP nor RTP that can be paired")
     left_out = {
         "streams_dropped": "streams",
         "flows_dropped": "packets of further flows",
@@ -242,7 +263,7 @@ def _print_report(report: CaptureReport, out: Path) -> None:
     }
     for name, what in left_out.items():
         if report.counts.get(name):
-            print(f"  left out for want of room: {report.counts[name]} {what}")
+            _say(f"  left out for want of room: {report.counts[name]} {what}")
 
 
 def _row(take: Take, out: Path) -> tuple[str, ...]:
@@ -275,7 +296,7 @@ def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[:5], widths[:5], strict=True)]
         cells += [cell.ljust(width) for cell, width in zip(row[5:], widths[5:], strict=True)]
-        print("  " + "  ".join(cells).rstrip())
+        _say("  " + "  ".join(cells).rstrip())
 
 
 def _skipped_text(stream: SkippedStream) -> str:
@@ -297,7 +318,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-# ---- JSON ----------------------------------------------------------------------------------------------------------
+# ---- JSON --------------------------------------------------------------------------------------------------
 
 
 def _print_event(event: Event) -> None:
@@ -331,7 +352,7 @@ def _print_report_events(report: CaptureReport) -> None:
 
 
 def _print_json(entry: Any) -> None:
-    print(json.dumps(entry, default=_json_value, ensure_ascii=True))
+    _say(json.dumps(entry, default=_json_value, ensure_ascii=True))
 
 
 def _json_value(value: Any) -> Any:
@@ -344,7 +365,7 @@ def _snake_case(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-# ---- progress ------------------------------------------------------------------------------------------------------
+# ---- progress ----------------------------------------------------------------------------------------------
 
 
 class _Progress:

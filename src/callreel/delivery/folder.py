@@ -118,7 +118,7 @@ class PartFile:
         target = self._target.with_name(self._target.name + ".json")
         part = target.with_name(target.name + PART_SUFFIX)
         try:
-            with part.open("w", encoding="utf-8") as file:
+            with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
                 json.dump(manifest, file, indent=2, ensure_ascii=False)
                 file.write("\n")
                 file.flush()
