@@ -272,7 +272,7 @@ cdef class Receiver:
     cdef readonly bint host_frames
 
     def __cinit__(self, payload_types=None, *, int64_t origin_ns=0, uint32_t sample_rate=8000, uint32_t late_ms=1000,
-                  uint32_t capacity_ms=4000, bint host_frames=False, bint render_events=True):
+                  uint32_t capacity_ms=3600, bint host_frames=False, bint render_events=True):
         cdef uint32_t capacity, sample_bytes = 2 if host_frames else 1
         cdef size_t segments, struct_bytes
         cdef uint8_t *block

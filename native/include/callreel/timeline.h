@@ -59,8 +59,8 @@ enum cr_codec {
 #define CR_JUMP_MS 2000         /* beyond this a timestamp is not believed */
 #define CR_SPLIT_MS CR_LOOKAHEAD_MS /* a longer gap begins a new segment: what a segment holds is known when it is read */
 #define CR_MARGIN_MS 100        /* numbers left free before a segment, where the timeline has room, for stragglers */
-#define CR_SEGMENT_MS 40         /* room for one segment in as much of the store */
-#define CR_PACKET_MAX_MS 500    /* more audio in one packet is no packet */
+#define CR_SEGMENT_MS 60        /* room for one segment in as much of the store */
+#define CR_PACKET_MAX_MS 250    /* more audio in one packet is no packet */
 #define CR_PACKET_MIN_MS 5      /* so many sequence numbers, so much time at least */
 #define CR_SOURCE_IDLE_MS 200   /* an earlier source may come back once the present one has been quiet this long */
 #define CR_EVENT_IDLE_MS 200    /* an event whose end packets were lost ends by itself */
@@ -77,7 +77,7 @@ enum cr_codec {
 
 #define CR_EVENTS 32
 #define CR_DIGITS 64
-#define CR_GAPS 256
+#define CR_GAPS 64
 #define CR_SSRCS 16
 #define CR_HISTORY 320          /* samples of the stream's output kept for concealment and resampling */
 #define CR_RESAMPLE_TAPS 16
@@ -158,6 +158,7 @@ typedef struct {
     uint32_t lead;           /* samples in the packet that anchored the epoch */
     uint8_t lost_pending;    /* numbers went missing since the last audio */
     cr_drift drift;
+    double expected_shift; /* of the present epoch's newest segment, before anything of it has been read, samples */
 
     /* a delay that rose by more than CR_STEP_MS and has not come down again */
     uint8_t step_open;
@@ -245,6 +246,13 @@ static inline double cr_track_correction(const cr_track *t, double at)
     return line ? cr_drift_delay(line, at) - line->anchor_error : 0;
 }
 
+/* The shift to expect at timeline position `at`: a new one only where the one before is no longer good enough. */
+static inline double cr_track_expected_shift(const cr_track *t, double at)
+{
+    double wanted = cr_track_correction(t, at);
+    return fabs(wanted - t->expected_shift) > (double)cr_ms(t, CR_SETTLED_MS) ? wanted : t->expected_shift;
+}
+
 /* The lowest stream number a new segment may use. */
 static inline int64_t cr_track_stream_end(const cr_track *t)
 {
@@ -293,7 +301,7 @@ static inline int64_t cr_track_expected_position(const cr_track *t, int64_t numb
     double shift;
     if (!s)
         return t->position;
-    shift = s->epoch == t->epoch ? cr_track_correction(t, (double)arrival) : s->shift;
+    shift = s->epoch == t->epoch ? cr_track_expected_shift(t, (double)arrival) : s->shift;
     return s->nominal + (number - s->first) + (int64_t)floor(shift + 0.5);
 }
 
@@ -459,6 +467,7 @@ static inline cr_segment *cr_epoch_start(cr_track *t, uint32_t timestamp, int64_
     t->step_open = t->queue_open = 0;
     t->lead = lead;
     cr_drift_start(&t->drift, t->epoch);
+    t->expected_shift = 0;
     s = cr_segment_add(t, first, nominal, timestamp, arrival);
     t->timestamp = timestamp;
     t->timestamp_first = first;
@@ -487,6 +496,7 @@ static inline void cr_step_confirm(cr_track *t)
             t->events[i].position += moved;
     t->timestamp_nominal += moved;
     cr_drift_start(&t->drift, t->epoch);
+    t->expected_shift = 0;
 }
 
 /* It was a queue, and it has drained: what came too late is taken out, as if it had never come. */
@@ -623,7 +633,7 @@ static inline int64_t cr_place_ahead(cr_track *t, uint32_t timestamp, uint32_t l
         if (!cr_segment_add(t, number, nominal, timestamp, arrival))
             return -1;
         last = cr_last_segment(t);
-        last->shift = cr_track_correction(t, (double)arrival);
+        last->shift = t->expected_shift = cr_track_expected_shift(t, (double)arrival);
     } else if (contiguous && number > last->end) {
         cr_store_mark_silence(&t->store, last->end, (uint32_t)(number - last->end));
     }

@@ -77,7 +77,7 @@ class Receiver:
         origin_ns: int = 0,
         sample_rate: int = 8000,
         late_ms: int = 1000,
-        capacity_ms: int = 4000,
+        capacity_ms: int = 3600,
         host_frames: bool = False,
         render_events: bool = True,
     ) -> None:
