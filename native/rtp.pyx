@@ -151,7 +151,8 @@ STATIC_PAYLOAD_TYPES = {0: "PCMU", 8: "PCMA", 13: "CN"}
 cdef str DIGITS = "0123456789*#ABCD"  # by RFC 4733 event code
 
 cdef tuple PROBLEMS = (
-    "", "shorter than an RTP header", "longer than a UDP datagram", "not RTP version 2", "the CSRC list runs past the packet",
+    "", "shorter than an RTP header", "longer than a UDP datagram", "not RTP version 2",
+    "the CSRC list runs past the packet",
     "the header extension runs past the packet", "the padding is longer than the payload",
 )
 

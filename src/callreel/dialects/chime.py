@@ -20,9 +20,26 @@ MAX_PREFIX_BYTES = 700
 LAYOUT_OF_TRACK = {"BOTH": Layout.STEREO, "INCOMING": Layout.INCOMING, "OUTGOING": Layout.OUTGOING}
 
 OTHER_ACTIONS = frozenset(
-    "AlexaSkill CallAndBridge Hangup JoinChimeMeeting ModifyChimeMeetingAttendees Pause PauseCallRecording PlayAudio "
-    "PlayAudioAndGetDigits ReceiveDigits RecordAudio ResumeCallRecording SendDigits Speak SpeakAndGetDigits "
-    "StartBotConversation StopCallRecording VoiceFocus".split()
+    {
+        "AlexaSkill",
+        "CallAndBridge",
+        "Hangup",
+        "JoinChimeMeeting",
+        "ModifyChimeMeetingAttendees",
+        "Pause",
+        "PauseCallRecording",
+        "PlayAudio",
+        "PlayAudioAndGetDigits",
+        "ReceiveDigits",
+        "RecordAudio",
+        "ResumeCallRecording",
+        "SendDigits",
+        "Speak",
+        "SpeakAndGetDigits",
+        "StartBotConversation",
+        "StopCallRecording",
+        "VoiceFocus",
+    }
 )
 """Actions the guide documents that this version does not carry out."""
 
