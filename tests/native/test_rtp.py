@@ -1,4 +1,4 @@
-"""kernels.rtp: packets taken apart, who speaks on a port, the doors of the timeline (rules: tests/unit/test_legs.py)."""
+"""kernels.rtp: packets taken apart, who speaks on a port, the doors of the timeline (its rules: test_legs.py)."""
 
 import struct
 
