@@ -363,3 +363,10 @@ def test_a_hostile_stream_does_not_trouble_a_track_or_a_survey(stream):
     survey.receive_batch(data, table)
     assert len(survey.runs) <= 8
     assert sum(run.packets for run in survey.runs) + survey.rtcp + survey.malformed <= len(stream)
+
+
+@quick
+@given(sane_streams(lossy=False, jitter_ms=190, events=False))
+def test_jitter_alone_never_makes_a_pause_a_loss(packets):
+    *_, counts, _, concealed, _, gaps = whole(packets, until=end_of(packets))
+    assert (concealed, gaps, counts["lost"], counts["late"]) == (0, [], 0, 0)

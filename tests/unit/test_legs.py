@@ -317,6 +317,18 @@ def test_a_loss_at_the_end_of_a_spurt_is_counted():
     assert one.gaps() == [(49 * 160, 3 * RATE - 49 * 160)]
 
 
+@pytest.mark.parametrize("pause", [400, 4000])
+def test_a_pause_is_no_loss_although_the_first_packets_behind_it_change_places(pause):
+    data = codes(1600)
+    after = talk(data, sequence=110, timestamp=5000 + 1600 + pause, start=1600 + pause)
+    packets = arrive(talk(data) + after)
+    packets[10] = late(packets[10], 45)
+    one = receiver()
+    pcm = play(one, in_order_of_arrival(packets))
+    np.testing.assert_array_equal(pcm, np.concatenate([decoded(data), np.zeros(pause), decoded(data)]))
+    assert (one.counts["reordered"], one.concealed_samples, one.gaps()) == (1, 0, [])
+
+
 def test_a_long_outage_does_not_move_what_follows():
     data = codes(40 * RATE)
     packets = arrive(talk(data))

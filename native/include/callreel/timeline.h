@@ -78,6 +78,8 @@ enum cr_codec {
 #define CR_EVENTS 32
 #define CR_DIGITS 64
 #define CR_GAPS 64
+#define CR_HOLES 16
+#define CR_MISSING_FOR_GOOD (1u << 30) /* packets: more than will ever be found */
 #define CR_SSRCS 16
 #define CR_HISTORY 320          /* samples of the stream's output kept for concealment and resampling */
 #define CR_RESAMPLE_TAPS 16
@@ -122,6 +124,13 @@ typedef struct {
     int64_t samples;
 } cr_gap;
 
+/* A hole that looks like a loss, until the packets whose numbers are missing have come and have not filled it. */
+typedef struct {
+    int64_t from, to;              /* stream numbers */
+    int64_t first_missing, behind; /* extended sequence numbers: of the first one missing, of the packet at `to` */
+    uint32_t missing;              /* packets */
+} cr_hole;
+
 typedef struct {
     uint64_t received, duplicate, late, malformed, reordered, undecoded, discarded;
     uint64_t concealed_samples, silence_samples, sender_reports;
@@ -156,7 +165,11 @@ typedef struct {
     int64_t timestamp_first; /* its stream number */
     int64_t timestamp_nominal; /* its timeline position by timestamps alone */
     uint32_t lead;           /* samples in the packet that anchored the epoch */
-    uint8_t lost_pending;    /* numbers went missing since the last audio */
+    uint8_t lost_pending;    /* numbers went missing since the last audio: */
+    int64_t first_missing;   /* from this extended sequence number on, */
+    uint32_t missing;        /* so many */
+    cr_hole holes[CR_HOLES];
+    uint32_t hole_count;     /* ever; the ring holds the last of them */
     cr_drift drift;
     double expected_shift; /* of the present epoch's newest segment, before anything of it has been read, samples */
 
@@ -569,6 +582,17 @@ static inline int64_t cr_place_straggler(cr_track *t, uint32_t timestamp, int64_
     return -1;
 }
 
+/* A packet has been placed at `number`, behind `end`, and others between are missing. */
+static inline void cr_track_note_hole(cr_track *t, int64_t end, int64_t number)
+{
+    cr_hole *hole = &t->holes[t->hole_count++ % CR_HOLES];
+    hole->from = end;
+    hole->to = number;
+    hole->first_missing = t->first_missing;
+    hole->behind = t->sequence.highest;
+    hole->missing = t->missing;
+}
+
 /* Where the sample with `timestamp` of a packet ahead of all others belongs: its stream number.
  * `lead` is what the packet holds, in samples: it could not have been sent before that had passed. */
 static inline int64_t cr_place_ahead(cr_track *t, uint32_t timestamp, uint32_t lead, int contiguous, int64_t arrival,
@@ -576,7 +600,8 @@ static inline int64_t cr_place_ahead(cr_track *t, uint32_t timestamp, uint32_t l
 {
     cr_segment *last = cr_last_segment(t);
     int64_t difference = (int32_t)(timestamp - t->timestamp);
-    int64_t number, nominal;
+    int64_t number, nominal, end;
+    int lost = t->lost_pending;
     double delay;
     if (!t->have_epoch || !last)
         goto anew;
@@ -624,7 +649,8 @@ static inline int64_t cr_place_ahead(cr_track *t, uint32_t timestamp, uint32_t l
         if (t->queue_open && delay > t->late_samples)
             return -1;
     }
-    if (number > last->end + cr_ms(t, CR_SPLIT_MS)) {
+    end = last->end;
+    if (number > end + cr_ms(t, CR_SPLIT_MS)) {
         /* Numbers for what may still come of the time between: all of it, unless nothing is missing. */
         int64_t between = number - last->end, most = contiguous ? cr_ms(t, CR_MARGIN_MS) : t->late_samples;
         int64_t free = t->store.low + t->store.capacity - cr_ms(t, CR_PACKET_MAX_MS) - last->end;
@@ -645,6 +671,8 @@ static inline int64_t cr_place_ahead(cr_track *t, uint32_t timestamp, uint32_t l
         t->step_packets = 1;
         t->step_late = 0;
     }
+    if (lost && number > end)
+        cr_track_note_hole(t, end, number);
     t->timestamp = timestamp;
     t->timestamp_first = number;
     t->timestamp_nominal = nominal;
@@ -814,6 +842,37 @@ static inline void cr_track_restart(cr_track *t, const cr_rtp_packet *packet)
     t->lost_before_source += cr_sequence_lost(&t->sequence);
     cr_sequence_start(&t->sequence, packet->sequence);
     t->have_epoch = 0;
+    t->hole_count = 0;
+}
+
+/* A packet out of order has come: if it was the last one missing, what is still empty is a pause the sender made. */
+static inline void cr_track_found(cr_track *t, int64_t sequence, int64_t arrival)
+{
+    uint32_t kept = t->hole_count < CR_HOLES ? t->hole_count : CR_HOLES;
+    if (t->lost_pending && sequence >= t->first_missing) {
+        t->missing -= t->missing > 0;
+        t->lost_pending = t->missing > 0;
+    }
+    for (uint32_t i = 0; i < kept; i++) {
+        cr_hole *hole = &t->holes[i];
+        int64_t end, decided, from = hole->from > t->store.low ? hole->from : t->store.low;
+        cr_segment *s;
+        if (sequence < hole->first_missing || sequence >= hole->behind || hole->missing == 0 || --hole->missing)
+            continue;
+        s = cr_track_segment_of(t, hole->to);
+        if (!s || hole->to > s->end || from >= hole->to)
+            continue;
+        /* Too late if the reader has had to decide: where the hole begins, or, if it knew of none then, where it ends. */
+        end = cr_track_expected_position(t, hole->from, arrival);
+        decided = end;
+        if (s->first >= hole->from && s->arrival - end > (int64_t)t->late_samples)
+            decided = cr_track_expected_position(t, s->first, arrival);
+        if (arrival - decided > (int64_t)t->late_samples)
+            continue;
+        if (s->first >= hole->from)
+            s->lost_before = 0;
+        cr_store_mark_silence(&t->store, from, (uint32_t)(hole->to - from));
+    }
 }
 
 static inline void cr_track_switch_source(cr_track *t, const cr_rtp_packet *packet)
@@ -838,6 +897,7 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
     enum cr_datagram_kind datagram = cr_datagram_classify(data, size_bytes);
     unsigned codec;
     int ahead = 0, contiguous = 0;
+    int64_t found = -1;
     uint32_t samples;
 
     if (datagram == CR_DATAGRAM_FOREIGN)
@@ -895,6 +955,7 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
             ahead = contiguous = 1;
         } else if (verdict == CR_SEQUENCE_REORDERED) {
             t->counts.reordered++;
+            found = t->sequence.highest + step;
         } else if (verdict == CR_SEQUENCE_DUPLICATE) {
             t->counts.duplicate++;
             return CR_RECEIVED;
@@ -920,8 +981,14 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
     if (ahead) {
         t->last_arrival = arrival;
         t->restart_packets = 0;
-        if (!contiguous)
+        if (!contiguous) {
+            if (!t->lost_pending) {
+                t->first_missing = t->sequence.highest - t->sequence.step + 1;
+                t->missing = 0;
+            }
+            t->missing += t->sequence.step - 1;
             t->lost_pending = 1;
+        }
     }
     samples = packet.payload_bytes;
     data += packet.payload_offset;
@@ -943,8 +1010,11 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
                                 arrival);
         else
             cr_track_keep(t, number, data, samples, codec == CR_CODEC_PCMU ? CR_KIND_ULAW : CR_KIND_ALAW, arrival);
-        if (ahead)
+        if (ahead) {
             t->lost_pending = number < 0;
+            if (number < 0)
+                t->missing = CR_MISSING_FOR_GOOD;
+        }
         break;
     case CR_CODEC_TELEPHONE_EVENT:
         if (samples < 4)
@@ -969,6 +1039,8 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
         t->counts.undecoded++;
         break;
     }
+    if (found >= 0)
+        cr_track_found(t, found, arrival);
     return CR_RECEIVED;
 }
 
