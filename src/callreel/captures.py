@@ -35,7 +35,7 @@ from callreel.capture_plan import (
     moment,
     plan_calls,
 )
-from callreel.capture_survey import MAX_FLOWS, CaptureSurvey, batches, record_time
+from callreel.capture_survey import MAX_FLOWS, CaptureSurvey, batches, last_time, record_time
 from callreel.delivery.folder import Folder, PartFile
 from callreel.errors import CaptureError, DeliveryError
 from callreel.events import Event, RecordingFinished, RecordingStarted
@@ -235,12 +235,21 @@ class _CaptureRecorder:
         reader = pcap.Reader(max_flows=MAX_FLOWS)
         try:
             for batch in batches(path, reader, progress):
+                if not batch:
+                    continue
+                over_ns = last_time(batch)
+                if abs(over_ns - (batch.first_time_ns or 0)) > MAX_PAUSE_NS:
+                    # A packet from the far future must not end the calls of the present.
+                    over_ns = batch.first_time_ns or 0
+                over_ns -= SETTLED_NS
                 for number, pieces in self._pieces(batch, reader).items():
                     self._feed(number, batch, pieces)
-                if batch.first_time_ns is not None:
-                    # The earliest time: a packet from the far future must not end the calls of the present.
-                    self._end_calls(batch.first_time_ns - SETTLED_NS)
-            self._end_calls(None)
+                    if number in self._running:  # a batch may hold hundreds of calls, one after the other
+                        self._end_if_over(number, over_ns)
+                for number in list(self._running):
+                    self._end_if_over(number, over_ns)
+            for number in list(self._running):
+                self._end(number)
         finally:
             for running in self._running.values():
                 if running.file is not None:
@@ -368,20 +377,21 @@ class _CaptureRecorder:
             running.call.handle_timeout(now=_seconds(running.moved_ns))
             self._drain(number, running)
 
-    def _end_calls(self, before_ns: int | None) -> None:
-        """End the calls that were over before `before_ns`, or all."""
-        for number, running in list(self._running.items()):
-            plan = running.plan
-            last_ns = max(route.to_ns for route in plan.routes if not route.is_rtcp)
-            if before_ns is not None and max(plan.end_ns or 0, last_ns) > before_ns:
-                continue
-            end_ns = running.last_ns if plan.end_ns is None else plan.end_ns
-            end_ns = min(end_ns, running.last_ns + MAX_PAUSE_NS)
-            self._move_on(number, running, end_ns)
-            running.call.end(now=_seconds(end_ns))
-            self._drain(number, running)
-            del self._running[number]
-            self._over.add(number)
+    def _end_if_over(self, number: int, before_ns: int) -> None:
+        plan = self._plans[number]
+        if max(plan.end_ns or 0, plan.last_ns) <= before_ns:
+            self._end(number)
+
+    def _end(self, number: int) -> None:
+        running = self._running[number]
+        plan = running.plan
+        end_ns = running.last_ns if plan.end_ns is None else plan.end_ns
+        end_ns = min(end_ns, running.last_ns + MAX_PAUSE_NS)
+        self._move_on(number, running, end_ns)
+        running.call.end(now=_seconds(end_ns))
+        self._drain(number, running)
+        del self._running[number]
+        self._over.add(number)
 
     def _drain(self, number: int, running: _RunningCall) -> None:
         """Store what a call wrote, then tell its events: a recording's end is told when it is stored."""
