@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from callreel import sdp
@@ -128,6 +129,11 @@ class PlannedCall:
     cut_packets: int
     open_at_end: bool
     """The capture ends before the call does."""
+
+    @property
+    def last_ns(self) -> int:
+        """When the last packet of its media comes, at the latest."""
+        return max(route.to_ns for route in self.routes if not route.is_rtcp)
 
 
 @dataclass(slots=True)
@@ -655,14 +661,24 @@ def _payload_types_of(leg: SipLeg) -> PayloadTypes:
             other = audio.to_participant if direction is Direction.INCOMING else audio.to_server
             known |= _names(other)
             known |= _names(own)
-        entries = [(0, dict(known))]
+        entries = [(0, _shared(known))]
         for valid_from_ns, audio in sessions:
             own = audio.to_server if direction is Direction.INCOMING else audio.to_participant
             known |= _names(own)
             if known != entries[-1][1]:
-                entries.append((valid_from_ns, dict(known)))
+                entries.append((valid_from_ns, _shared(known)))
         changes[direction] = entries
     return changes
+
+
+def _shared(names: dict[int, str]) -> dict[int, str]:
+    """A copy of a map, the same for all calls that say the same; nobody changes it."""
+    return _map_of(tuple(names.items()))
+
+
+@lru_cache(maxsize=256)
+def _map_of(items: tuple[tuple[int, str], ...]) -> dict[int, str]:
+    return dict(items)
 
 
 def _names(codecs: Mapping[int, sdp.Codec]) -> dict[int, str]:

@@ -18,7 +18,7 @@ from callreel.dialogs import Dialogs
 from callreel.errors import CaptureError
 from callreel.kernels import pcap, rtp
 
-__all__ = ["MAX_FLOWS", "CaptureSurvey", "batches", "record_time"]
+__all__ = ["MAX_FLOWS", "CaptureSurvey", "batches", "last_time", "record_time"]
 
 CHUNK_BYTES = 4 << 20  # read at a time; some hundred calls at once still have a run of packets each in it
 COMPRESSED_BYTES = 64 << 10  # read at a time of a gzip file, which may hold a thousand times as much
@@ -218,3 +218,12 @@ class CaptureSurvey:
 def record_time(batch: pcap.Batch, index: int) -> int:
     """The time of a record, nanoseconds since 1970."""
     return int(_RECORD_TIME.unpack_from(batch.records, index * RECORD_BYTES)[0])
+
+
+def last_time(batch: pcap.Batch) -> int:
+    """The time of the record that comes last in the file; the batch must have one."""
+    latest = max(
+        (first + count - 1 for _, first, count in batch.groups),
+        key=lambda index: int(_RECORD.unpack_from(batch.records, index * RECORD_BYTES)[1]),
+    )
+    return record_time(batch, latest)

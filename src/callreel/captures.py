@@ -35,7 +35,7 @@ from callreel.capture_plan import (
     moment,
     plan_calls,
 )
-from callreel.capture_survey import MAX_FLOWS, CaptureSurvey, batches, record_time
+from callreel.capture_survey import MAX_FLOWS, CaptureSurvey, batches, last_time, record_time
 from callreel.delivery.folder import Folder, PartFile
 from callreel.errors import CaptureError, DeliveryError
 from callreel.events import Event, RecordingFinished, RecordingStarted
@@ -57,6 +57,8 @@ SLICE_NS = SECOND_NS  # how much of a call is fed before its recording moves on;
 SETTLED_NS = 3 * SECOND_NS  # a call is over for good when the capture is this much past its end
 PAUSE_STEP_NS = 10 * SECOND_NS  # of a pause that is recorded at a time: 320 KB in stereo
 MAX_OPEN_FILES = 128
+
+LAST_NS = (1 << 63) - 1  # the year 2262
 
 LEFT_OUT = ("streams_dropped", "flows_dropped", "sip_dropped")  # counts of what found no room
 
@@ -233,12 +235,21 @@ class _CaptureRecorder:
         reader = pcap.Reader(max_flows=MAX_FLOWS)
         try:
             for batch in batches(path, reader, progress):
+                if not batch:
+                    continue
+                over_ns = last_time(batch)
+                if abs(over_ns - (batch.first_time_ns or 0)) > MAX_PAUSE_NS:
+                    # A packet from the far future must not end the calls of the present.
+                    over_ns = batch.first_time_ns or 0
+                over_ns -= SETTLED_NS
                 for number, pieces in self._pieces(batch, reader).items():
                     self._feed(number, batch, pieces)
-                if batch.first_time_ns is not None:
-                    # The earliest time: a packet from the far future must not end the calls of the present.
-                    self._end_calls(batch.first_time_ns - SETTLED_NS)
-            self._end_calls(None)
+                    if number in self._running:  # a batch may hold hundreds of calls, one after the other
+                        self._end_if_over(number, over_ns)
+                for number in list(self._running):
+                    self._end_if_over(number, over_ns)
+            for number in list(self._running):
+                self._end(number)
         finally:
             for running in self._running.values():
                 if running.file is not None:
@@ -295,7 +306,7 @@ class _CaptureRecorder:
         call = Call(
             plan.call_id,
             started_at=moment(started_ns),
-            now=started_ns / SECOND_NS,
+            now=_seconds(started_ns),
             transaction_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"callreel:{plan.call_id}:{started_ns}")),
         )
         leg = call.add_leg(LEG)
@@ -304,7 +315,7 @@ class _CaptureRecorder:
             leg.track(direction).set_payload_types(entries[0][1])
             running.changes += [(valid_from_ns, direction, names) for valid_from_ns, names in entries[1:]]
         running.changes.sort(key=lambda change: change[0], reverse=True)
-        call.start_recording(replace(self._options.action, leg=LEG), now=start_ns / SECOND_NS)
+        call.start_recording(replace(self._options.action, leg=LEG), now=_seconds(start_ns))
         self._drain(number, running)
         return running
 
@@ -329,13 +340,13 @@ class _CaptureRecorder:
             while running.changes and running.changes[-1][0] <= first_ns:
                 _, direction, names = running.changes.pop()
                 call.legs[LEG].track(direction).set_payload_types(names)
-            slice_ns = first_ns + SLICE_NS
+            slice_ns = min(first_ns + SLICE_NS, LAST_NS)
             if running.changes:
                 slice_ns = min(slice_ns, running.changes[-1][0] - 1)
             taken = self._take(running, batch, pieces, slice_ns, force=False)
             now_ns = min(slice_ns, batch_end_ns)
             running.moved_ns = max(running.moved_ns, now_ns)
-            call.handle_timeout(now=now_ns / SECOND_NS)
+            call.handle_timeout(now=_seconds(now_ns))
             self._drain(number, running)
             if not taken:
                 # All that can be read has been read: what finds no room is sent faster than time goes by.
@@ -363,23 +374,24 @@ class _CaptureRecorder:
         """Record a pause piece by piece: what is not stored yet is in memory."""
         while running.moved_ns + PAUSE_STEP_NS < to_ns:
             running.moved_ns += PAUSE_STEP_NS
-            running.call.handle_timeout(now=running.moved_ns / SECOND_NS)
+            running.call.handle_timeout(now=_seconds(running.moved_ns))
             self._drain(number, running)
 
-    def _end_calls(self, before_ns: int | None) -> None:
-        """End the calls that were over before `before_ns`, or all."""
-        for number, running in list(self._running.items()):
-            plan = running.plan
-            last_ns = max(route.to_ns for route in plan.routes if not route.is_rtcp)
-            if before_ns is not None and max(plan.end_ns or 0, last_ns) > before_ns:
-                continue
-            end_ns = running.last_ns if plan.end_ns is None else plan.end_ns
-            end_ns = min(end_ns, running.last_ns + MAX_PAUSE_NS)
-            self._move_on(number, running, end_ns)
-            running.call.end(now=end_ns / SECOND_NS)
-            self._drain(number, running)
-            del self._running[number]
-            self._over.add(number)
+    def _end_if_over(self, number: int, before_ns: int) -> None:
+        plan = self._plans[number]
+        if max(plan.end_ns or 0, plan.last_ns) <= before_ns:
+            self._end(number)
+
+    def _end(self, number: int) -> None:
+        running = self._running[number]
+        plan = running.plan
+        end_ns = running.last_ns if plan.end_ns is None else plan.end_ns
+        end_ns = min(end_ns, running.last_ns + MAX_PAUSE_NS)
+        self._move_on(number, running, end_ns)
+        running.call.end(now=_seconds(end_ns))
+        self._drain(number, running)
+        del self._running[number]
+        self._over.add(number)
 
     def _drain(self, number: int, running: _RunningCall) -> None:
         """Store what a call wrote, then tell its events: a recording's end is told when it is stored."""
@@ -449,6 +461,11 @@ class _CaptureRecorder:
         if len(self._open_files) > MAX_OPEN_FILES:
             _, oldest = self._open_files.popitem(last=False)
             oldest.suspend()
+
+
+def _seconds(time_ns: int) -> float:
+    """A capture's time on the clock of `Call`: not quite up to the ends of what 64 bits hold."""
+    return max(2 * SECOND_NS - LAST_NS, min(LAST_NS - 2 * SECOND_NS, time_ns)) / SECOND_NS
 
 
 def _index_from(batch: pcap.Batch, first: int, count: int, time_ns: int) -> int:

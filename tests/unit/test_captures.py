@@ -949,6 +949,20 @@ def test_absurd_times_are_times_like_others(record, at):
     assert abs(year - (1970 + at / 31556952)) <= 1
 
 
+@pytest.mark.parametrize("at", [2**63 // 10**9 - 12, 2**63 // 10**9 - 3, -(2**63) // 10**9 + 1])
+def test_at_the_ends_of_time_nothing_breaks(record, at):
+    packets = [
+        Record(
+            at * 10**9 + round(t * 1e9),
+            writer.ethernet(writer.ip(writer.udp(data, a[1], b[1]), a[0], b[0])),
+        )
+        for t, a, b, data in packets_of_a_call()
+    ]
+    report = record(writer.pcapng(packets, [writer.Interface(resolution=9, offset_s=at - 10)]))
+    assert sum(sum(received(take)) for take in report.takes) <= 200
+    assert sum(take.manifest["duration"] for take in report.takes) < 10 + 2 * capture_plan.MAX_PAUSE_NS / 1e9
+
+
 @pytest.mark.parametrize("with_sip", [True, False])
 @pytest.mark.parametrize("absurd_s", [-START_S, 7e9])
 def test_one_packet_with_an_absurd_time_does_not_spoil_a_call(record, absurd_s, with_sip):
