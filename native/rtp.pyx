@@ -83,7 +83,7 @@ cdef extern from "callreel/timeline.h" nogil:
         uint32_t ssrc_count
         int64_t position
         cr_drift drift
-        cr_event_digit digits[64]
+        cr_event_digit digits[24]
         uint32_t digit_head, digit_count
         cr_gap gaps[256]
         uint32_t gap_count

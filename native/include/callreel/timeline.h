@@ -76,7 +76,7 @@ enum cr_codec {
 #define CR_SLEW_TIME_S 8.0      /* an error is worked off in about this time */
 
 #define CR_EVENTS 32
-#define CR_DIGITS 64
+#define CR_DIGITS 24
 #define CR_GAPS 64
 #define CR_HOLES 16
 #define CR_MISSING_FOR_GOOD (1u << 30) /* packets: more than will ever be found */
