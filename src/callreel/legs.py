@@ -60,7 +60,7 @@ CODECS = {
         Codec("telephone-event", 8000, True),
     )
 }
-"""The codecs a track understands; a new one is a line here and a decoder in native/include/callreel/timeline.h."""
+"""The codecs a track understands; a new one is a line here and a decoder in native/include/callreel/reading.h."""
 
 
 def codec_of(name: str, clock_rate: int = 8000) -> Codec:
@@ -101,7 +101,7 @@ MAX_GAPS = 1_000
 """Lost stretches that are remembered one by one; the counts go on beyond."""
 
 GAP_SLACK_SAMPLES = 16
-"""Lost stretches closer than this are one: 2 ms at 8 kHz, as native/include/callreel/timeline.h has it."""
+"""Lost stretches closer than this are one: 2 ms at 8 kHz, as native/include/callreel/track.h has it."""
 
 RTP_SAMPLE_RATE = 8000
 
