@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import av
+import miniaudio
 import numpy as np
 import pytest
 import soundfile
@@ -645,6 +646,7 @@ def test_mp3_files_open_elsewhere_and_decode_to_as_many_samples_as_the_wav(name,
         assert by_av(packed.path) == frames
         decoded_samples, rate = soundfile.read(packed.path)
         assert (decoded_samples.shape, rate) == ((frames, 2), 8000)
+        assert miniaudio.mp3_read_s16(packed.path.read_bytes()).num_frames == frames
         if shutil.which("ffmpeg"):
             assert by_ffmpeg(packed.path) == frames * 4
 
