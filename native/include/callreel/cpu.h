@@ -44,6 +44,13 @@
 #define CR_TARGET_AVX512_VNNI
 #endif
 
+/* For the parts of a version whose speed depends on an argument being a constant. */
+#if defined(_MSC_VER) && !defined(__clang__)
+#define CR_FORCE_INLINE static __forceinline
+#else
+#define CR_FORCE_INLINE static inline __attribute__((always_inline))
+#endif
+
 typedef enum { CR_ISA_SCALAR, CR_ISA_SSE2, CR_ISA_AVX2, CR_ISA_AVX512, CR_ISA_NEON, CR_ISA_COUNT } cr_isa;
 
 static inline const char *cr_isa_name(cr_isa isa)

@@ -8,8 +8,6 @@
 #ifndef CALLREEL_PCM_AVX512_H
 #define CALLREEL_PCM_AVX512_H
 
-#define CR_MIX_REGISTERS_AVX512 4 /* 256 bytes of a track at a time: four cache lines */
-
 /* The first `count` of 32 lanes; 0 to 32. */
 static inline __mmask32 cr_first_lanes_avx512(size_t count)
 {
@@ -87,39 +85,38 @@ CR_TARGET_AVX512 static void cr_pcm_deinterleave_avx512(uint8_t *left, uint8_t *
     }
 }
 
-/* Mix `registers` * 32 samples from `start` on; a constant, so that the sums stay in registers. */
-CR_TARGET_AVX512 static inline void cr_mix_block_avx512(uint8_t *mixed, const uint8_t *const *tracks,
-                                                        size_t track_count, size_t start, int registers,
-                                                        __mmask32 lanes)
+/* Sums of samples `start` to `start` + 32 of all tracks, saturated. One register of each track in turn is one cache
+ * line; more at a time let the streams of 8 tracks stall each other. */
+CR_TARGET_AVX512 CR_FORCE_INLINE __m512i cr_mix_lanes_avx512(const uint8_t *const *tracks, size_t track_count,
+                                                             size_t start, __mmask32 lanes)
 {
     const __m512i ones = _mm512_set1_epi16(1), zero = _mm512_setzero_si512();
-    __m512i low[CR_MIX_REGISTERS_AVX512], high[CR_MIX_REGISTERS_AVX512];
-    for (int r = 0; r < registers; r++)
-        low[r] = high[r] = zero;
-    for (size_t t = 0; t < track_count; t += 2) {
-        const uint8_t *first = tracks[t] + 2 * start;
-        const uint8_t *second = (t + 1 < track_count ? tracks[t + 1] : tracks[t]) + 2 * start;
-        /* An odd track is paired with itself under an empty mask, which reads nothing. */
-        const __mmask32 paired = t + 1 < track_count ? lanes : 0;
-        for (int r = 0; r < registers; r++) {
-            __m512i a = _mm512_maskz_loadu_epi16(lanes, first + 64 * r);
-            __m512i b = _mm512_maskz_loadu_epi16(paired, second + 64 * r);
-            low[r] = _mm512_add_epi32(low[r], _mm512_madd_epi16(_mm512_unpacklo_epi16(a, b), ones));
-            high[r] = _mm512_add_epi32(high[r], _mm512_madd_epi16(_mm512_unpackhi_epi16(a, b), ones));
-        }
+    __m512i low = zero, high = zero;
+    size_t t = 0;
+    for (; t + 1 < track_count; t += 2) {
+        __m512i a = _mm512_maskz_loadu_epi16(lanes, tracks[t] + 2 * start);
+        __m512i b = _mm512_maskz_loadu_epi16(lanes, tracks[t + 1] + 2 * start);
+        low = _mm512_add_epi32(low, _mm512_madd_epi16(_mm512_unpacklo_epi16(a, b), ones));
+        high = _mm512_add_epi32(high, _mm512_madd_epi16(_mm512_unpackhi_epi16(a, b), ones));
     }
-    for (int r = 0; r < registers; r++)
-        _mm512_mask_storeu_epi16(mixed + 2 * start + 64 * r, lanes, _mm512_packs_epi32(low[r], high[r]));
+    if (t < track_count) {
+        __m512i a = _mm512_maskz_loadu_epi16(lanes, tracks[t] + 2 * start);
+        low = _mm512_add_epi32(low, _mm512_madd_epi16(_mm512_unpacklo_epi16(a, zero), ones));
+        high = _mm512_add_epi32(high, _mm512_madd_epi16(_mm512_unpackhi_epi16(a, zero), ones));
+    }
+    return _mm512_packs_epi32(low, high);
 }
 
 CR_TARGET_AVX512 static void cr_pcm_mix_avx512(uint8_t *mixed, const uint8_t *const *tracks, size_t track_count,
                                                size_t samples)
 {
     size_t i = 0;
-    for (; samples - i >= 32 * CR_MIX_REGISTERS_AVX512; i += 32 * CR_MIX_REGISTERS_AVX512)
-        cr_mix_block_avx512(mixed, tracks, track_count, i, CR_MIX_REGISTERS_AVX512, cr_first_lanes_avx512(32));
-    for (; i < samples; i += samples - i < 32 ? samples - i : 32)
-        cr_mix_block_avx512(mixed, tracks, track_count, i, 1, cr_first_lanes_avx512(samples - i));
+    for (; samples - i >= 32; i += 32) /* a constant full mask: the compiler takes plain loads */
+        _mm512_storeu_si512(mixed + 2 * i, cr_mix_lanes_avx512(tracks, track_count, i, ~UINT32_C(0)));
+    if (i < samples) {
+        __mmask32 rest = cr_first_lanes_avx512(samples - i);
+        _mm512_mask_storeu_epi16(mixed + 2 * i, rest, cr_mix_lanes_avx512(tracks, track_count, i, rest));
+    }
 }
 
 CR_TARGET_AVX512 static inline __m512i cr_gain_half_avx512(__m512i raised, __m512 multiplier)
