@@ -16,7 +16,7 @@ def _choose(forced: str | None) -> str:
     return forced
 
 
-# Once, before any kernel is imported: all modules run on the same one, and a wrong name is refused, not ignored.
+# Once, before any kernel is imported: all run on the same one, and a wrong name is refused, not ignored.
 _IN_USE = _choose(os.environ.get("CALLREEL_ISA"))
 
 
