@@ -23,9 +23,9 @@
     (((upper) > 0) + ((upper) > 1) + ((upper) > 3) + ((upper) > 7) + ((upper) > 15) + ((upper) > 31) + ((upper) > 63))
 
 /* Codes 0 to 127: low bytes, then high bytes. The sign bit is looked at elsewhere. */
-static const uint8_t cr_ulaw_magnitude_bytes[256] = {CR_TABLE_128(CR_ULAW_LOW_BYTE), CR_TABLE_128(CR_ULAW_HIGH_BYTE)};
-static const uint8_t cr_alaw_magnitude_bytes[256] = {CR_TABLE_128(CR_ALAW_LOW_BYTE), CR_TABLE_128(CR_ALAW_HIGH_BYTE)};
-static const uint8_t cr_law_segments[128] = {CR_TABLE_128(CR_SEGMENT_OF)};
+_Alignas(64) static const uint8_t cr_ulaw_magnitude_bytes[256] = {CR_TABLE_128(CR_ULAW_LOW_BYTE), CR_TABLE_128(CR_ULAW_HIGH_BYTE)};
+_Alignas(64) static const uint8_t cr_alaw_magnitude_bytes[256] = {CR_TABLE_128(CR_ALAW_LOW_BYTE), CR_TABLE_128(CR_ALAW_HIGH_BYTE)};
+_Alignas(64) static const uint8_t cr_law_segments[128] = {CR_TABLE_128(CR_SEGMENT_OF)};
 
 typedef struct {
     __m512i low0, low1, high0, high1;
