@@ -60,7 +60,7 @@
 #define CR_DTMF_LOOK_BLOCKS 4    /* 20 ms: fits twice into the shortest digit */
 #define CR_DTMF_MARK_BLOCKS 2    /* 10 ms */
 #define CR_DTMF_CLARITY_BLOCKS 7 /* 35 ms: whole blocks that lie inside any 40 ms */
-#define CR_DTMF_HISTORY 16       /* blocks kept; a power of two; a start is looked for in them */
+#define CR_DTMF_HISTORY 32       /* blocks kept; a power of two; a start is looked for in them */
 #define CR_DTMF_SEARCH_BLOCKS 6  /* blocks after the first look in which the start is still refined */
 #define CR_DTMF_RETREAT_BLOCKS 8 /* a start lies at most this far before the first look that saw the tone */
 
@@ -82,7 +82,6 @@
 #define CR_DTMF_MIN_SEEN 0.7              /* of the blocks of a digit, so many looks must have seen it */
 /* A single look only decides whether to follow a tone, so its limits are wider. */
 #define CR_DTMF_LOOK_SHARE 0.45f
-#define CR_DTMF_LOOK_GATE 0.06f           /* share at the nominal frequencies: saves time on all that is no tone */
 #define CR_DTMF_LOOK_OFFSET 0.03f
 #define CR_DTMF_LOOK_MAX_RATIO 6.3f       /* high to low power: +8 dB */
 #define CR_DTMF_LOOK_MIN_RATIO 0.063f     /* -12 dB */
@@ -90,9 +89,12 @@
 #define CR_DTMF_REFERENCE_LOOKS 16        /* the reference level follows the tone with this memory */
 #define CR_DTMF_LOUDER 1.25f              /* power of a look, to the reference: starts it anew */
 #define CR_DTMF_FAINTER 0.8f              /* ... is an edge */
-#define CR_DTMF_DELAY_S 0.0006            /* of the high-pass, mean over the eight frequencies */
 #define CR_DTMF_FULL_SCALE_DBM0 3.14      /* a sine of peak 32768, as A-law has it (G.711) */
-#define CR_DTMF_SILENCE 1e-20f            /* block energy below which the filter's memory is cleared */
+/* What costs next to nothing comes first: most blocks of speech and noise get no further. */
+#define CR_DTMF_QUIET_PEAK 48             /* a block whose every sample is below counts as silence: -54 dBm0 */
+#define CR_DTMF_GATE_LEVEL 2.0f           /* of 16 for a sum of four blocks: half the power, and 6 dB for the offset */
+#define CR_DTMF_GATE_SHARE 0.65f          /* the strongest of a group, of the group */
+#define CR_DTMF_TURN_LOSS 0.1307f         /* of power, per square of the turn: 1/3 - 2/pi^2, the window's second moment */
 
 enum { CR_DTMF_NONE, CR_DTMF_ON, CR_DTMF_GAP };
 enum { CR_DTMF_TONE, CR_DTMF_HOLDS, CR_DTMF_BREAKS, CR_DTMF_ENDS };
@@ -109,6 +111,7 @@ static const char cr_dtmf_symbols[] = "123A456B789C*0#D"; /* row by row: low gro
 
 typedef struct {
     int64_t start, duration; /* samples since the first feed */
+    size_t channel;          /* 0, or for a bank to say */
     double level_dbm0;       /* mean of the two components' levels */
     double twist_db;         /* level of the high group less that of the low group */
     char symbol;
@@ -120,13 +123,20 @@ typedef struct {
     int out_of_memory; /* a digit was lost for want of memory */
 } cr_dtmf_digits;
 
-/* One look at the newest 20 ms. Index 0 is the low group, 1 the high group; powers are squared amplitudes. */
+/* One look at the newest four blocks. Index 0 is the low group, 1 the high group; powers are squared amplitudes. */
 typedef struct {
     int lane[2];
     float power[2];
     float turn_re[2], turn_im[2]; /* turn in one block beyond that of the nominal frequency, times power */
     float share;
 } cr_dtmf_look;
+
+/* How to sum blocks at a frequency: a lane's nominal one plus a turn. */
+typedef struct {
+    float re, im;  /* turn of a block, in all; of magnitude 1 */
+    float undo;    /* the loss of power inside a block that turned away */
+    float offset;  /* relative to nominal */
+} cr_dtmf_spin;
 
 /* The tone being followed. Times are in samples since `origin`. */
 typedef struct {
@@ -136,64 +146,298 @@ typedef struct {
     int64_t first_block;        /* newest block of the first look that saw it */
     float reference[2];         /* power of a look that lies wholly inside */
     float power[2], turn_re[2], turn_im[2]; /* sums over such looks */
+    cr_dtmf_spin spin[2];       /* at the mean turn */
     float clarity, mark;
     double start, fall; /* fall: where it broke off, in GAP */
 } cr_dtmf_tone;
 
+struct cr_dtmf_version;
+
+/* All that channels of one rate share. */
 typedef struct {
-    uint32_t rate, block_samples;
-    float turn_re[CR_TONE_LANES], turn_im[CR_TONE_LANES]; /* exp(i w block_samples) */
-    float undo_gain[CR_TONE_LANES];                       /* 1 / power gain of the high-pass */
-    float offset_per_radian[CR_TONE_LANES];               /* relative frequency offset per radian of turn */
-    float min_power;
+    uint32_t rate;
+    float min_power, gate_power;
+    float offset_per_radian[CR_TONE_LANES]; /* relative frequency offset per radian of turn */
+    const struct cr_dtmf_version *version;
+    cr_tone_plan tones;
+} cr_dtmf_plan;
 
-    cr_highpass filter;
-    cr_goertzel bank;
-    uint32_t filled;       /* samples in the block under way */
-    int64_t origin, blocks; /* samples fed before block 0; blocks closed since */
-
-    float z_re[CR_DTMF_HISTORY][CR_TONE_LANES], z_im[CR_DTMF_HISTORY][CR_TONE_LANES], energy[CR_DTMF_HISTORY];
-    float look_re[CR_TONE_LANES], look_im[CR_TONE_LANES]; /* the window of the look before */
-
+typedef struct {
+    const cr_dtmf_plan *plan;
+    int16_t *raw;           /* cr_dtmf_raw_samples(): those that may still be needed, then those that come */
+    uint32_t fill, next;    /* samples in `raw`; where in it the hop of the next block starts */
+    uint32_t quiet_hops;    /* in a row up to there */
     int state;
-    double last_end; /* end of the last digit reported */
+    int64_t origin, blocks; /* samples fed before block 0; blocks closed since */
+    double last_end;        /* end of the last digit reported */
     cr_dtmf_tone tone;
+    int64_t energy_hop[CR_DTMF_HISTORY]; /* whose energy is known, plus 1; 0: none */
+    float energy[CR_DTMF_HISTORY][2];    /* of the hop: under the rising and under the falling window */
+    float z[CR_DTMF_HISTORY][2 * CR_TONE_LANES]; /* of the block: eight real parts, eight imaginary */
 } cr_dtmf;
+
+/* Power of each lane in the looks of a batch, times 16, at the nominal frequencies. */
+typedef float cr_dtmf_powers[CR_TONE_BATCH][CR_TONE_LANES];
+
+/* A version for an instruction set: computes the blocks `d->blocks` and following, at most CR_TONE_BATCH, and says
+ * (bit n for the n-th) at which of them a look is worth while. All versions give the same. */
+typedef struct cr_dtmf_version {
+    const char *isa;
+    uint32_t (*blocks)(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers);
+    cr_tone_energy (*energy)(const cr_tone_plan *plan, const int16_t *x);
+} cr_dtmf_version;
 
 /* ---- set-up ---- */
 
-static void cr_dtmf_init(cr_dtmf *d, uint32_t rate)
+static void cr_dtmf_plan_init(cr_dtmf_plan *plan, uint32_t rate, const cr_dtmf_version *version)
+{
+    plan->rate = rate;
+    plan->version = version;
+    plan->min_power = (float)pow(10, (CR_DTMF_MIN_LEVEL_DBM0 - CR_DTMF_FULL_SCALE_DBM0) / 10);
+    plan->gate_power = CR_DTMF_GATE_LEVEL * plan->min_power;
+    cr_tone_plan_init(&plan->tones, cr_dtmf_hz, rate, (rate + CR_DTMF_BLOCK_RATE / 2) / CR_DTMF_BLOCK_RATE);
+    for (int lane = 0; lane < CR_TONE_LANES; lane++)
+        plan->offset_per_radian[lane] = (float)(rate / (2 * CR_PI * cr_dtmf_hz[lane] * plan->tones.hop));
+}
+
+/* Samples before the next hop that must stay: the hops of a clarity, and the reach of the filter before them. */
+static uint32_t cr_dtmf_kept_samples(const cr_dtmf_plan *plan)
+{
+    return (CR_DTMF_CLARITY_BLOCKS + 1) * plan->tones.hop + plan->tones.taps;
+}
+
+static uint32_t cr_dtmf_raw_samples(const cr_dtmf_plan *plan)
+{
+    return cr_dtmf_kept_samples(plan) + 16 * plan->tones.hop /* moved down once in 80 ms */
+           + CR_TONE_SLACK;
+}
+
+/* `raw` belongs to the caller and holds cr_dtmf_raw_samples(). */
+static void cr_dtmf_init(cr_dtmf *d, const cr_dtmf_plan *plan, int16_t *raw)
 {
     memset(d, 0, sizeof *d);
-    d->rate = rate;
-    d->block_samples = (rate + CR_DTMF_BLOCK_RATE / 2) / CR_DTMF_BLOCK_RATE;
-    d->min_power = (float)pow(10, (CR_DTMF_MIN_LEVEL_DBM0 - CR_DTMF_FULL_SCALE_DBM0) / 10);
-    cr_highpass_init(&d->filter, rate);
-    cr_goertzel_init(&d->bank, cr_dtmf_hz, rate);
-    for (int lane = 0; lane < CR_TONE_LANES; lane++) {
-        double turn = 2 * CR_PI * cr_dtmf_hz[lane] / rate * d->block_samples;
-        d->turn_re[lane] = (float)cos(turn);
-        d->turn_im[lane] = (float)sin(turn);
-        d->offset_per_radian[lane] = (float)(1 / turn);
-        d->undo_gain[lane] = (float)(1 / cr_highpass_gain(&d->filter, cr_dtmf_hz[lane], rate));
-    }
+    d->plan = plan;
+    d->raw = raw;
+    d->fill = d->next = cr_dtmf_kept_samples(plan);
+    d->quiet_hops = CR_DTMF_HISTORY;
+    memset(raw, 0, d->fill * sizeof *raw);
 }
 
 /* Samples fed so far. */
 static int64_t cr_dtmf_position(const cr_dtmf *d)
 {
-    return d->origin + d->blocks * d->block_samples + d->filled;
+    return d->origin + d->blocks * d->plan->tones.hop + (d->fill - d->next);
 }
 
 /* ---- measuring ---- */
 
 static int cr_dtmf_slot(int64_t block) { return (int)((uint64_t)block % CR_DTMF_HISTORY); }
 
-/* Power of a lane over the `count` blocks that end with `last`, summed at its nominal frequency plus a turn. */
-static float cr_dtmf_power(const cr_dtmf *d, int lane, int64_t last, int count, float turn_re, float turn_im)
+/* Whether the looks that end with the blocks from d->blocks on may have seen a symbol (bit n for the n-th): each
+ * group has one frequency that is loud enough and stands out. Sums at the nominal frequencies, lanes side by side. */
+static uint32_t cr_dtmf_gate_scalar(const cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
 {
-    float size = sqrtf(turn_re * turn_re + turn_im * turn_im), angle = atan2f(turn_im, turn_re);
-    float re = 0, im = 0, by_re, by_im;
+    const cr_tone_plan *tones = &d->plan->tones;
+    uint32_t worth = 0;
+    for (uint32_t block = 0; block < blocks; block++) {
+        const int64_t first = d->blocks + block - CR_DTMF_LOOK_BLOCKS + 1;
+        const float *z = d->z[cr_dtmf_slot(first)];
+        float re[CR_TONE_LANES], im[CR_TONE_LANES], *power = powers[block], least = 1;
+        for (int lane = 0; lane < CR_TONE_LANES; lane++) {
+            re[lane] = z[lane];
+            im[lane] = z[lane + CR_TONE_LANES];
+        }
+        for (int64_t next = first + 1; next < first + CR_DTMF_LOOK_BLOCKS; next++) {
+            z = d->z[cr_dtmf_slot(next)];
+            for (int lane = 0; lane < CR_TONE_LANES; lane++) {
+                float turned = re[lane] * tones->turn_re[lane] - im[lane] * tones->turn_im[lane];
+                im[lane] = (re[lane] * tones->turn_im[lane] + im[lane] * tones->turn_re[lane]) + z[lane + CR_TONE_LANES];
+                re[lane] = turned + z[lane];
+            }
+        }
+        for (int lane = 0; lane < CR_TONE_LANES; lane++)
+            power[lane] = re[lane] * re[lane] + im[lane] * im[lane];
+        for (const float *of = power; of < power + CR_TONE_LANES; of += 4) {
+            float even = of[0] > of[2] ? of[0] : of[2], odd = of[1] > of[3] ? of[1] : of[3];
+            float best = even > odd ? even : odd, sum = (of[0] + of[2]) + (of[1] + of[3]);
+            if (best < d->plan->gate_power || best < CR_DTMF_GATE_SHARE * sum)
+                least = 0;
+        }
+        worth |= (least > 0) << block;
+    }
+    return worth;
+}
+
+#if CR_TONE_X86
+static uint32_t cr_dtmf_gate_sse2(const cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+{
+    uint32_t failed = 0;
+    for (uint32_t block = 0; block < blocks; block++) {
+        const int64_t first = d->blocks + block - CR_DTMF_LOOK_BLOCKS + 1;
+        for (int group = 0; group < CR_TONE_LANES; group += 4) {
+            const __m128 turn_re = _mm_loadu_ps(d->plan->tones.turn_re + group);
+            const __m128 turn_im = _mm_loadu_ps(d->plan->tones.turn_im + group);
+            const float *z = d->z[cr_dtmf_slot(first)] + group;
+            __m128 re = _mm_loadu_ps(z), im = _mm_loadu_ps(z + CR_TONE_LANES), power, best, sum;
+            for (int64_t next = first + 1; next < first + CR_DTMF_LOOK_BLOCKS; next++) {
+                __m128 turned = _mm_sub_ps(_mm_mul_ps(re, turn_re), _mm_mul_ps(im, turn_im));
+                z = d->z[cr_dtmf_slot(next)] + group;
+                im = _mm_add_ps(_mm_add_ps(_mm_mul_ps(re, turn_im), _mm_mul_ps(im, turn_re)),
+                                _mm_loadu_ps(z + CR_TONE_LANES));
+                re = _mm_add_ps(turned, _mm_loadu_ps(z));
+            }
+            power = _mm_add_ps(_mm_mul_ps(re, re), _mm_mul_ps(im, im));
+            _mm_storeu_ps(powers[block] + group, power);
+            best = _mm_max_ps(power, _mm_shuffle_ps(power, power, 0x4E));
+            best = _mm_max_ps(best, _mm_shuffle_ps(best, best, 0xB1));
+            sum = _mm_add_ps(power, _mm_shuffle_ps(power, power, 0x4E));
+            sum = _mm_add_ps(sum, _mm_shuffle_ps(sum, sum, 0xB1));
+            sum = _mm_max_ps(_mm_mul_ps(sum, _mm_set1_ps(CR_DTMF_GATE_SHARE)), _mm_set1_ps(d->plan->gate_power));
+            failed |= (uint32_t)(_mm_movemask_ps(_mm_cmplt_ps(best, sum)) != 0) << block;
+        }
+    }
+    return ~failed & ((1u << blocks) - 1);
+}
+
+/* `blocks` is a constant here: as many chains of additions run side by side. */
+CR_TONE_INLINE CR_TONE_AVX2 uint32_t cr_dtmf_gate_some_avx2(const cr_dtmf *d, uint32_t at, const uint32_t blocks,
+                                                            cr_dtmf_powers powers)
+{
+    const __m256 turn_re = _mm256_loadu_ps(d->plan->tones.turn_re), turn_im = _mm256_loadu_ps(d->plan->tones.turn_im);
+    const int64_t first = d->blocks + at - CR_DTMF_LOOK_BLOCKS + 1;
+    __m256 re[CR_TONE_BATCH], im[CR_TONE_BATCH];
+    uint32_t worth = 0;
+    for (uint32_t block = 0; block < blocks; block++) {
+        const float *z = d->z[cr_dtmf_slot(first + block)];
+        re[block] = _mm256_loadu_ps(z);
+        im[block] = _mm256_loadu_ps(z + CR_TONE_LANES);
+    }
+    for (int next = 1; next < CR_DTMF_LOOK_BLOCKS; next++)
+        for (uint32_t block = 0; block < blocks; block++) {
+            const float *z = d->z[cr_dtmf_slot(first + next + block)];
+            __m256 turned = _mm256_sub_ps(_mm256_mul_ps(re[block], turn_re), _mm256_mul_ps(im[block], turn_im));
+            im[block] = _mm256_add_ps(_mm256_add_ps(_mm256_mul_ps(re[block], turn_im),
+                                                    _mm256_mul_ps(im[block], turn_re)),
+                                      _mm256_loadu_ps(z + CR_TONE_LANES));
+            re[block] = _mm256_add_ps(turned, _mm256_loadu_ps(z));
+        }
+    for (uint32_t block = 0; block < blocks; block++) {
+        __m256 power = _mm256_add_ps(_mm256_mul_ps(re[block], re[block]), _mm256_mul_ps(im[block], im[block]));
+        __m256 best = _mm256_max_ps(power, _mm256_permute_ps(power, 0x4E));
+        __m256 sum = _mm256_add_ps(power, _mm256_permute_ps(power, 0x4E));
+        _mm256_storeu_ps(powers[at + block], power);
+        best = _mm256_max_ps(best, _mm256_permute_ps(best, 0xB1));
+        sum = _mm256_add_ps(sum, _mm256_permute_ps(sum, 0xB1));
+        sum = _mm256_max_ps(_mm256_mul_ps(sum, _mm256_set1_ps(CR_DTMF_GATE_SHARE)),
+                            _mm256_set1_ps(d->plan->gate_power));
+        worth |= (uint32_t)(_mm256_movemask_ps(_mm256_cmp_ps(best, sum, _CMP_LT_OQ)) == 0) << (at + block);
+    }
+    return worth;
+}
+
+CR_TONE_INLINE CR_TONE_AVX2 uint32_t cr_dtmf_gate_avx2(const cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+{
+    uint32_t worth = 0;
+    if (blocks == CR_TONE_BATCH)
+        return cr_dtmf_gate_some_avx2(d, 0, CR_TONE_BATCH, powers);
+    for (uint32_t block = 0; block < blocks; block++)
+        worth |= cr_dtmf_gate_some_avx2(d, block, 1, powers);
+    return worth;
+}
+#endif
+
+/* A version of cr_dtmf_version.blocks, of two parts. A block that holds nothing but quiet hops is zero, and a look
+ * over nothing but such blocks is not taken. */
+#define CR_DTMF_BLOCKS(sums_of, gate)                                                                                 \
+    const cr_tone_plan *tones = &d->plan->tones;                                                                      \
+    const float amplitude = tones->amplitude;                                                                         \
+    const int16_t *hop = d->raw + d->next;                                                                            \
+    uint32_t silent = 0, unseen = 0, loud = d->quiet_hops == 0;                                                       \
+    cr_tone_sums sums;                                                                                                \
+    for (uint32_t block = 0; block < blocks; block++) {                                                               \
+        if (cr_tone_is_quiet(hop + block * tones->hop, tones->hop, CR_DTMF_QUIET_PEAK))                               \
+            d->quiet_hops += d->quiet_hops < CR_DTMF_HISTORY;                                                         \
+        else                                                                                                          \
+            d->quiet_hops = 0;                                                                                        \
+        silent |= (uint32_t)(d->quiet_hops > 1) << block;                                                             \
+        unseen |= (uint32_t)(d->quiet_hops > CR_DTMF_LOOK_BLOCKS) << block;                                           \
+        loud |= d->quiet_hops == 0;                                                                                   \
+    }                                                                                                                 \
+    if (loud)                                                                                                         \
+        sums_of(tones, hop - tones->hop, blocks, sums);                                                               \
+    for (uint32_t block = 0; block < blocks; block++) {                                                               \
+        float *z = d->z[cr_dtmf_slot(d->blocks + block)];                                                             \
+        if (silent >> block & 1)                                                                                      \
+            memset(z, 0, sizeof d->z[0]);                                                                             \
+        else                                                                                                          \
+            for (int lane = 0; lane < 2 * CR_TONE_LANES; lane++)                                                      \
+                z[lane] = (float)sums[block][lane] * amplitude;                                                       \
+    }                                                                                                                 \
+    return unseen == (1u << blocks) - 1 ? 0 : gate(d, blocks, powers) & ~unseen;
+
+static uint32_t cr_dtmf_blocks_scalar(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+{
+    CR_DTMF_BLOCKS(cr_tone_sums_scalar, cr_dtmf_gate_scalar)
+}
+#if CR_TONE_X86
+static uint32_t cr_dtmf_blocks_sse2(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+{
+    CR_DTMF_BLOCKS(cr_tone_sums_sse2, cr_dtmf_gate_sse2)
+}
+CR_TONE_AVX2 static uint32_t cr_dtmf_blocks_avx2(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+{
+    CR_DTMF_BLOCKS(cr_tone_sums_avx2, cr_dtmf_gate_avx2)
+}
+CR_TONE_AVX512 static uint32_t cr_dtmf_blocks_avx512(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+{
+    CR_DTMF_BLOCKS(cr_tone_sums_avx512, cr_dtmf_gate_avx2)
+}
+#endif
+
+/* Best last; each needs more of the machine than the one before. */
+static const cr_dtmf_version cr_dtmf_versions[] = {
+    {"scalar", cr_dtmf_blocks_scalar, cr_tone_energy_scalar},
+#if CR_TONE_X86
+    {"sse2", cr_dtmf_blocks_sse2, cr_tone_energy_sse2},
+    {"avx2", cr_dtmf_blocks_avx2, cr_tone_energy_avx2},
+    {"avx512", cr_dtmf_blocks_avx512, cr_tone_energy_avx512},
+#endif
+};
+
+/* The version for an instruction set, or NULL if this build or this machine has none. NULL asks for the best. */
+static const cr_dtmf_version *cr_dtmf_version_for(const char *isa)
+{
+    const cr_dtmf_version *found = NULL;
+    for (size_t i = 0; i < sizeof cr_dtmf_versions / sizeof cr_dtmf_versions[0]; i++)
+        if ((!isa || strcmp(isa, cr_dtmf_versions[i].isa) == 0) && cr_tone_machine_has(cr_dtmf_versions[i].isa))
+            found = &cr_dtmf_versions[i];
+    return found;
+}
+
+/* Energy above 670 Hz of a block, computed when first asked for. */
+static float cr_dtmf_energy(cr_dtmf *d, int64_t block)
+{
+    const cr_tone_plan *tones = &d->plan->tones;
+    for (int64_t hop = block - 1; hop <= block; hop++) {
+        int slot = cr_dtmf_slot(hop);
+        if (d->energy_hop[slot] != hop + 1) {
+            const int16_t *x = d->raw + d->next - (size_t)(d->blocks - hop) * tones->hop;
+            cr_tone_energy energy = {0, 0};
+            if (hop >= 0)
+                energy = d->plan->version->energy(tones, x);
+            d->energy_hop[slot] = hop + 1;
+            d->energy[slot][0] = (float)energy.rising * tones->power;
+            d->energy[slot][1] = (float)(energy.whole - energy.rising) * tones->power;
+        }
+    }
+    return d->energy[cr_dtmf_slot(block - 1)][0] + d->energy[cr_dtmf_slot(block)][1];
+}
+
+static cr_dtmf_spin cr_dtmf_spin_of(const cr_dtmf *d, int lane, float turn_re, float turn_im)
+{
+    const cr_tone_plan *tones = &d->plan->tones;
+    float size = sqrtf(turn_re * turn_re + turn_im * turn_im), angle = cr_tone_angle(turn_re, turn_im);
+    cr_dtmf_spin spin;
     if (size > 0) {
         turn_re /= size;
         turn_im /= size;
@@ -201,121 +445,134 @@ static float cr_dtmf_power(const cr_dtmf *d, int lane, int64_t last, int count, 
         turn_re = 1;
         turn_im = 0;
     }
-    by_re = d->turn_re[lane] * turn_re - d->turn_im[lane] * turn_im;
-    by_im = d->turn_re[lane] * turn_im + d->turn_im[lane] * turn_re;
+    spin.re = tones->turn_re[lane] * turn_re - tones->turn_im[lane] * turn_im;
+    spin.im = tones->turn_re[lane] * turn_im + tones->turn_im[lane] * turn_re;
+    spin.undo = 1 / (1 - CR_DTMF_TURN_LOSS * angle * angle);
+    spin.offset = angle * d->plan->offset_per_radian[lane];
+    return spin;
+}
+
+/* Power of a lane over the `count` blocks that end with `last`, summed at a frequency. */
+static float cr_dtmf_power(const cr_dtmf *d, int lane, int64_t last, int count, const cr_dtmf_spin *spin)
+{
+    float re = 0, im = 0;
     for (int64_t block = last - count + 1; block <= last; block++) {
-        int slot = cr_dtmf_slot(block);
-        float turned = re * by_re - im * by_im;
-        im = re * by_im + im * by_re + d->z_im[slot][lane];
-        re = turned + d->z_re[slot][lane];
+        const float *z = d->z[cr_dtmf_slot(block)];
+        float turned = re * spin->re - im * spin->im;
+        im = re * spin->im + im * spin->re + z[lane + CR_TONE_LANES];
+        re = turned + z[lane];
     }
-    /* Inside a block the tone turned away too: the block lost 1 - sinc^2(angle / 2), nearly angle^2 / 12. */
-    return (re * re + im * im) / ((float)(count * count) * (1 - angle * angle / 12));
+    return (re * re + im * im) * spin->undo / (float)(count * count);
 }
 
-static float cr_dtmf_offset(const cr_dtmf *d, int lane, float turn_re, float turn_im)
+/* The sum of a lane at its nominal frequency over the look that ends with block `last`. */
+static void cr_dtmf_look_sum(const cr_dtmf *d, int lane, int64_t last, float *sum_re, float *sum_im)
 {
-    return atan2f(turn_im, turn_re) * d->offset_per_radian[lane];
-}
-
-/* Look at the newest 20 ms; true if a symbol is worth following. Blocks before the first are zeros. */
-static int cr_dtmf_take_look(cr_dtmf *d, cr_dtmf_look *look)
-{
-    float re[CR_TONE_LANES] = {0}, im[CR_TONE_LANES] = {0}, power[CR_TONE_LANES], energy = 0;
-    float before_re[CR_TONE_LANES], before_im[CR_TONE_LANES], ratio;
-    int64_t last = d->blocks - 1;
+    const cr_tone_plan *tones = &d->plan->tones;
+    float re = 0, im = 0;
     for (int64_t block = last - CR_DTMF_LOOK_BLOCKS + 1; block <= last; block++) {
-        int slot = cr_dtmf_slot(block);
-        energy += d->energy[slot];
-        for (int lane = 0; lane < CR_TONE_LANES; lane++) {
-            float turned = re[lane] * d->turn_re[lane] - im[lane] * d->turn_im[lane];
-            im[lane] = re[lane] * d->turn_im[lane] + im[lane] * d->turn_re[lane] + d->z_im[slot][lane];
-            re[lane] = turned + d->z_re[slot][lane];
-        }
+        const float *z = d->z[cr_dtmf_slot(block)];
+        float turned = re * tones->turn_re[lane] - im * tones->turn_im[lane];
+        im = re * tones->turn_im[lane] + im * tones->turn_re[lane] + z[lane + CR_TONE_LANES];
+        re = turned + z[lane];
     }
-    energy /= CR_DTMF_LOOK_BLOCKS;
-    memcpy(before_re, d->look_re, sizeof re);
-    memcpy(before_im, d->look_im, sizeof im);
-    memcpy(d->look_re, re, sizeof re);
-    memcpy(d->look_im, im, sizeof im);
-    if (energy < d->min_power)
-        return 0;
+    *sum_re = re;
+    *sum_im = im;
+}
 
-    for (int lane = 0; lane < CR_TONE_LANES; lane++)
-        power[lane] = re[lane] * re[lane] + im[lane] * im[lane];
-    look->lane[0] = 0;
-    look->lane[1] = 4;
-    for (int lane = 1; lane < 4; lane++) {
-        if (power[lane] > power[look->lane[0]])
-            look->lane[0] = lane;
-        if (power[lane + 4] > power[look->lane[1]])
-            look->lane[1] = lane + 4;
-    }
-    if (power[look->lane[0]] + power[look->lane[1]]
-        < CR_DTMF_LOOK_GATE * CR_DTMF_LOOK_BLOCKS * CR_DTMF_LOOK_BLOCKS * energy)
-        return 0;
-    look->share = 0;
+/* A look at a digit that has been accepted: is it still that one? Neither its frequencies nor its share matter now. */
+static int cr_dtmf_look_again(const cr_dtmf *d, const float *power, cr_dtmf_look *look)
+{
+    const cr_dtmf_tone *tone = &d->tone;
     for (int group = 0; group < 2; group++) {
-        int lane = look->lane[group];
-        /* Where the window before would point by now at the nominal frequency. */
-        float expected_re = before_re[lane] * d->turn_re[lane] - before_im[lane] * d->turn_im[lane];
-        float expected_im = before_re[lane] * d->turn_im[lane] + before_im[lane] * d->turn_re[lane];
-        float turn_re = re[lane] * expected_re + im[lane] * expected_im;
-        float turn_im = im[lane] * expected_re - re[lane] * expected_im;
-        if (turn_re <= 0 && turn_im == 0)
+        int lane = tone->lane[group];
+        for (int other = 4 * group; other < 4 * group + 4; other++)
+            if (power[other] > power[lane])
+                return 0;
+        look->lane[group] = lane;
+        look->power[group] = cr_dtmf_power(d, lane, d->blocks - 1, CR_DTMF_LOOK_BLOCKS, &tone->spin[group]);
+        look->turn_re[group] = look->turn_im[group] = 0;
+    }
+    return 1;
+}
+
+/* Look at the newest four blocks; true if a symbol is worth following. */
+static int cr_dtmf_take_look(cr_dtmf *d, const float *power, cr_dtmf_look *look)
+{
+    const cr_tone_plan *tones = &d->plan->tones;
+    float ratio, energy = 0, heard = 0;
+    int64_t last = d->blocks - 1;
+    for (int group = 0; group < 2; group++) {
+        float re, im, before_re, before_im, expected_re, expected_im;
+        cr_dtmf_spin spin;
+        int best = 4 * group;
+        for (int lane = best + 1; lane < 4 * group + 4; lane++)
+            if (power[lane] > power[best])
+                best = lane;
+        cr_dtmf_look_sum(d, best, last, &re, &im);
+        /* Where the look before would point by now at the nominal frequency. */
+        cr_dtmf_look_sum(d, best, last - 1, &before_re, &before_im);
+        expected_re = before_re * tones->turn_re[best] - before_im * tones->turn_im[best];
+        expected_im = before_re * tones->turn_im[best] + before_im * tones->turn_re[best];
+        look->lane[group] = best;
+        look->turn_re[group] = re * expected_re + im * expected_im;
+        look->turn_im[group] = im * expected_re - re * expected_im;
+        if (look->turn_re[group] <= 0) /* more than 3.06 % off for every lane */
             return 0;
-        if (fabsf(cr_dtmf_offset(d, lane, turn_re, turn_im)) > CR_DTMF_LOOK_OFFSET)
+        spin = cr_dtmf_spin_of(d, best, look->turn_re[group], look->turn_im[group]);
+        if (fabsf(spin.offset) > CR_DTMF_LOOK_OFFSET)
             return 0;
-        look->turn_re[group] = turn_re;
-        look->turn_im[group] = turn_im;
-        look->power[group] = cr_dtmf_power(d, lane, last, CR_DTMF_LOOK_BLOCKS, turn_re, turn_im);
-        if (look->power[group] * d->undo_gain[lane] < d->min_power / 2)
+        look->power[group] = cr_dtmf_power(d, best, last, CR_DTMF_LOOK_BLOCKS, &spin);
+        if (look->power[group] < d->plan->min_power / 2)
             return 0;
-        look->share += look->power[group] / energy;
+        heard += look->power[group] * tones->gain[best];
     }
     ratio = look->power[1] / look->power[0];
-    return look->share > CR_DTMF_LOOK_SHARE && ratio < CR_DTMF_LOOK_MAX_RATIO && ratio > CR_DTMF_LOOK_MIN_RATIO;
+    if (ratio >= CR_DTMF_LOOK_MAX_RATIO || ratio <= CR_DTMF_LOOK_MIN_RATIO)
+        return 0;
+    for (int64_t block = last - CR_DTMF_LOOK_BLOCKS + 1; block <= last; block++)
+        energy += cr_dtmf_energy(d, block);
+    look->share = energy > 0 ? heard * CR_DTMF_LOOK_BLOCKS / energy : 0;
+    return look->share > CR_DTMF_LOOK_SHARE;
 }
 
-/* Relative amplitude of the tone's fainter component over the 10 ms that end with block `last`. */
+/* Relative amplitude of the tone's fainter component over the two blocks that end with block `last`. */
 static float cr_dtmf_mark(const cr_dtmf *d, int64_t last)
 {
     const cr_dtmf_tone *tone = &d->tone;
     float least = 0;
     for (int group = 0; group < 2; group++) {
-        float power = cr_dtmf_power(d, tone->lane[group], last, CR_DTMF_MARK_BLOCKS,
-                                    tone->turn_re[group], tone->turn_im[group]) / tone->reference[group];
+        float power = cr_dtmf_power(d, tone->lane[group], last, CR_DTMF_MARK_BLOCKS, &tone->spin[group])
+                      / tone->reference[group];
         if (group == 0 || power < least)
             least = power;
     }
     return sqrtf(least);
 }
 
-/* Share of the tone over the 35 ms that end with the newest block. */
-static float cr_dtmf_clarity(const cr_dtmf *d)
+/* Share of the tone over the seven blocks that end with the newest. */
+static float cr_dtmf_clarity(cr_dtmf *d)
 {
     const cr_dtmf_tone *tone = &d->tone;
     int64_t last = d->blocks - 1;
     float energy = 0, power = 0;
     for (int64_t block = last - CR_DTMF_CLARITY_BLOCKS + 1; block <= last; block++)
-        energy += d->energy[cr_dtmf_slot(block)];
+        energy += cr_dtmf_energy(d, block);
     for (int group = 0; group < 2; group++)
-        power += cr_dtmf_power(d, tone->lane[group], last, CR_DTMF_CLARITY_BLOCKS,
-                               tone->turn_re[group], tone->turn_im[group]);
+        power += cr_dtmf_power(d, tone->lane[group], last, CR_DTMF_CLARITY_BLOCKS, &tone->spin[group])
+                 * d->plan->tones.gain[tone->lane[group]];
     return energy > 0 ? power * CR_DTMF_CLARITY_BLOCKS / energy : 0;
 }
 
-/* The middle of the 10 ms that end with a block, which is where an edge lies when the mark is 1/2. */
+/* The middle of the two blocks that end with `last`, which is where an edge lies when the mark is 1/2. */
 static double cr_dtmf_middle(const cr_dtmf *d, int64_t last)
 {
-    return (double)last * d->block_samples - CR_DTMF_DELAY_S * d->rate;
+    return ((double)last - 0.5) * d->plan->tones.hop;
 }
 
 static double cr_dtmf_twist(const cr_dtmf *d)
 {
-    const cr_dtmf_tone *tone = &d->tone;
-    return 10 * log10((double)tone->power[1] * d->undo_gain[tone->lane[1]]
-                      / ((double)tone->power[0] * d->undo_gain[tone->lane[0]]));
+    return 10 * log10((double)d->tone.power[1] / (double)d->tone.power[0]);
 }
 
 /* ---- deciding ---- */
@@ -326,18 +583,17 @@ static int cr_dtmf_is_digit(const cr_dtmf *d, double end)
     const cr_dtmf_tone *tone = &d->tone;
     double length = end - tone->start;
     float twist, stray, asked;
-    if (tone->looks < CR_DTMF_MIN_LOOKS || length < CR_DTMF_MIN_MS * d->rate / 1000)
+    if (tone->looks < CR_DTMF_MIN_LOOKS || length < CR_DTMF_MIN_MS * d->plan->rate / 1000)
         return 0;
-    if (tone->looks < CR_DTMF_MIN_SEEN * length / d->block_samples)
+    if (tone->looks < CR_DTMF_MIN_SEEN * length / d->plan->tones.hop)
         return 0;
     twist = (float)cr_dtmf_twist(d);
     if (twist > CR_DTMF_MAX_TWIST_DB || twist < CR_DTMF_MIN_TWIST_DB)
         return 0;
     stray = twist * twist / (CR_DTMF_STRAY_TWIST_DB * CR_DTMF_STRAY_TWIST_DB);
     for (int group = 0; group < 2; group++) {
-        int lane = tone->lane[group];
-        float offset = cr_dtmf_offset(d, lane, tone->turn_re[group], tone->turn_im[group]);
-        if (fabsf(offset) > CR_DTMF_MAX_OFFSET || tone->reference[group] * d->undo_gain[lane] < d->min_power)
+        float offset = tone->spin[group].offset;
+        if (fabsf(offset) > CR_DTMF_MAX_OFFSET || tone->reference[group] < d->plan->min_power)
             return 0;
         stray += offset * offset / (CR_DTMF_STRAY_OFFSET * CR_DTMF_STRAY_OFFSET);
     }
@@ -372,6 +628,8 @@ static void cr_dtmf_add_look(cr_dtmf *d, const cr_dtmf_look *look)
             tone->reference[group] = look->power[group];
         else
             tone->reference[group] += (look->power[group] - tone->reference[group]) / (float)tone->settled;
+        if (!tone->accepted)
+            tone->spin[group] = cr_dtmf_spin_of(d, tone->lane[group], tone->turn_re[group], tone->turn_im[group]);
     }
 }
 
@@ -388,7 +646,7 @@ static void cr_dtmf_find_start(cr_dtmf *d)
         float before = cr_dtmf_mark(d, --block);
         tone->start = cr_dtmf_middle(d, block);
         if (before < 0.5f)
-            tone->start += (0.5f - before) / (here - before) * (float)d->block_samples;
+            tone->start += (0.5f - before) / (here - before) * (float)d->plan->tones.hop;
         here = before;
     }
     if (tone->start < d->last_end)
@@ -403,7 +661,7 @@ static void cr_dtmf_describe(const cr_dtmf *d, double end, cr_dtmf_digit *digit)
     double level = 0, fed = (double)(cr_dtmf_position(d) - d->origin);
     int64_t start = (int64_t)(tone->start + 0.5);
     for (int group = 0; group < 2; group++)
-        level += 10 * log10((double)tone->reference[group] * d->undo_gain[tone->lane[group]]) / 2;
+        level += 10 * log10((double)tone->reference[group]) / 2;
     digit->symbol = cr_dtmf_symbols[tone->lane[0] * 4 + tone->lane[1] - 4];
     digit->start = d->origin + start;
     digit->duration = (int64_t)((end < fed ? end : fed) + 0.5) - start;
@@ -433,12 +691,12 @@ static int cr_dtmf_event(cr_dtmf *d, int seen, const cr_dtmf_look *look)
     cr_dtmf_tone *tone = &d->tone;
     int64_t last = d->blocks - 1;
     int same = seen && look->lane[0] == tone->lane[0] && look->lane[1] == tone->lane[1];
-    double here = cr_dtmf_middle(d, last), gap = CR_DTMF_GAP_MS * d->rate / 1000, rise;
+    double here = cr_dtmf_middle(d, last), gap = CR_DTMF_GAP_MS * d->plan->rate / 1000, rise;
     float before = tone->mark, mark = cr_dtmf_mark(d, last), crossing = 0;
     tone->mark = mark;
     tone->rivals = seen && !same ? tone->rivals + 1 : 0;
     if ((before < 0.5f) != (mark < 0.5f)) /* 1/2 was crossed this many samples before `here` */
-        crossing = (0.5f - mark) / (before - mark) * (float)d->block_samples;
+        crossing = (0.5f - mark) / (before - mark) * (float)d->plan->tones.hop;
 
     if (d->state == CR_DTMF_ON && (mark < 0.5f || tone->rivals > 1)) {
         tone->fall = here - crossing;
@@ -454,12 +712,13 @@ static int cr_dtmf_event(cr_dtmf *d, int seen, const cr_dtmf_look *look)
     return here - tone->fall >= gap ? CR_DTMF_ENDS : CR_DTMF_BREAKS;
 }
 
-/* Everything that happens once a block. */
-static void cr_dtmf_step(cr_dtmf *d, cr_dtmf_digits *found)
+/* Everything that happens once a block; `power` if a look is worth while. */
+static void cr_dtmf_step(cr_dtmf *d, const float *power, cr_dtmf_digits *found)
 {
     cr_dtmf_tone *tone = &d->tone;
     cr_dtmf_look look;
-    int seen = cr_dtmf_take_look(d, &look);
+    int seen = power && ((d->state != CR_DTMF_NONE && tone->accepted && cr_dtmf_look_again(d, power, &look))
+                         || cr_dtmf_take_look(d, power, &look));
     if (d->state != CR_DTMF_NONE) {
         int event = cr_dtmf_event(d, seen, &look);
         if (event == CR_DTMF_HOLDS) {
@@ -495,71 +754,71 @@ static void cr_dtmf_step(cr_dtmf *d, cr_dtmf_digits *found)
 
 /* ---- feeding ---- */
 
-static void cr_dtmf_close_block(cr_dtmf *d, cr_dtmf_digits *found)
+/* Close the whole blocks that have come. */
+static void cr_dtmf_close_blocks(cr_dtmf *d, cr_dtmf_digits *found)
 {
-    int slot = cr_dtmf_slot(d->blocks), quiet;
-    cr_goertzel_close(&d->bank, 2.0f / (float)d->block_samples, d->z_re[slot], d->z_im[slot], &d->energy[slot]);
-    d->filled = 0;
-    d->blocks++;
-    /* In digital silence the filter's tail would run into denormal numbers, which are slow, and never end. */
-    quiet = d->energy[slot] < CR_DTMF_SILENCE;
-    for (int i = 0; i < CR_FILTER_REACH; i++)
-        quiet = quiet && d->filter.past[0][i] == 0;
-    if (quiet) {
-        memset(d->filter.past, 0, sizeof d->filter.past);
-        memset(d->z_re[slot], 0, sizeof d->z_re[slot]);
-        memset(d->z_im[slot], 0, sizeof d->z_im[slot]);
-        d->energy[slot] = 0;
+    const uint32_t hop = d->plan->tones.hop;
+    uint32_t blocks = (d->fill - d->next) / hop;
+    while (blocks) {
+        uint32_t batch = blocks < CR_TONE_BATCH ? blocks : CR_TONE_BATCH;
+        cr_dtmf_powers powers;
+        uint32_t worth = d->plan->version->blocks(d, batch, powers);
+        if (!worth && d->state == CR_DTMF_NONE) {
+            d->blocks += batch;
+            d->next += batch * hop;
+        } else {
+            for (uint32_t block = 0; block < batch; block++) {
+                d->blocks++;
+                d->next += hop;
+                cr_dtmf_step(d, worth >> block & 1 ? powers[block] : NULL, found);
+            }
+        }
+        blocks -= batch;
     }
-    cr_dtmf_step(d, found);
 }
 
 /* Feed samples (NULL: that much silence); digits that have ended are added to `found`. */
 static void cr_dtmf_feed(cr_dtmf *d, const uint8_t *pcm, size_t samples, cr_dtmf_digits *found)
 {
-    float filtered[CR_FILTER_RUN];
+    const uint32_t kept = cr_dtmf_kept_samples(d->plan), room = cr_dtmf_raw_samples(d->plan) - CR_TONE_SLACK;
     while (samples) {
-        size_t run = d->block_samples - d->filled;
+        size_t run = room - d->fill;
+        if (!run) {
+            uint32_t passed = d->next - kept;
+            memmove(d->raw, d->raw + passed, (d->fill - passed) * sizeof *d->raw);
+            d->fill -= passed;
+            d->next -= passed;
+            continue;
+        }
         if (run > samples)
             run = samples;
-        cr_highpass_run_scalar(&d->filter, filtered, pcm, run);
-        cr_goertzel_run_scalar(&d->bank, filtered, run);
-        if (pcm)
-            pcm += 2 * run;
+        if (pcm) {
+            memcpy(d->raw + d->fill, pcm, run * sizeof *d->raw);
+            pcm += run * sizeof *d->raw;
+        } else {
+            memset(d->raw + d->fill, 0, run * sizeof *d->raw);
+        }
         samples -= run;
-        d->filled += (uint32_t)run;
-        if (d->filled == d->block_samples)
-            cr_dtmf_close_block(d, found);
+        d->fill += (uint32_t)run;
+        cr_dtmf_close_blocks(d, found);
     }
-}
-
-/* Nothing in the memory is other than zero: more silence changes nothing but the position. */
-static int cr_dtmf_is_at_rest(const cr_dtmf *d)
-{
-    if (d->state != CR_DTMF_NONE || d->filled)
-        return 0;
-    for (int stage = 0; stage <= CR_FILTER_SECTIONS; stage++)
-        for (int i = 0; i < CR_FILTER_REACH; i++)
-            if (d->filter.past[stage][i] != 0)
-                return 0;
-    for (int slot = 0; slot < CR_DTMF_HISTORY; slot++)
-        if (d->energy[slot] != 0)
-            return 0;
-    return 1;
 }
 
 /* The same as feeding that many zeros, in a time that does not grow with their number. */
 static void cr_dtmf_skip(cr_dtmf *d, uint64_t samples, cr_dtmf_digits *found)
 {
-    while (samples && !cr_dtmf_is_at_rest(d)) {
-        uint64_t run = d->block_samples - d->filled;
+    const uint32_t hop = d->plan->tones.hop;
+    /* After as many blocks as are kept, and one more that came in part, nothing but zeros is in the memory. */
+    for (int block = 0; samples && (block <= CR_DTMF_HISTORY || d->state != CR_DTMF_NONE || d->fill > d->next);
+         block++) {
+        uint64_t run = hop - (d->fill - d->next);
         if (run > samples)
             run = samples;
         cr_dtmf_feed(d, NULL, (size_t)run, found);
         samples -= run;
     }
-    d->blocks += (int64_t)(samples / d->block_samples);
-    cr_dtmf_feed(d, NULL, (size_t)(samples % d->block_samples), found);
+    d->blocks += (int64_t)(samples / hop);
+    cr_dtmf_feed(d, NULL, (size_t)(samples % hop), found);
 }
 
 /* The stream is over: report what is still sounding, then listen afresh. The position stays. */
@@ -567,11 +826,11 @@ static void cr_dtmf_flush(cr_dtmf *d, cr_dtmf_digits *found)
 {
     int64_t position = cr_dtmf_position(d);
     size_t already = found->count;
-    cr_dtmf_skip(d, d->rate / 10, found);
+    cr_dtmf_skip(d, d->plan->rate / 10, found);
     for (size_t i = already; i < found->count; i++) /* edges are interpolated: none may lie beyond the end */
         if (found->items[i].start + found->items[i].duration > position)
             found->items[i].duration = position - found->items[i].start;
-    cr_dtmf_init(d, d->rate);
+    cr_dtmf_init(d, d->plan, d->raw);
     d->origin = position;
 }
 
@@ -582,6 +841,20 @@ static int cr_dtmf_active(const cr_dtmf *d, cr_dtmf_digit *digit)
         return 0;
     cr_dtmf_describe(d, d->state == CR_DTMF_GAP ? d->tone.fall : cr_dtmf_middle(d, d->blocks - 1), digit);
     return 1;
+}
+
+/* Ask the memory for what the next feed of this channel will touch; a bank of channels is larger than the caches. */
+static void cr_dtmf_prefetch(const cr_dtmf *d)
+{
+#if CR_TONE_X86
+    const char *raw = (const char *)(d->raw + d->next - d->plan->tones.hop);
+    for (int line = 0; line < 8; line++) {
+        _mm_prefetch(raw + 64 * line, _MM_HINT_T0);
+        _mm_prefetch((const char *)d->z[cr_dtmf_slot(d->blocks - CR_DTMF_LOOK_BLOCKS + line)], _MM_HINT_T0);
+    }
+#else
+    (void)d;
+#endif
 }
 
 #endif
