@@ -69,17 +69,20 @@
 #define CR_DTMF_GAP_MS 20.0               /* Q.24: see the state table */
 #define CR_DTMF_MIN_LEVEL_DBM0 -38.5      /* a component; -36 accepted, -42 rejected */
 #define CR_DTMF_MAX_TWIST_DB 5.25f        /* +4 accepted, +7 rejected */
-#define CR_DTMF_MIN_TWIST_DB -9.25f       /* -8 accepted, -11 rejected */
-#define CR_DTMF_MAX_OFFSET 0.0185f        /* 1.5 % (with 2 Hz more, 1.8 %) accepted, 3.5 % rejected */
+#define CR_DTMF_MIN_TWIST_DB -8.75f       /* -8 accepted, -11 rejected */
+#define CR_DTMF_MAX_OFFSET 0.018f        /* 1.5 % (with 2 Hz more, 1.8 %) accepted, 3.5 % rejected */
 /* How clear a digit must be, by how far it strays from nominal; the three distances add up as squares. */
 #define CR_DTMF_STRAY_OFFSET 0.012f       /* a frequency offset that is a distance of 1 */
 #define CR_DTMF_STRAY_TWIST_DB 6.0f       /* a twist that is */
 #define CR_DTMF_NOMINAL_CLARITY 0.72f     /* at distance 0: 4.1 dB above white noise */
-#define CR_DTMF_STRAY_CLARITY 0.21f       /* more at distance 1 and beyond: 0.93, 11.2 dB above noise */
+#define CR_DTMF_STRAY_CLARITY 0.22f       /* more at distance 1 and beyond: 0.93, 11.2 dB above noise */
+#define CR_DTMF_NOMINAL_SWAY 3.0f         /* the ratio of its powers may differ so much between looks, at distance 0 */
+#define CR_DTMF_STRAY_SWAY -1.4f          /* more at distance 1 and beyond: 1.6 */
 #define CR_DTMF_LONG_CLARITY 0.2f         /* less is asked of a digit that lasts ... */
 #define CR_DTMF_LONG_LOOKS 20             /* ... for this many looks, about 100 ms, ... */
 #define CR_DTMF_LONG_STRAY 0.2f           /* ... nearer than this */
-#define CR_DTMF_MIN_SEEN 0.7              /* of the blocks of a digit, so many looks must have seen it */
+#define CR_DTMF_ECHO 0.1f                 /* power, to that of the digit before */
+#define CR_DTMF_MIN_SEEN 0.8              /* of the blocks of a digit, so many looks must have seen it */
 /* A single look only decides whether to follow a tone, so its limits are wider. */
 #define CR_DTMF_LOOK_SHARE 0.45f
 #define CR_DTMF_LOOK_OFFSET 0.03f
@@ -147,6 +150,7 @@ typedef struct {
     float reference[2];         /* power of a look that lies wholly inside */
     float power[2], turn_re[2], turn_im[2]; /* sums over such looks */
     cr_dtmf_spin spin[2];       /* at the mean turn */
+    float least_ratio, most_ratio; /* high to low power among them */
     float clarity, mark;
     double start, fall; /* fall: where it broke off, in GAP */
 } cr_dtmf_tone;
@@ -170,6 +174,8 @@ typedef struct {
     int state;
     int64_t origin, blocks; /* samples fed before block 0; blocks closed since */
     double last_end;        /* end of the last digit reported */
+    int last_lane[2];
+    float last_power;       /* of both its components */
     cr_dtmf_tone tone;
     int64_t energy_hop[CR_DTMF_HISTORY]; /* whose energy is known, plus 1; 0: none */
     float energy[CR_DTMF_HISTORY][2];    /* of the hop: under the rising and under the falling window */
@@ -577,15 +583,26 @@ static double cr_dtmf_twist(const cr_dtmf *d)
 
 /* ---- deciding ---- */
 
+/* Whether the tone followed is what a line sends back of the digit before: the same, at once, and much fainter. */
+static int cr_dtmf_is_echo(const cr_dtmf *d)
+{
+    const cr_dtmf_tone *tone = &d->tone;
+    return tone->lane[0] == d->last_lane[0] && tone->lane[1] == d->last_lane[1]
+           && tone->reference[0] + tone->reference[1] < CR_DTMF_ECHO * d->last_power
+           && tone->start - d->last_end < CR_DTMF_GAP_MS * d->plan->rate / 1000;
+}
+
 /* Whether the tone followed, if it ends at `end`, is a digit. */
 static int cr_dtmf_is_digit(const cr_dtmf *d, double end)
 {
     const cr_dtmf_tone *tone = &d->tone;
     double length = end - tone->start;
-    float twist, stray, asked;
+    float twist, stray, far, asked;
     if (tone->looks < CR_DTMF_MIN_LOOKS || length < CR_DTMF_MIN_MS * d->plan->rate / 1000)
         return 0;
     if (tone->looks < CR_DTMF_MIN_SEEN * length / d->plan->tones.hop)
+        return 0;
+    if (cr_dtmf_is_echo(d))
         return 0;
     twist = (float)cr_dtmf_twist(d);
     if (twist > CR_DTMF_MAX_TWIST_DB || twist < CR_DTMF_MIN_TWIST_DB)
@@ -598,7 +615,10 @@ static int cr_dtmf_is_digit(const cr_dtmf *d, double end)
         stray += offset * offset / (CR_DTMF_STRAY_OFFSET * CR_DTMF_STRAY_OFFSET);
     }
     stray = sqrtf(stray);
-    asked = CR_DTMF_NOMINAL_CLARITY + CR_DTMF_STRAY_CLARITY * (stray < 1 ? stray : 1);
+    far = stray < 1 ? stray : 1;
+    if (tone->most_ratio > (CR_DTMF_NOMINAL_SWAY + CR_DTMF_STRAY_SWAY * far) * tone->least_ratio)
+        return 0;
+    asked = CR_DTMF_NOMINAL_CLARITY + CR_DTMF_STRAY_CLARITY * far;
     if (tone->looks >= CR_DTMF_LONG_LOOKS && stray < CR_DTMF_LONG_STRAY)
         asked -= CR_DTMF_LONG_CLARITY;
     return tone->clarity >= asked;
@@ -612,6 +632,7 @@ static void cr_dtmf_add_look(cr_dtmf *d, const cr_dtmf_look *look)
     cr_dtmf_tone *tone = &d->tone;
     float power = look->power[0] + look->power[1], reference = tone->reference[0] + tone->reference[1];
     int restart = power > CR_DTMF_LOUDER * reference;
+    float ratio;
     tone->looks++;
     if (power < CR_DTMF_FAINTER * reference)
         return;
@@ -619,6 +640,11 @@ static void cr_dtmf_add_look(cr_dtmf *d, const cr_dtmf_look *look)
         tone->settled = 0;
     if (tone->settled < CR_DTMF_REFERENCE_LOOKS)
         tone->settled++;
+    ratio = look->power[1] / look->power[0];
+    if (tone->settled == 1 || ratio < tone->least_ratio)
+        tone->least_ratio = ratio;
+    if (tone->settled == 1 || ratio > tone->most_ratio)
+        tone->most_ratio = ratio;
     for (int group = 0; group < 2; group++) {
         float keep_power = restart ? 0.0f : 1.0f, keep_turn = tone->settled > 2 ? 1.0f : 0.0f;
         tone->power[group] = tone->power[group] * keep_power + look->power[group];
@@ -683,6 +709,9 @@ static void cr_dtmf_report(cr_dtmf *d, cr_dtmf_digits *found)
     }
     cr_dtmf_describe(d, d->tone.fall, &found->items[found->count++]);
     d->last_end = d->tone.fall;
+    for (int group = 0; group < 2; group++)
+        d->last_lane[group] = d->tone.lane[group];
+    d->last_power = d->tone.reference[0] + d->tone.reference[1];
 }
 
 /* What the newest block means to the tone followed. Sets `fall` where it breaks or ends. */
