@@ -1,10 +1,10 @@
 """DTMF digits in PCM audio (ITU-T Q.23, Q.24): where each starts, how long it lasts, how loud it is."""
 
-import os
 from typing import NamedTuple
 
 cimport buffers
 cimport cython
+cimport isa
 from cpython.list cimport PyList_New
 from libc.stddef cimport size_t
 from libc.stdint cimport int16_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -30,12 +30,12 @@ cdef extern from "callreel/dtmf.h" nogil:
         size_t count
         int out_of_memory
     ctypedef struct cr_dtmf_version:
-        const char *isa
+        isa.cr_isa isa
     ctypedef struct cr_dtmf_plan:
         uint32_t rate
     ctypedef struct cr_dtmf:
         const cr_dtmf_plan *plan
-    const cr_dtmf_version *cr_dtmf_version_for(const char *isa) noexcept
+    const cr_dtmf_version *cr_dtmf_version_for(isa.cr_isa isa) noexcept
     void cr_dtmf_plan_init(cr_dtmf_plan *plan, uint32_t rate, const cr_dtmf_version *version) noexcept
     uint32_t cr_dtmf_raw_samples(const cr_dtmf_plan *plan) noexcept
     void cr_dtmf_init(cr_dtmf *state, const cr_dtmf_plan *plan, int16_t *raw) noexcept
@@ -88,19 +88,18 @@ cdef uint32_t _rate(object sample_rate) except 0:
     return <uint32_t>rate
 
 
-cdef const cr_dtmf_version *_version = NULL
+cdef const cr_dtmf_version *_version = cr_dtmf_version_for(isa.in_use())
 
 
-def _use(isa=None):
-    """Run Detectors made from now on with the version for `isa` (None: the best); its name. For tests."""
+def _use(str name):
+    """Make Detectors from now on with the version for this instruction set; whose it is. For tests."""
     global _version
-    cdef bytes name = isa.encode() if isa is not None else b""
-    cdef const cr_dtmf_version *version = cr_dtmf_version_for(<const char *>name if isa is not None else NULL)
-    if version == NULL:
-        raise ValueError(f"this machine or this build has no version for {isa}")
-    _version = version
+    cdef isa.cr_isa wanted = isa.cr_isa_named(name.encode())
+    if wanted == isa.CR_ISA_COUNT or not isa.cr_cpu_has(wanted):
+        raise ValueError(f"this machine has no {name}")
+    _version = cr_dtmf_version_for(wanted)
     _plans.clear()
-    return version.isa.decode()
+    return isa.cr_isa_name(_version.isa).decode()
 
 
 cdef class _Plan:
@@ -122,9 +121,6 @@ cdef _Plan _plan(object sample_rate):
             _plans.clear()
         _plans[rate] = made
     return made
-
-
-_use(os.environ.get("CALLREEL_ISA"))
 
 
 cdef class Detector:

@@ -66,6 +66,7 @@
 
 /* Limits, between what must be accepted and what must be rejected; nearer to the former against talk-off. */
 #define CR_DTMF_MIN_MS 32.0               /* Q.24: 40 accepted, 23 rejected */
+#define CR_DTMF_NEARLY_MS 24.0            /* sooner, no clarity can be good, and no start is asked for */
 #define CR_DTMF_GAP_MS 20.0               /* Q.24: see the state table */
 #define CR_DTMF_MIN_LEVEL_DBM0 -38.5      /* a component; -36 accepted, -42 rejected */
 #define CR_DTMF_MAX_TWIST_DB 5.25f        /* +4 accepted, +7 rejected */
@@ -188,7 +189,7 @@ typedef float cr_dtmf_powers[CR_TONE_BATCH][CR_TONE_LANES];
 /* A version for an instruction set: computes the blocks `d->blocks` and following, at most CR_TONE_BATCH, and says
  * (bit n for the n-th) at which of them a look is worth while. All versions give the same. */
 typedef struct cr_dtmf_version {
-    const char *isa;
+    cr_isa isa;
     uint32_t (*blocks)(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers);
     cr_tone_energy (*energy)(const cr_tone_plan *plan, const int16_t *x);
 } cr_dtmf_version;
@@ -274,7 +275,7 @@ static uint32_t cr_dtmf_gate_scalar(const cr_dtmf *d, uint32_t blocks, cr_dtmf_p
     return worth;
 }
 
-#if CR_TONE_X86
+#ifdef CR_HAVE_X86
 static uint32_t cr_dtmf_gate_sse2(const cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
 {
     uint32_t failed = 0;
@@ -306,7 +307,7 @@ static uint32_t cr_dtmf_gate_sse2(const cr_dtmf *d, uint32_t blocks, cr_dtmf_pow
 }
 
 /* `blocks` is a constant here: as many chains of additions run side by side. */
-CR_TONE_INLINE CR_TONE_AVX2 uint32_t cr_dtmf_gate_some_avx2(const cr_dtmf *d, uint32_t at, const uint32_t blocks,
+CR_FORCE_INLINE CR_TARGET_AVX2 uint32_t cr_dtmf_gate_some_avx2(const cr_dtmf *d, uint32_t at, const uint32_t blocks,
                                                             cr_dtmf_powers powers)
 {
     const __m256 turn_re = _mm256_loadu_ps(d->plan->tones.turn_re), turn_im = _mm256_loadu_ps(d->plan->tones.turn_im);
@@ -341,7 +342,7 @@ CR_TONE_INLINE CR_TONE_AVX2 uint32_t cr_dtmf_gate_some_avx2(const cr_dtmf *d, ui
     return worth;
 }
 
-CR_TONE_INLINE CR_TONE_AVX2 uint32_t cr_dtmf_gate_avx2(const cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+CR_FORCE_INLINE CR_TARGET_AVX2 uint32_t cr_dtmf_gate_avx2(const cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
 {
     uint32_t worth = 0;
     if (blocks == CR_TONE_BATCH)
@@ -385,38 +386,41 @@ static uint32_t cr_dtmf_blocks_scalar(cr_dtmf *d, uint32_t blocks, cr_dtmf_power
 {
     CR_DTMF_BLOCKS(cr_tone_sums_scalar, cr_dtmf_gate_scalar)
 }
-#if CR_TONE_X86
+#ifdef CR_HAVE_X86
 static uint32_t cr_dtmf_blocks_sse2(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
 {
     CR_DTMF_BLOCKS(cr_tone_sums_sse2, cr_dtmf_gate_sse2)
 }
-CR_TONE_AVX2 static uint32_t cr_dtmf_blocks_avx2(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+CR_TARGET_AVX2 static uint32_t cr_dtmf_blocks_avx2(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
 {
     CR_DTMF_BLOCKS(cr_tone_sums_avx2, cr_dtmf_gate_avx2)
 }
-CR_TONE_AVX512 static uint32_t cr_dtmf_blocks_avx512(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+CR_TARGET_AVX512_VNNI static uint32_t cr_dtmf_blocks_avx512(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
 {
     CR_DTMF_BLOCKS(cr_tone_sums_avx512, cr_dtmf_gate_avx2)
 }
 #endif
 
-/* Best last; each needs more of the machine than the one before. */
 static const cr_dtmf_version cr_dtmf_versions[] = {
-    {"scalar", cr_dtmf_blocks_scalar, cr_tone_energy_scalar},
-#if CR_TONE_X86
-    {"sse2", cr_dtmf_blocks_sse2, cr_tone_energy_sse2},
-    {"avx2", cr_dtmf_blocks_avx2, cr_tone_energy_avx2},
-    {"avx512", cr_dtmf_blocks_avx512, cr_tone_energy_avx512},
+    {CR_ISA_SCALAR, cr_dtmf_blocks_scalar, cr_tone_energy_scalar},
+#ifdef CR_HAVE_X86
+    {CR_ISA_SSE2, cr_dtmf_blocks_sse2, cr_tone_energy_sse2},
+    {CR_ISA_AVX2, cr_dtmf_blocks_avx2, cr_tone_energy_avx2},
+    {CR_ISA_AVX512, cr_dtmf_blocks_avx512, cr_tone_energy_avx512},
 #endif
 };
 
-/* The version for an instruction set, or NULL if this build or this machine has none. NULL asks for the best. */
-static const cr_dtmf_version *cr_dtmf_version_for(const char *isa)
+/* The version to run where `isa` is in use: its own, or the next simpler one. AVX-512 needs VNNI here. */
+static const cr_dtmf_version *cr_dtmf_version_for(cr_isa isa)
 {
-    const cr_dtmf_version *found = NULL;
-    for (size_t i = 0; i < sizeof cr_dtmf_versions / sizeof cr_dtmf_versions[0]; i++)
-        if ((!isa || strcmp(isa, cr_dtmf_versions[i].isa) == 0) && cr_tone_machine_has(cr_dtmf_versions[i].isa))
+    const cr_dtmf_version *found = cr_dtmf_versions;
+#ifdef CR_HAVE_X86
+    for (size_t i = 0; i < sizeof cr_dtmf_versions / sizeof *cr_dtmf_versions && cr_dtmf_versions[i].isa <= isa; i++)
+        if (cr_dtmf_versions[i].isa != CR_ISA_AVX512 || cr_cpu_has_vnni())
             found = &cr_dtmf_versions[i];
+#else
+    (void)isa;
+#endif
     return found;
 }
 
@@ -746,6 +750,7 @@ static void cr_dtmf_step(cr_dtmf *d, const float *power, cr_dtmf_digits *found)
 {
     cr_dtmf_tone *tone = &d->tone;
     cr_dtmf_look look;
+    double nearly = CR_DTMF_NEARLY_MS * d->plan->rate / 1000;
     int seen = power && ((d->state != CR_DTMF_NONE && tone->accepted && cr_dtmf_look_again(d, power, &look))
                          || cr_dtmf_take_look(d, power, &look));
     if (d->state != CR_DTMF_NONE) {
@@ -753,7 +758,7 @@ static void cr_dtmf_step(cr_dtmf *d, const float *power, cr_dtmf_digits *found)
         if (event == CR_DTMF_HOLDS) {
             if (seen && !tone->rivals)
                 cr_dtmf_add_look(d, &look);
-            if (!tone->accepted) {
+            if (!tone->accepted && cr_dtmf_middle(d, d->blocks - 1) - tone->start >= nearly) {
                 float clarity = cr_dtmf_clarity(d);
                 if (clarity > tone->clarity)
                     tone->clarity = clarity;
@@ -875,7 +880,7 @@ static int cr_dtmf_active(const cr_dtmf *d, cr_dtmf_digit *digit)
 /* Ask the memory for what the next feed of this channel will touch; a bank of channels is larger than the caches. */
 static void cr_dtmf_prefetch(const cr_dtmf *d)
 {
-#if CR_TONE_X86
+#ifdef CR_HAVE_X86
     const char *raw = (const char *)(d->raw + d->next - d->plan->tones.hop);
     for (int line = 0; line < 8; line++) {
         _mm_prefetch(raw + 64 * line, _MM_HINT_T0);

@@ -38,37 +38,7 @@
 #include <string.h>
 
 #include "callreel/bytes.h"
-
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-#define CR_TONE_X86 1
-#include <immintrin.h>
-#else
-#define CR_TONE_X86 0
-#endif
-#if defined(_MSC_VER)
-#define CR_TONE_INLINE static __forceinline
-#else
-#define CR_TONE_INLINE static inline __attribute__((always_inline))
-#endif
-#define CR_TONE_AVX2 __attribute__((target("avx2")))
-#define CR_TONE_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
-
-/* Whether this machine can run the versions below of that name. */
-static int cr_tone_machine_has(const char *isa)
-{
-#if CR_TONE_X86
-    __builtin_cpu_init();
-    if (strcmp(isa, "sse2") == 0)
-        return 1;
-    if (strcmp(isa, "avx2") == 0)
-        return __builtin_cpu_supports("avx2");
-    if (strcmp(isa, "avx512") == 0)
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-               && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
-               && __builtin_cpu_supports("avx512vnni");
-#endif
-    return strcmp(isa, "scalar") == 0;
-}
+#include "callreel/cpu.h"
 
 #define CR_TONE_LANES 8     /* frequencies of one bank */
 #define CR_TONE_MAX_HOP 240 /* samples: 5 ms at 48 kHz */
@@ -183,11 +153,11 @@ static void cr_tone_sums_scalar(const cr_tone_plan *plan, const int16_t *x, uint
     }
 }
 
-#if CR_TONE_X86
-CR_TONE_INLINE int32_t cr_tone_pair(const int16_t *x) { int32_t pair; memcpy(&pair, x, sizeof pair); return pair; }
+#ifdef CR_HAVE_X86
+CR_FORCE_INLINE int32_t cr_tone_pair(const int16_t *x) { int32_t pair; memcpy(&pair, x, sizeof pair); return pair; }
 
 /* Half of the lanes of up to two blocks: eight sums fit the registers beside the table. */
-CR_TONE_INLINE void cr_tone_half_sse2(const cr_tone_plan *plan, const int16_t *x, uint32_t blocks, int half,
+CR_FORCE_INLINE void cr_tone_half_sse2(const cr_tone_plan *plan, const int16_t *x, uint32_t blocks, int half,
                                       cr_tone_sums sums)
 {
     const uint32_t hop = plan->hop;
@@ -216,7 +186,7 @@ static void cr_tone_sums_sse2(const cr_tone_plan *plan, const int16_t *x, uint32
             cr_tone_half_sse2(plan, x, 1, half, sums);
 }
 
-CR_TONE_INLINE CR_TONE_AVX2 void cr_tone_some_avx2(const cr_tone_plan *plan, const int16_t *x, const uint32_t hop,
+CR_FORCE_INLINE CR_TARGET_AVX2 void cr_tone_some_avx2(const cr_tone_plan *plan, const int16_t *x, const uint32_t hop,
                                                    const uint32_t blocks, cr_tone_sums sums)
 {
     __m256i sum[CR_TONE_BATCH][2];
@@ -236,7 +206,7 @@ CR_TONE_INLINE CR_TONE_AVX2 void cr_tone_some_avx2(const cr_tone_plan *plan, con
             _mm256_storeu_si256((__m256i *)&sums[block][8 * part], sum[block][part]);
 }
 
-CR_TONE_AVX2 static void cr_tone_sums_avx2(const cr_tone_plan *plan, const int16_t *x, uint32_t blocks,
+CR_TARGET_AVX2 static void cr_tone_sums_avx2(const cr_tone_plan *plan, const int16_t *x, uint32_t blocks,
                                            cr_tone_sums sums)
 {
     if (blocks == CR_TONE_BATCH && plan->hop == CR_TONE_USUAL_HOP)
@@ -246,7 +216,7 @@ CR_TONE_AVX2 static void cr_tone_sums_avx2(const cr_tone_plan *plan, const int16
             cr_tone_some_avx2(plan, x + block * plan->hop, plan->hop, 1, sums + block);
 }
 
-CR_TONE_INLINE CR_TONE_AVX512 void cr_tone_some_avx512(const cr_tone_plan *plan, const int16_t *x,
+CR_FORCE_INLINE CR_TARGET_AVX512_VNNI void cr_tone_some_avx512(const cr_tone_plan *plan, const int16_t *x,
                                                        const uint32_t hop, const uint32_t blocks, cr_tone_sums sums)
 {
     uint32_t pair = 0;
@@ -269,7 +239,7 @@ CR_TONE_INLINE CR_TONE_AVX512 void cr_tone_some_avx512(const cr_tone_plan *plan,
     }
 }
 
-CR_TONE_AVX512 static void cr_tone_sums_avx512(const cr_tone_plan *plan, const int16_t *x, uint32_t blocks,
+CR_TARGET_AVX512_VNNI static void cr_tone_sums_avx512(const cr_tone_plan *plan, const int16_t *x, uint32_t blocks,
                                                cr_tone_sums sums)
 {
     if (blocks == CR_TONE_BATCH && plan->hop == CR_TONE_USUAL_HOP)
@@ -305,13 +275,13 @@ static cr_tone_energy cr_tone_energy_scalar(const cr_tone_plan *plan, const int1
     return energy;
 }
 
-#if CR_TONE_X86
+#ifdef CR_HAVE_X86
 /* The fast versions read up to this many samples after the hop, and throw away what they make of them. */
 #define CR_TONE_SLACK 64
 static const int16_t cr_tone_mask[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 
 /* Squares of eight filtered samples, whole and faded, added as 64-bit numbers. */
-CR_TONE_INLINE void cr_tone_add_squares_sse2(__m128i passed, __m128i fade, __m128i *whole, __m128i *rising)
+CR_FORCE_INLINE void cr_tone_add_squares_sse2(__m128i passed, __m128i fade, __m128i *whole, __m128i *rising)
 {
     const __m128i zero = _mm_setzero_si128(), one = _mm_set1_epi16(1), half = _mm_set1_epi16(16384);
     __m128i low = _mm_madd_epi16(_mm_unpacklo_epi16(passed, one), _mm_unpacklo_epi16(fade, half));
@@ -323,7 +293,7 @@ CR_TONE_INLINE void cr_tone_add_squares_sse2(__m128i passed, __m128i fade, __m12
     *rising = _mm_add_epi64(*rising, _mm_add_epi64(_mm_unpacklo_epi32(squares, zero), _mm_unpackhi_epi32(squares, zero)));
 }
 
-CR_TONE_INLINE uint64_t cr_tone_total_sse2(__m128i sums)
+CR_FORCE_INLINE uint64_t cr_tone_total_sse2(__m128i sums)
 {
     uint64_t parts[2];
     _mm_storeu_si128((__m128i *)parts, sums);
@@ -357,7 +327,7 @@ static cr_tone_energy cr_tone_energy_sse2(const cr_tone_plan *plan, const int16_
     return energy;
 }
 
-CR_TONE_INLINE CR_TONE_AVX2 void cr_tone_add_squares_avx2(__m256i even, __m256i odd, const int16_t *fade,
+CR_FORCE_INLINE CR_TARGET_AVX2 void cr_tone_add_squares_avx2(__m256i even, __m256i odd, const int16_t *fade,
                                                           uint32_t rest, __m256i *whole, __m256i *rising)
 {
     const __m256i zero = _mm256_setzero_si256();
@@ -376,12 +346,12 @@ CR_TONE_INLINE CR_TONE_AVX2 void cr_tone_add_squares_avx2(__m256i even, __m256i 
                                                          _mm256_unpackhi_epi32(squares, zero)));
 }
 
-CR_TONE_INLINE CR_TONE_AVX2 uint64_t cr_tone_total_avx2(__m256i sums)
+CR_FORCE_INLINE CR_TARGET_AVX2 uint64_t cr_tone_total_avx2(__m256i sums)
 {
     return cr_tone_total_sse2(_mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)));
 }
 
-CR_TONE_INLINE CR_TONE_AVX2 cr_tone_energy cr_tone_energy_any_avx2(const cr_tone_plan *plan, const int16_t *x,
+CR_FORCE_INLINE CR_TARGET_AVX2 cr_tone_energy cr_tone_energy_any_avx2(const cr_tone_plan *plan, const int16_t *x,
                                                   const uint32_t hop, const uint32_t taps)
 {
     const __m256i half = _mm256_set1_epi32(16384);
@@ -402,14 +372,14 @@ CR_TONE_INLINE CR_TONE_AVX2 cr_tone_energy cr_tone_energy_any_avx2(const cr_tone
     return energy;
 }
 
-CR_TONE_AVX2 static cr_tone_energy cr_tone_energy_avx2(const cr_tone_plan *plan, const int16_t *x)
+CR_TARGET_AVX2 static cr_tone_energy cr_tone_energy_avx2(const cr_tone_plan *plan, const int16_t *x)
 {
     if (plan->hop == CR_TONE_USUAL_HOP)
         return cr_tone_energy_any_avx2(plan, x, CR_TONE_USUAL_HOP, CR_TONE_USUAL_HOP * CR_TONE_TAPS_PER_HOP);
     return cr_tone_energy_any_avx2(plan, x, plan->hop, plan->taps);
 }
 
-CR_TONE_INLINE CR_TONE_AVX512 cr_tone_energy cr_tone_energy_any_avx512(const cr_tone_plan *plan, const int16_t *x,
+CR_FORCE_INLINE CR_TARGET_AVX512_VNNI cr_tone_energy cr_tone_energy_any_avx512(const cr_tone_plan *plan, const int16_t *x,
                                                     const uint32_t hop, const uint32_t taps)
 {
     __m256i whole = _mm256_setzero_si256(), rising = _mm256_setzero_si256();
@@ -453,7 +423,7 @@ CR_TONE_INLINE CR_TONE_AVX512 cr_tone_energy cr_tone_energy_any_avx512(const cr_
     return energy;
 }
 
-CR_TONE_AVX512 static cr_tone_energy cr_tone_energy_avx512(const cr_tone_plan *plan, const int16_t *x)
+CR_TARGET_AVX512_VNNI static cr_tone_energy cr_tone_energy_avx512(const cr_tone_plan *plan, const int16_t *x)
 {
     if (plan->hop == CR_TONE_USUAL_HOP)
         return cr_tone_energy_any_avx512(plan, x, CR_TONE_USUAL_HOP, CR_TONE_USUAL_HOP * CR_TONE_TAPS_PER_HOP);
@@ -464,10 +434,10 @@ CR_TONE_AVX512 static cr_tone_energy cr_tone_energy_avx512(const cr_tone_plan *p
 #endif
 
 /* Whether all samples are nearer to zero than `limit`. */
-CR_TONE_INLINE int cr_tone_is_quiet(const int16_t *x, uint32_t samples, int16_t limit)
+CR_FORCE_INLINE int cr_tone_is_quiet(const int16_t *x, uint32_t samples, int16_t limit)
 {
     uint32_t i = 0;
-#if CR_TONE_X86
+#ifdef CR_HAVE_X86
     const __m128i above = _mm_set1_epi16((int16_t)(limit - 1)), below = _mm_set1_epi16((int16_t)(1 - limit));
     for (; i + 8 <= samples; i += 8) {
         __m128i eight = _mm_loadu_si128((const __m128i *)(x + i));
@@ -482,7 +452,7 @@ CR_TONE_INLINE int cr_tone_is_quiet(const int16_t *x, uint32_t samples, int16_t 
 }
 
 /* The angle of a complex number, in radians, to 12 millionths: the same on every machine, unlike the library's. */
-CR_TONE_INLINE float cr_tone_angle(float re, float im)
+CR_FORCE_INLINE float cr_tone_angle(float re, float im)
 {
     float x = fabsf(re), y = fabsf(im), large = x > y ? x : y, small = x > y ? y : x, t, u, angle;
     if (large == 0)
