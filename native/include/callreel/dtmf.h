@@ -146,6 +146,7 @@ typedef struct {
 typedef struct {
     int lane[2];
     int accepted;
+    int searched;               /* the start was refined */
     int looks, rivals, settled; /* looks: that saw it; in a row that saw another; in the reference */
     int64_t first_block;        /* newest block of the first look that saw it */
     float reference[2];         /* power of a look that lies wholly inside */
@@ -446,18 +447,20 @@ static float cr_dtmf_energy(cr_dtmf *d, int64_t block)
 static cr_dtmf_spin cr_dtmf_spin_of(const cr_dtmf *d, int lane, float turn_re, float turn_im)
 {
     const cr_tone_plan *tones = &d->plan->tones;
-    float size = sqrtf(turn_re * turn_re + turn_im * turn_im), angle = cr_tone_angle(turn_re, turn_im);
+    float size = sqrtf(turn_re * turn_re + turn_im * turn_im), angle = cr_tone_angle(turn_re, turn_im), loss;
     cr_dtmf_spin spin;
     if (size > 0) {
-        turn_re /= size;
-        turn_im /= size;
+        size = 1 / size;
+        turn_re *= size;
+        turn_im *= size;
     } else {
         turn_re = 1;
         turn_im = 0;
     }
     spin.re = tones->turn_re[lane] * turn_re - tones->turn_im[lane] * turn_im;
     spin.im = tones->turn_re[lane] * turn_im + tones->turn_im[lane] * turn_re;
-    spin.undo = 1 / (1 - CR_DTMF_TURN_LOSS * angle * angle);
+    loss = CR_DTMF_TURN_LOSS * angle * angle;
+    spin.undo = 1 + loss * (1 + loss * (1 + loss)); /* nearly 1 / (1 - loss) */
     spin.offset = angle * d->plan->offset_per_radian[lane];
     return spin;
 }
@@ -628,6 +631,14 @@ static int cr_dtmf_is_digit(const cr_dtmf *d, double end)
     return tone->clarity >= asked;
 }
 
+/* The frequencies of the tone from all looks so far. */
+static void cr_dtmf_average(cr_dtmf *d)
+{
+    cr_dtmf_tone *tone = &d->tone;
+    for (int group = 0; group < 2; group++)
+        tone->spin[group] = cr_dtmf_spin_of(d, tone->lane[group], tone->turn_re[group], tone->turn_im[group]);
+}
+
 /* Take a look into the tone's sums. Only looks that lie wholly inside the tone count: one that is clearly louder
  * than the reference starts the sums anew, a fainter one (an edge) is left out. The turn of the first look was
  * measured against a window that was still part outside, and makes room for the second's. */
@@ -658,9 +669,9 @@ static void cr_dtmf_add_look(cr_dtmf *d, const cr_dtmf_look *look)
             tone->reference[group] = look->power[group];
         else
             tone->reference[group] += (look->power[group] - tone->reference[group]) / (float)tone->settled;
-        if (!tone->accepted)
-            tone->spin[group] = cr_dtmf_spin_of(d, tone->lane[group], tone->turn_re[group], tone->turn_im[group]);
     }
+    if (tone->settled <= 2)
+        cr_dtmf_average(d);
 }
 
 /* Go back from the first look to where the mark rose through 1/2. */
@@ -759,16 +770,22 @@ static void cr_dtmf_step(cr_dtmf *d, const float *power, cr_dtmf_digits *found)
             if (seen && !tone->rivals)
                 cr_dtmf_add_look(d, &look);
             if (!tone->accepted && cr_dtmf_middle(d, d->blocks - 1) - tone->start >= nearly) {
-                float clarity = cr_dtmf_clarity(d);
+                float clarity;
+                cr_dtmf_average(d);
+                clarity = cr_dtmf_clarity(d);
                 if (clarity > tone->clarity)
                     tone->clarity = clarity;
-                if (d->blocks - 1 - tone->first_block <= CR_DTMF_SEARCH_BLOCKS)
+                if (!tone->searched || tone->settled <= 2) {
                     cr_dtmf_find_start(d);
+                    tone->searched = 1;
+                }
             }
         }
         if (!tone->accepted) {
             double end = event == CR_DTMF_HOLDS ? cr_dtmf_middle(d, d->blocks - 1) : tone->fall;
             tone->accepted = cr_dtmf_is_digit(d, end);
+            if (tone->accepted && d->blocks - 1 - tone->first_block <= CR_DTMF_SEARCH_BLOCKS)
+                cr_dtmf_find_start(d);
         }
         if (event == CR_DTMF_ENDS && tone->accepted)
             cr_dtmf_report(d, found);
