@@ -276,7 +276,9 @@ cdef class Bank:
         self.busy = True
         return 0
 
-    cdef void _feed_one(self, size_t channel, const uint8_t *pcm, size_t samples, cr_dtmf_digits *found) noexcept nogil:
+    cdef void _feed_one(
+        self, size_t channel, const uint8_t *pcm, size_t samples, cr_dtmf_digits *found
+    ) noexcept nogil:
         cdef size_t before = found.count
         if channel + 1 < self.count:
             cr_dtmf_prefetch(self.state(channel + 1))

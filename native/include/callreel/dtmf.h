@@ -1,4 +1,4 @@
-/* DTMF digits in PCM audio: the scalar specification.
+/* DTMF digits in PCM audio.
  *
  * What: signed 16-bit PCM of one channel at 8000 to 48000 Hz -> digits with start, duration, level and twist. Fed
  *       in any pieces; every result is a function of the samples fed, never of how they were cut.
@@ -15,26 +15,32 @@
  *    8. speech and music give next to no digits ("talk-off")
  *    9. start within 10 ms, duration within 15 ms; a digit is known 60 ms after its first 40 ms at the latest
  *
- * How: the high-pass of goertzel.h, then blocks of 5 ms. Everything below happens once a block:
+ * How: blocks of 5 ms as goertzel.h makes them, each with soft edges that reach into its neighbours. Everything below
+ * happens once a block:
  *
- *   samples   |----|----|----|----|----|----|----|      a block: Z at eight frequencies, energy
- *   look                     [------ 20 ms -----]       which symbol is it, if any
- *   mark                               [- 10 ms -]      is the tone there: finds both edges
- *   clarity   [----------- 35 ms --------------]        is it two steady tones and little else
+ *   samples   |----|----|----|----|----|----|----|----|   a block: Z at eight frequencies; its energy, when asked for
+ *   look                     /------ 20 ms ------\        which symbol is it, if any
+ *   mark                               /- 10 ms -\        is the tone there: finds both edges
+ *   clarity   /---------------- 35 ms -----------\        is it two steady tones and little else
  *
+ *   gate     Looks at the nominal frequencies: in each group one must be loud enough and stand out. Fast, in versions
+ *            for instruction sets, four blocks at a time; speech and noise seldom pass, silence does not get so far.
  *   look     The strongest low and the strongest high frequency of the window. How far the phase turned since the
  *            window one block earlier gives each component's true frequency, unambiguous to 100 Hz. Blocks are then
  *            summed at that frequency, so a mistuned sender loses nothing; `share` is the part of the energy that
- *            the two components hold.
+ *            the two components hold. Once a digit is accepted, looks only see whether it is still the same.
  *   mark     Amplitude of the fainter component, relative to its reference, over the newest two blocks. It falls in
- *            a straight line while an edge passes, and is 1/2 when the edge is in the middle: interpolating between
- *            blocks gives the moment.
+ *            nearly a straight line while an edge passes, and is 1/2 when the edge is in the middle: interpolating
+ *            between blocks gives the moment.
  *   clarity  Best share over any 35 ms of the tone, at the tone's mean frequencies. Noise costs what it weighs.
  *            Speech has energy elsewhere and glides, so that 35 ms of it do not add up.
+ *   sway     How much the ratio of the two components differs between looks. A sender keeps it, and an edge lowers
+ *            both alike; two harmonics of a voice move each for itself.
  *
- *   Acceptance (`cr_dtmf_is_digit`): long enough, inside the limits, and the clearer the further from nominal. What
- *   is exact may be noisy; what is 1.5 % off or twisted by 8 dB must be clean. Speech that meets two of the eight
- *   frequencies rarely meets them exactly, evenly and clearly at once.
+ *   Acceptance (`cr_dtmf_is_digit`): long enough, inside the limits, and the clearer and steadier the further from
+ *   nominal. What is exact may be noisy; what is 1.5 % off or twisted by 8 dB must be clean. Speech that meets two of
+ *   the eight frequencies rarely meets them exactly, evenly and clearly at once. What follows a digit at once with
+ *   the same symbol, 10 dB fainter, is its echo.
  *
  *   Following a tone (`cr_dtmf_next`):
  *
@@ -59,7 +65,7 @@
 #define CR_DTMF_BLOCK_RATE 200   /* blocks a second */
 #define CR_DTMF_LOOK_BLOCKS 4    /* 20 ms: fits twice into the shortest digit */
 #define CR_DTMF_MARK_BLOCKS 2    /* 10 ms */
-#define CR_DTMF_CLARITY_BLOCKS 7 /* 35 ms: whole blocks that lie inside any 40 ms */
+#define CR_DTMF_CLARITY_BLOCKS 7 /* 35 ms: blocks whose sum, but for its soft edges, lies inside any 40 ms */
 #define CR_DTMF_HISTORY 32       /* blocks kept; a power of two; a start is looked for in them */
 #define CR_DTMF_SEARCH_BLOCKS 6  /* blocks after the first look in which the start is still refined */
 #define CR_DTMF_RETREAT_BLOCKS 8 /* a start lies at most this far before the first look that saw the tone */
@@ -71,12 +77,12 @@
 #define CR_DTMF_MIN_LEVEL_DBM0 -38.5      /* a component; -36 accepted, -42 rejected */
 #define CR_DTMF_MAX_TWIST_DB 5.25f        /* +4 accepted, +7 rejected */
 #define CR_DTMF_MIN_TWIST_DB -8.75f       /* -8 accepted, -11 rejected */
-#define CR_DTMF_MAX_OFFSET 0.018f        /* 1.5 % (with 2 Hz more, 1.8 %) accepted, 3.5 % rejected */
+#define CR_DTMF_MAX_OFFSET 0.018f         /* 1.5 % (with 2 Hz more, 1.8 %) accepted, 3.5 % rejected */
 /* How clear a digit must be, by how far it strays from nominal; the three distances add up as squares. */
 #define CR_DTMF_STRAY_OFFSET 0.012f       /* a frequency offset that is a distance of 1 */
 #define CR_DTMF_STRAY_TWIST_DB 6.0f       /* a twist that is */
 #define CR_DTMF_NOMINAL_CLARITY 0.72f     /* at distance 0: 4.1 dB above white noise */
-#define CR_DTMF_STRAY_CLARITY 0.22f       /* more at distance 1 and beyond: 0.93, 11.2 dB above noise */
+#define CR_DTMF_STRAY_CLARITY 0.22f       /* more at distance 1 and beyond: 0.94, 11.9 dB above noise */
 #define CR_DTMF_NOMINAL_SWAY 3.0f         /* the ratio of its powers may differ so much between looks, at distance 0 */
 #define CR_DTMF_STRAY_SWAY -1.4f          /* more at distance 1 and beyond: 1.6 */
 #define CR_DTMF_LONG_CLARITY 0.2f         /* less is asked of a digit that lasts ... */

@@ -1,11 +1,15 @@
 """Both detectors on the same audio: `PYTHONPATH=.:tests/support python -m tests.conformance.digits.report`."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
+import soundfile
 import spandsp_peer
-from tests.conformance.digits.groups import GROUPS, Group
 
 from callreel.kernels import dtmf
+
+from .groups import GROUPS, RECORDINGS, Group
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ def main() -> None:
     print(f"{'strings without an error, of':72s}{'cases':>6s}{'callreel':>10s} spandsp")
     for group in GROUPS:
         print(score(group).line)
+    folder = os.environ.get("CALLREEL_TEST_DATA")
+    for name, digits in RECORDINGS.items() if folder else ():
+        audio, _ = soundfile.read(Path(folder) / "dtmf" / name, dtype="int16")
+        peer = spandsp_peer.detect(audio.tobytes()) if spandsp_peer.LIBRARY is not None else ""
+        print(f"{name:60s} {digits}: {detect(audio)} {peer}")
 
 
 if __name__ == "__main__":
