@@ -1,14 +1,14 @@
 """Digits: one channel, and 1,000 channels, in packets of 20 ms, beside spandsp and scipy.signal.
 
-What a call sounds like matters: silence and noise cost next to nothing, a tone that may be a digit costs most. So each
-is measured on four kinds of audio, and every detector must first find in it what is there.
+What a call sounds like matters: silence and noise cost next to nothing, a tone that may be a digit most.
+So each is measured on five kinds of audio, and must first find in it what is there.
 """
 
 import numpy as np
 import pytest
 import scipy.signal
-import spandsp_peer
 
+import spandsp_peer
 from callreel.kernels import dtmf, tone
 
 RANDOM = np.random.default_rng(24)
@@ -61,7 +61,10 @@ def _signals():
         "speech and keys": (np.where(sparse == 0, _speech(), sparse), few),
         "keys only, 4 a second": (dense, many),
     }
-    return {name: (np.clip(np.round(audio), -32768, 32767).astype("<i2"), digits) for name, (audio, digits) in pcm.items()}
+    return {
+        name: (np.clip(np.round(audio), -32768, 32767).astype("<i2"), digits)
+        for name, (audio, digits) in pcm.items()
+    }
 
 
 SIGNALS = _signals()
@@ -139,8 +142,8 @@ def test_thousand_channels_in_packets(benchmark, peer, signal):
         assert sorted(listen()) == sorted(expected)
         benchmark(listen)  # positions run on, all else is as in the first turn
     else:
-        # One call for a second of a channel, so that ctypes costs next to nothing; the memory stays warmer than in
-        # packets, which is to spandsp's advantage.
+        # One call for a second of a channel, so that ctypes costs next to nothing; memory stays warmer than
+        # in packets, which is to spandsp's advantage.
         whole = [b"".join(step[channel] for step in steps) for channel in range(CHANNELS)]
         receivers = [spandsp_peer.Receiver() for _ in range(CHANNELS)]
 
@@ -154,12 +157,14 @@ def test_thousand_channels_in_packets(benchmark, peer, signal):
 
 
 def _by_scipy(audio):
-    """The same work with scipy: high-pass, eight sliding sums of 20 ms every 5 ms, energy, the strongest pair."""
+    """The same work with scipy: high-pass, eight sums of 20 ms every 5 ms, energy, the strongest pair."""
     sos = scipy.signal.ellip(4, 0.3, 35, 670, "highpass", fs=8000, output="sos")
     passed = scipy.signal.sosfilt(sos, audio / 32768)
     energy = scipy.signal.lfilter(np.ones(160) / 160, 1, passed**2)[159::40]
     turn = np.exp(-2j * np.pi * np.arange(160)[::-1] / 8000 * np.array([*LOW_HZ, *HIGH_HZ])[:, None]) / 80
-    powers = np.stack([np.abs(scipy.signal.oaconvolve(passed, one[::-1])[159 : len(passed) : 40]) ** 2 for one in turn])
+    powers = np.stack(
+        [np.abs(scipy.signal.oaconvolve(passed, one[::-1])[159 : len(passed) : 40]) ** 2 for one in turn]
+    )
     low, high = powers[:4].argmax(0), powers[4:].argmax(0)
     share = (powers[:4].max(0) + powers[4:].max(0)) / 2 / np.maximum(energy, 1e-9)
     heard = (share > 0.7) & (powers[:4].max(0) > 1e-4) & (powers[4:].max(0) > 1e-4)

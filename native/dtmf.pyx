@@ -256,13 +256,14 @@ cdef class Bank:
         if wanted < 1:
             raise ValueError(f"channels={wanted}: need at least 1")
         self.plan = _plan(sample_rate)
-        self.stride = (sizeof(cr_dtmf) + cr_dtmf_raw_samples(&self.plan.plan) * sizeof(int16_t) + 63) // 64 * 64
+        self.stride = sizeof(cr_dtmf) + cr_dtmf_raw_samples(&self.plan.plan) * sizeof(int16_t)
+        self.stride = (self.stride + 63) // 64 * 64
         self.memory = <char *>calloc(<size_t>wanted, self.stride)
         if self.memory == NULL:
             raise MemoryError
         self.count = <size_t>wanted
         for i in range(self.count):
-            cr_dtmf_init(self.state(i), &self.plan.plan, <int16_t *>(self.memory + i * self.stride + sizeof(cr_dtmf)))
+            cr_dtmf_init(self.state(i), &self.plan.plan, <int16_t *>(<char *>self.state(i) + sizeof(cr_dtmf)))
 
     def __dealloc__(self):
         free(self.memory)
@@ -317,7 +318,7 @@ cdef class Bank:
                 buffers.borrow_pcm(audio, &view)
                 samples = <size_t>view.len // 2 // self.count
                 if samples * self.count * 2 != <size_t>view.len:
-                    raise ValueError(f"{view.len // 2} samples are not as many for each of {self.count} channels")
+                    raise ValueError(f"{view.len // 2} samples do not divide into {self.count} channels")
                 for i in range(self.count):
                     self._need_room(i, samples)
                 with nogil:

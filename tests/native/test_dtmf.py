@@ -12,8 +12,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callreel.errors import UsageError
 from callreel import kernels
+from callreel.errors import UsageError
 from callreel.kernels import dtmf, g711
 from callreel.kernels.dtmf import Bank, Detector, Digit, detect_many
 
@@ -612,7 +612,9 @@ def test_every_version_follows_a_tone_through_the_same_values(isa: str) -> None:
     for name in ("scalar", isa):
         dtmf._use(name)
         detector = Detector()
-        steps.append([(detector.feed(signal[at : at + 31]), detector.active) for at in range(0, len(signal), 31)])
+        steps.append(
+            [(detector.feed(signal[at : at + 31]), detector.active) for at in range(0, len(signal), 31)]
+        )
     assert steps[0] == steps[1]
     assert sum(active is not None for _, active in steps[0]) > 100
 

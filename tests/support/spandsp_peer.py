@@ -1,4 +1,4 @@
-"""spandsp's DTMF receiver through ctypes: the peer that ours is compared with, where Debian's libspandsp2 is."""
+"""spandsp's DTMF receiver through ctypes, the peer of ours, where Debian's libspandsp2 is installed."""
 
 import ctypes
 import ctypes.util
@@ -49,4 +49,6 @@ def detect(pcm: bytes, filter_dial_tone: bool = False) -> str:
     """Find the digits of a whole channel, fed a second at a time so that none are lost."""
     receiver = Receiver(filter_dial_tone)
     silence = bytes(1600)  # what still sounds at the end is a digit too
-    return "".join(receiver.feed(pcm[at : at + 16000]) for at in range(0, len(pcm), 16000)) + receiver.feed(silence)
+    return "".join(receiver.feed(pcm[at : at + 16000]) for at in range(0, len(pcm), 16000)) + receiver.feed(
+        silence
+    )

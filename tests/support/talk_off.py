@@ -2,8 +2,8 @@
 
 FOLDER holds recordings without digits, in any number of folders. Debian has many hours of them:
 
-    for name in asterisk-core-sounds-{en,es,fr,it,ru}-wav asterisk-moh-opsound-wav asterisk-prompt-it-menardi-wav \\
-                klettres-data ktuberling-data supertux-data; do
+    for name in asterisk-core-sounds-{en,es,fr,it,ru}-wav asterisk-moh-opsound-wav \\
+                asterisk-prompt-it-menardi-wav klettres-data ktuberling-data supertux-data gcin-voice; do
         apt-get download $name && dpkg -x $name*.deb FOLDER
     done
 """
@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.signal
 import soundfile
-import spandsp_peer
 
+import spandsp_peer
 from callreel.kernels import dtmf
 
 SUFFIXES = {".wav", ".ogg", ".flac", ".opus"}
@@ -76,7 +76,10 @@ def main() -> None:
         print(f"{argument}: {result.files} files, {result.hours:.2f} hours, {len(result.hits)} digits found")
         for name, digit in result.hits:
             ms = 1000 / RATE
-            print(f"  {name}: {digit.symbol} at {digit.start / RATE:.2f} s for {digit.duration * ms:.0f} ms,", end="")
+            print(
+                f"  {name}: {digit.symbol} at {digit.start / RATE:.2f} s for {digit.duration * ms:.0f} ms,",
+                end="",
+            )
             print(f" {digit.level_dbm0:.1f} dBm0, twist {digit.twist_db:+.1f} dB")
         if spandsp_peer.LIBRARY is not None:
             total = sum(len(symbols) for _, symbols in result.peer_hits)

@@ -92,7 +92,7 @@
 #define CR_DTMF_MIN_SEEN 0.8              /* of the blocks of a digit, so many looks must have seen it */
 /* A single look only decides whether to follow a tone, so its limits are wider. */
 #define CR_DTMF_LOOK_SHARE 0.45f
-#define CR_DTMF_LOOK_OFFSET 0.03f
+#define CR_DTMF_LOOK_OFFSET 0.03f         /* a turn of at most 88 degrees */
 #define CR_DTMF_LOOK_MAX_RATIO 6.3f       /* high to low power: +8 dB */
 #define CR_DTMF_LOOK_MIN_RATIO 0.063f     /* -12 dB */
 #define CR_DTMF_MIN_LOOKS 3
@@ -103,8 +103,9 @@
 /* What costs next to nothing comes first: most blocks of speech and noise get no further. */
 #define CR_DTMF_QUIET_PEAK 48             /* a block whose every sample is below counts as silence: -54 dBm0 */
 #define CR_DTMF_GATE_LEVEL 2.0f           /* of 16 for a sum of four blocks: half the power, and 6 dB for the offset */
+#define CR_DTMF_GATE_RATIO 4.0f           /* so much a look at nominal frequencies may be wrong: 6 dB */
 #define CR_DTMF_GATE_SHARE 0.65f          /* the strongest of a group, of the group */
-#define CR_DTMF_TURN_LOSS 0.1307f         /* of power, per square of the turn: 1/3 - 2/pi^2, the window's second moment */
+#define CR_DTMF_TURN_LOSS 0.1307f         /* of power, per square of the turn: 1/3 - 2/pi^2 for a raised cosine */
 
 enum { CR_DTMF_NONE, CR_DTMF_ON, CR_DTMF_GAP };
 enum { CR_DTMF_TONE, CR_DTMF_HOLDS, CR_DTMF_BREAKS, CR_DTMF_ENDS };
@@ -170,6 +171,7 @@ typedef struct {
     uint32_t rate;
     float min_power, gate_power;
     float offset_per_radian[CR_TONE_LANES]; /* relative frequency offset per radian of turn */
+    float most_turn[CR_TONE_LANES];         /* tangent of the turn that a look takes part in */
     const struct cr_dtmf_version *version;
     cr_tone_plan tones;
 } cr_dtmf_plan;
@@ -210,8 +212,11 @@ static void cr_dtmf_plan_init(cr_dtmf_plan *plan, uint32_t rate, const cr_dtmf_v
     plan->min_power = (float)pow(10, (CR_DTMF_MIN_LEVEL_DBM0 - CR_DTMF_FULL_SCALE_DBM0) / 10);
     plan->gate_power = CR_DTMF_GATE_LEVEL * plan->min_power;
     cr_tone_plan_init(&plan->tones, cr_dtmf_hz, rate, (rate + CR_DTMF_BLOCK_RATE / 2) / CR_DTMF_BLOCK_RATE);
-    for (int lane = 0; lane < CR_TONE_LANES; lane++)
-        plan->offset_per_radian[lane] = (float)(rate / (2 * CR_PI * cr_dtmf_hz[lane] * plan->tones.hop));
+    for (int lane = 0; lane < CR_TONE_LANES; lane++) {
+        double angle = 2 * CR_PI * cr_dtmf_hz[lane] / rate * plan->tones.hop;
+        plan->offset_per_radian[lane] = (float)(1 / angle);
+        plan->most_turn[lane] = (float)tan(CR_DTMF_LOOK_OFFSET * angle); /* below 90 degrees for every lane */
+    }
 }
 
 /* Samples before the next hop that must stay: the hops of a clarity, and the reach of the filter before them. */
@@ -265,7 +270,8 @@ static uint32_t cr_dtmf_gate_scalar(const cr_dtmf *d, uint32_t blocks, cr_dtmf_p
             z = d->z[cr_dtmf_slot(next)];
             for (int lane = 0; lane < CR_TONE_LANES; lane++) {
                 float turned = re[lane] * tones->turn_re[lane] - im[lane] * tones->turn_im[lane];
-                im[lane] = (re[lane] * tones->turn_im[lane] + im[lane] * tones->turn_re[lane]) + z[lane + CR_TONE_LANES];
+                im[lane] = (re[lane] * tones->turn_im[lane] + im[lane] * tones->turn_re[lane])
+                           + z[lane + CR_TONE_LANES];
                 re[lane] = turned + z[lane];
             }
         }
@@ -443,8 +449,9 @@ static float cr_dtmf_energy(cr_dtmf *d, int64_t block)
             if (hop >= 0)
                 energy = d->plan->version->energy(tones, x);
             d->energy_hop[slot] = hop + 1;
-            d->energy[slot][0] = (float)energy.rising * tones->power;
-            d->energy[slot][1] = (float)(energy.whole - energy.rising) * tones->power;
+            /* Signed: every machine converts that in one instruction. Both are below 2^38. */
+            d->energy[slot][0] = (float)(int64_t)energy.rising * tones->power;
+            d->energy[slot][1] = (float)(int64_t)(energy.whole - energy.rising) * tones->power;
         }
     }
     return d->energy[cr_dtmf_slot(block - 1)][0] + d->energy[cr_dtmf_slot(block)][1];
@@ -522,29 +529,35 @@ static int cr_dtmf_take_look(cr_dtmf *d, const float *power, cr_dtmf_look *look)
     float ratio, energy = 0, heard = 0;
     int64_t last = d->blocks - 1;
     for (int group = 0; group < 2; group++) {
-        float re, im, before_re, before_im, expected_re, expected_im;
-        cr_dtmf_spin spin;
         int best = 4 * group;
         for (int lane = best + 1; lane < 4 * group + 4; lane++)
             if (power[lane] > power[best])
                 best = lane;
-        cr_dtmf_look_sum(d, best, last, &re, &im);
-        /* Where the look before would point by now at the nominal frequency. */
-        cr_dtmf_look_sum(d, best, last - 1, &before_re, &before_im);
-        expected_re = before_re * tones->turn_re[best] - before_im * tones->turn_im[best];
-        expected_im = before_re * tones->turn_im[best] + before_im * tones->turn_re[best];
         look->lane[group] = best;
+    }
+    ratio = power[look->lane[1]] / power[look->lane[0]];
+    if (ratio >= CR_DTMF_GATE_RATIO * CR_DTMF_LOOK_MAX_RATIO || CR_DTMF_GATE_RATIO * ratio <= CR_DTMF_LOOK_MIN_RATIO)
+        return 0;
+    for (int group = 0; group < 2; group++) {
+        int lane = look->lane[group];
+        float re, im, before_re, before_im, expected_re, expected_im;
+        /* How far it turned beyond where the look before would point by now at the nominal frequency. */
+        cr_dtmf_look_sum(d, lane, last, &re, &im);
+        cr_dtmf_look_sum(d, lane, last - 1, &before_re, &before_im);
+        expected_re = before_re * tones->turn_re[lane] - before_im * tones->turn_im[lane];
+        expected_im = before_re * tones->turn_im[lane] + before_im * tones->turn_re[lane];
         look->turn_re[group] = re * expected_re + im * expected_im;
         look->turn_im[group] = im * expected_re - re * expected_im;
-        if (look->turn_re[group] <= 0) /* more than 3.06 % off for every lane */
+        if (fabsf(look->turn_im[group]) > d->plan->most_turn[lane] * look->turn_re[group])
             return 0;
-        spin = cr_dtmf_spin_of(d, best, look->turn_re[group], look->turn_im[group]);
-        if (fabsf(spin.offset) > CR_DTMF_LOOK_OFFSET)
-            return 0;
-        look->power[group] = cr_dtmf_power(d, best, last, CR_DTMF_LOOK_BLOCKS, &spin);
+    }
+    for (int group = 0; group < 2; group++) {
+        int lane = look->lane[group];
+        cr_dtmf_spin spin = cr_dtmf_spin_of(d, lane, look->turn_re[group], look->turn_im[group]);
+        look->power[group] = cr_dtmf_power(d, lane, last, CR_DTMF_LOOK_BLOCKS, &spin);
         if (look->power[group] < d->plan->min_power / 2)
             return 0;
-        heard += look->power[group] * tones->gain[best];
+        heard += look->power[group] * tones->gain[lane];
     }
     ratio = look->power[1] / look->power[0];
     if (ratio >= CR_DTMF_LOOK_MAX_RATIO || ratio <= CR_DTMF_LOOK_MIN_RATIO)

@@ -290,7 +290,8 @@ CR_FORCE_INLINE void cr_tone_add_squares_sse2(__m128i passed, __m128i fade, __m1
     __m128i squares = _mm_madd_epi16(passed, passed); /* two may add up to 2^31: unsigned */
     *whole = _mm_add_epi64(*whole, _mm_add_epi64(_mm_unpacklo_epi32(squares, zero), _mm_unpackhi_epi32(squares, zero)));
     squares = _mm_madd_epi16(faded, faded);
-    *rising = _mm_add_epi64(*rising, _mm_add_epi64(_mm_unpacklo_epi32(squares, zero), _mm_unpackhi_epi32(squares, zero)));
+    *rising = _mm_add_epi64(*rising,
+                            _mm_add_epi64(_mm_unpacklo_epi32(squares, zero), _mm_unpackhi_epi32(squares, zero)));
 }
 
 CR_FORCE_INLINE uint64_t cr_tone_total_sse2(__m128i sums)
@@ -379,7 +380,8 @@ CR_TARGET_AVX2 static cr_tone_energy cr_tone_energy_avx2(const cr_tone_plan *pla
     return cr_tone_energy_any_avx2(plan, x, plan->hop, plan->taps);
 }
 
-CR_FORCE_INLINE CR_TARGET_AVX512_VNNI cr_tone_energy cr_tone_energy_any_avx512(const cr_tone_plan *plan, const int16_t *x,
+CR_FORCE_INLINE CR_TARGET_AVX512_VNNI cr_tone_energy
+cr_tone_energy_any_avx512(const cr_tone_plan *plan, const int16_t *x,
                                                     const uint32_t hop, const uint32_t taps)
 {
     __m256i whole = _mm256_setzero_si256(), rising = _mm256_setzero_si256();

@@ -39,7 +39,9 @@ class Group:
 GROUPS: list[Group] = []
 
 
-def group(name: str, **options: object) -> Callable[[Callable[..., Iterator[Case]]], Callable[..., Iterator[Case]]]:
+def group(
+    name: str, **options: object
+) -> Callable[[Callable[..., Iterator[Case]]], Callable[..., Iterator[Case]]]:
     def add(cases: Callable[..., Iterator[Case]]) -> Callable[..., Iterator[Case]]:
         GROUPS.append(replace(Group(name, cases), **options))
         return cases
@@ -139,7 +141,9 @@ def _(rng: np.random.Generator) -> Iterator[Case]:
             yield case(np.concatenate([lead, tone, signals.silence(60)]), symbol)
 
 
-def _in_noise(rng: np.random.Generator, snr_db: float, on_ms: float, twist_db: float = 0, offset: float = 0) -> Case:
+def _in_noise(
+    rng: np.random.Generator, snr_db: float, on_ms: float, twist_db: float = 0, offset: float = 0
+) -> Case:
     clean = string(rng, on_ms=on_ms, twist_db=twist_db, low_offset=offset, high_offset=offset)
     return case(clean + noise(rng, len(clean), together(-10, twist_db) - snr_db))
 
@@ -281,7 +285,17 @@ def _(rng: np.random.Generator) -> Iterator[Case]:
 @group("single frequencies and signalling tones are no digits")
 def _(rng: np.random.Generator) -> Iterator[Case]:
     tones = [(hz,) for hz in (*signals.LOW_HZ, *signals.HIGH_HZ)]
-    tones += [(350, 440), (480, 620), (440, 480), (425,), (950, 1400, 1800), (2100,), (1100,), (697, 770), (1209, 1336)]
+    tones += [
+        (350, 440),
+        (480, 620),
+        (440, 480),
+        (425,),
+        (950, 1400, 1800),
+        (2100,),
+        (1100,),
+        (697, 770),
+        (1209, 1336),
+    ]
     for tones_hz in tones:
         for dbm0 in (-25, -6):
             yield case(sum(sine(hz, dbm0, 8000, 8000) for hz in tones_hz), "")

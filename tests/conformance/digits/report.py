@@ -1,12 +1,12 @@
-"""Both detectors on the same audio: `PYTHONPATH=.:tests/support python -m tests.conformance.digits.report`."""
+"""Both detectors on the same audio: `PYTHONPATH=tests/support python -m tests.conformance.digits.report`."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import soundfile
-import spandsp_peer
 
+import spandsp_peer
 from callreel.kernels import dtmf
 
 from .groups import GROUPS, RECORDINGS, Group

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import soundfile
-import spandsp_peer
 
+import spandsp_peer
 from callreel.kernels import dtmf
 
 from . import report
