@@ -5,4 +5,5 @@ from isa cimport CR_ISA_COUNT, cr_cpu_has, cr_isa, cr_isa_name
 
 def isas():
     """Name the instruction sets of this machine that the kernels have versions for, best last."""
-    return tuple([cr_isa_name(<cr_isa>isa).decode() for isa in range(CR_ISA_COUNT) if cr_cpu_has(<cr_isa>isa)])
+    levels = range(CR_ISA_COUNT)
+    return tuple([cr_isa_name(<cr_isa>isa).decode() for isa in levels if cr_cpu_has(<cr_isa>isa)])

@@ -36,7 +36,10 @@ cdef extern from "callreel/dtmf.h" nogil:
     ctypedef struct cr_dtmf:
         const cr_dtmf_plan *plan
     const cr_dtmf_version *cr_dtmf_version_for(isa.cr_isa isa) noexcept
-    void cr_dtmf_plan_init(cr_dtmf_plan *plan, uint32_t rate, const cr_dtmf_version *version) noexcept
+    size_t cr_dtmf_plan_room(uint32_t rate) noexcept
+    void cr_dtmf_plan_init(
+        cr_dtmf_plan *plan, uint32_t rate, const cr_dtmf_version *version, int16_t *memory
+    ) noexcept
     uint32_t cr_dtmf_raw_samples(const cr_dtmf_plan *plan) noexcept
     void cr_dtmf_init(cr_dtmf *state, const cr_dtmf_plan *plan, int16_t *raw) noexcept
     void cr_dtmf_feed(cr_dtmf *state, const uint8_t *pcm, size_t samples, cr_dtmf_digits *found) noexcept
@@ -103,9 +106,19 @@ def _use(str name):
 
 
 cdef class _Plan:
-    """What all Detectors of one rate share: 16 KB of tables."""
+    """What all Detectors of one rate share: 3 KB of tables at 8 kHz, 16 KB at 48 kHz."""
 
     cdef cr_dtmf_plan plan
+    cdef int16_t *memory
+
+    def __cinit__(self, uint32_t rate):
+        self.memory = <int16_t *>calloc(cr_dtmf_plan_room(rate), sizeof(int16_t))
+        if self.memory == NULL:
+            raise MemoryError
+        cr_dtmf_plan_init(&self.plan, rate, _version, self.memory)
+
+    def __dealloc__(self):
+        free(self.memory)
 
 
 cdef dict _plans = {}
@@ -115,8 +128,7 @@ cdef _Plan _plan(object sample_rate):
     cdef uint32_t rate = _rate(sample_rate)
     cdef _Plan made = _plans.get(rate)
     if made is None:
-        made = _Plan()
-        cr_dtmf_plan_init(&made.plan, rate, _version)
+        made = _Plan(rate)
         if len(_plans) >= 16:  # nobody uses so many rates; who tries them all shall not fill the memory
             _plans.clear()
         _plans[rate] = made

@@ -1,16 +1,16 @@
 """Functions `f(data, out=None)` that cost no more than a built-in one; inline, so no module exists for it.
 
-Under the limited API of Python 3.11 a `def` of Cython receives its arguments in a new tuple and a new dict. For one
-packet of 160 samples that takes as long as everything else. CPython's own calling convention, METH_FASTCALL, is part
-of the stable ABI since 3.7: the arguments are read where the interpreter has them.
+Under the limited API of Python 3.11 a `def` of Cython receives its arguments in a new tuple and a new dict.
+For one packet of 160 samples that takes longer than everything else. CPython's own calling convention,
+METH_FASTCALL, is in the limited API since 3.10: the arguments are read where the interpreter has them.
 
     cdef object call_f(PyObject *unused, PyObject **args, Py_ssize_t count, PyObject *names):
         cdef PyObject *found[2]
         fastcall.data_and_out("f", "data", args, count, names, found)
         return ...
 
-    cdef fastcall.PyMethodDef f_method = fastcall.method("f", call_f, "f(data, out=None)\n--\n\nWhat it does.")
-    f = fastcall.function(&f_method, __name__)
+    cdef fastcall.PyMethodDef f_def = fastcall.method(b"f", call_f, b"f(data, out=None)\n--\n\nWhat it does.")
+    f = fastcall.function(&f_def, __name__)
 """
 
 from cpython.object cimport PyObject

@@ -16,8 +16,14 @@ cdef extern from "callreel/g711.h" nogil:
         cr_law_encode_fn ulaw_encode, alaw_encode
     cr_g711_kernels cr_g711
     void cr_g711_use(isa.cr_isa isa) noexcept
+    isa.cr_isa cr_g711_in_use() noexcept
 
 cr_g711_use(isa.in_use())
+
+
+def _isa():
+    """Name the instruction set whose versions this module calls: for tests."""
+    return isa.cr_isa_name(cr_g711_in_use()).decode()
 
 
 cdef object _decode(cr_law_decode_fn decode, object data, object out):

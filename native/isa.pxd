@@ -1,7 +1,7 @@
 """The instruction set in use, for every module that has versions; inline, so no module exists for it.
 
-`callreel.kernels` decides once, when it is imported, which is before any module in it. Such a module has one line,
-`cr_<kernel>_use(isa.in_use())`, and calls through the function pointers of its header from then on.
+`callreel.kernels` decides once, when it is imported, which is before any module in it. Such a module has one
+line, `cr_<kernel>_use(isa.in_use())`, and calls through the function pointers of its header from then on.
 """
 
 cdef extern from "callreel/cpu.h" nogil:

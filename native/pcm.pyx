@@ -36,8 +36,10 @@ cdef extern from "callreel/pcm.h" nogil:
         cr_pcm_energy (*energy)(const uint8_t *pcm, size_t samples) noexcept nogil
     cr_pcm_kernels cr_pcm
     void cr_pcm_use(isa.cr_isa isa) noexcept
+    isa.cr_isa cr_pcm_in_use() noexcept
     float cr_gain_multiplier(double db) noexcept
-    void cr_pcm_frame_levels(uint8_t *levels, const uint8_t *pcm, size_t frames, size_t frame_samples) noexcept
+    void cr_pcm_frame_levels(
+        uint8_t *levels, const uint8_t *pcm, size_t frames, size_t frame_samples) noexcept
 
 cdef extern from "callreel/resample.h" nogil:
     enum:
@@ -56,11 +58,16 @@ cdef extern from "callreel/resample.h" nogil:
         cr_resampler *resampler, const cr_resample_filter *filter, float *window) noexcept
     size_t cr_resampler_output_samples(const cr_resampler *resampler, size_t samples) noexcept
     size_t cr_resampler_tail_samples(const cr_resampler *resampler) noexcept
-    size_t cr_resampler_feed_scalar(
+    size_t cr_resampler_feed(
         cr_resampler *resampler, uint8_t *out, const uint8_t *pcm, size_t samples) noexcept
-    size_t cr_resampler_flush_scalar(cr_resampler *resampler, uint8_t *out) noexcept
+    size_t cr_resampler_flush(cr_resampler *resampler, uint8_t *out) noexcept
 
 cr_pcm_use(isa.in_use())
+
+
+def _isa():
+    """Name the instruction set whose versions this module calls: for tests."""
+    return isa.cr_isa_name(cr_pcm_in_use()).decode()
 
 
 def interleave(left, right, out=None):
@@ -358,11 +365,11 @@ cdef class Resampler:
             result = buffers.new_bytes(
                 <Py_ssize_t>cr_resampler_output_samples(&self.resampler, samples) * 2, &start)
             if samples < buffers.GIL_MIN_SAMPLES:
-                cr_resampler_feed_scalar(
+                cr_resampler_feed(
                     &self.resampler, <uint8_t *>start, <const uint8_t *>source.buf, samples)
             else:
                 with nogil:
-                    cr_resampler_feed_scalar(
+                    cr_resampler_feed(
                         &self.resampler, <uint8_t *>start, <const uint8_t *>source.buf, samples)
             return result
         finally:
@@ -376,7 +383,7 @@ cdef class Resampler:
         self.enter()
         try:
             result = buffers.new_bytes(<Py_ssize_t>cr_resampler_tail_samples(&self.resampler) * 2, &start)
-            cr_resampler_flush_scalar(&self.resampler, <uint8_t *>start)
+            cr_resampler_flush(&self.resampler, <uint8_t *>start)
             return result
         finally:
             self.busy = False

@@ -6,6 +6,7 @@ time: nothing in it is locked.
 
 cimport cython
 cimport buffers
+cimport isa
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport INT64_MAX, int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -66,6 +67,10 @@ cdef extern from "callreel/timeline.h" nogil:
         uint32_t duration
         uint8_t code
 
+    ctypedef struct cr_gap:
+        int64_t position
+        int64_t samples
+
     ctypedef struct cr_track_counts:
         uint64_t received, duplicate, late, malformed, reordered, undecoded, discarded
         uint64_t concealed_samples, silence_samples, sender_reports
@@ -79,8 +84,10 @@ cdef extern from "callreel/timeline.h" nogil:
         uint32_t ssrc_count
         int64_t position
         cr_drift drift
-        cr_event_digit digits[64]
+        cr_event_digit digits[24]
         uint32_t digit_head, digit_count
+        cr_gap gaps[256]
+        uint32_t gap_count
         cr_track_counts counts
 
     enum:
@@ -93,7 +100,7 @@ cdef extern from "callreel/timeline.h" nogil:
                        uint32_t sample_bytes, uint8_t *samples, uint8_t *kinds, cr_segment *segments,
                        uint32_t segment_capacity) noexcept
     int cr_track_receive(cr_track *t, const uint8_t *data, size_t size_bytes, int64_t arrival_ns, int force) noexcept
-    int cr_track_push(cr_track *t, const uint8_t *pcm, uint32_t samples, int64_t arrival_ns) noexcept
+    int cr_track_push(cr_track *t, const uint8_t *pcm, uint32_t samples, int64_t arrival_ns, int64_t offset) noexcept
     void cr_track_finish(cr_track *t) noexcept
     int64_t cr_track_ready(cr_track *t, int64_t now_ns) noexcept
     int64_t cr_track_end_position(const cr_track *t) noexcept
@@ -131,6 +138,11 @@ cdef extern from "callreel/survey.h" nogil:
     int64_t cr_sequence_lost(const cr_sequence *s) noexcept
 
 
+cdef extern from "callreel/g711.h" nogil:
+    void cr_g711_use(isa.cr_isa isa) noexcept
+
+
+cr_g711_use(isa.in_use())
 cr_resample_init()
 
 # What a payload type may be called; anything else is counted as undecoded.
@@ -145,7 +157,8 @@ STATIC_PAYLOAD_TYPES = {0: "PCMU", 8: "PCMA", 13: "CN"}
 cdef str DIGITS = "0123456789*#ABCD"  # by RFC 4733 event code
 
 cdef tuple PROBLEMS = (
-    "", "shorter than an RTP header", "not RTP version 2", "the CSRC list runs past the packet",
+    "", "shorter than an RTP header", "longer than a UDP datagram", "not RTP version 2",
+    "the CSRC list runs past the packet",
     "the header extension runs past the packet", "the padding is longer than the payload",
 )
 
@@ -232,9 +245,11 @@ cdef Py_ssize_t _borrow_records(object data, object records, Py_ssize_t first, o
     if table.len % <Py_ssize_t>sizeof(cr_packet_record):
         raise ValueError(f"{table.len} bytes are not a whole number of packet records")
     available = table.len // <Py_ssize_t>sizeof(cr_packet_record)
-    end = available if count is None else first + <Py_ssize_t>count
-    if not 0 <= first <= end <= available:
-        raise ValueError(f"records {first} to {end} of {available}")
+    if count is None:
+        count = available - first
+    if not (0 <= first <= available and 0 <= count <= available - first):
+        raise ValueError(f"{count} records from number {first} on, of {available}")
+    end = first + <Py_ssize_t>count
     size_bytes = <size_t>payloads.len
     record = <const cr_packet_record *>table.buf
     for i in range(first, end):
@@ -264,7 +279,7 @@ cdef class Receiver:
     cdef readonly bint host_frames
 
     def __cinit__(self, payload_types=None, *, int64_t origin_ns=0, uint32_t sample_rate=8000, uint32_t late_ms=1000,
-                  uint32_t capacity_ms=4000, bint host_frames=False, bint render_events=True):
+                  uint32_t capacity_ms=3600, bint host_frames=False, bint render_events=True):
         cdef uint32_t capacity, sample_bytes = 2 if host_frames else 1
         cdef size_t segments, struct_bytes
         cdef uint8_t *block
@@ -274,7 +289,7 @@ cdef class Receiver:
             raise ValueError("RTP G.711 is sampled at 8000 Hz")
         if late_ms > 10_000 or not late_ms + 2_000 <= capacity_ms <= 120_000:
             raise ValueError("late_ms up to 10000 and capacity_ms from late_ms + 2000 to 120000 are possible")
-        capacity = capacity_ms * (sample_rate // 1000)
+        capacity = (capacity_ms * (sample_rate // 1000) + 3) // 4 * 4  # the store needs whole bytes of kinds
         segments = cr_track_segments_for(sample_rate, capacity)
         struct_bytes = (sizeof(cr_track) + 15) // 16 * 16
         block = <uint8_t *>PyMem_Malloc(struct_bytes + segments * sizeof(cr_segment) + capacity * sample_bytes
@@ -297,7 +312,6 @@ cdef class Receiver:
 
     def set_payload_types(self, payload_types):
         """Replace the meaning of all payload types from now on, as a new SDP answer does."""
-        cdef int payload_type
         wanted = {}
         for payload_type, name in payload_types.items():
             if not 0 <= payload_type <= 127:
@@ -367,8 +381,8 @@ cdef class Receiver:
             samples = view.len // 2
             while done < samples:
                 most = min(samples - done, <Py_ssize_t>(self.track.sample_rate // 50))
-                if cr_track_push(self.track, <const uint8_t *>view.buf + 2 * done, <uint32_t>most,
-                                 arrival_ns + done * 1_000_000_000 // self.track.sample_rate) == CR_RECEIVED:
+                if cr_track_push(self.track, <const uint8_t *>view.buf + 2 * done, <uint32_t>most, arrival_ns,
+                                 done) == CR_RECEIVED:
                     taken += most
                 done += most
             return taken
@@ -386,9 +400,10 @@ cdef class Receiver:
     def read(self, int64_t until):
         """The timeline from `position` up to `until` as 16-bit PCM, gaps filled; moves `position` there."""
         cdef char *start = NULL
-        cdef int64_t samples = until - self.track.position
-        if samples <= 0:
+        cdef int64_t samples
+        if until <= self.track.position:
             return b""
+        samples = until - self.track.position
         if samples > MAX_READ_SAMPLES:
             raise ValueError(f"{samples} samples at once: read at most {MAX_READ_SAMPLES}")
         result = buffers.new_bytes(<Py_ssize_t>samples * 2, &start)
@@ -429,6 +444,15 @@ cdef class Receiver:
             self.track.digit_count -= 1
         return ended
 
+    def gaps(self):
+        """Stretches read since the last call whose audio was lost, as a list of (position, samples), in order.
+
+        They were concealed, or silent when long. At most 256 are kept between two calls.
+        """
+        lost = [(self.track.gaps[i].position, self.track.gaps[i].samples) for i in range(self.track.gap_count)]
+        self.track.gap_count = 0
+        return lost
+
     @property
     def sample_rate(self):
         """Samples a second of the timeline."""
@@ -459,7 +483,8 @@ cdef class Receiver:
         """Packets by fate.
 
         `received` counts every RTP packet that arrived, duplicates and late ones included; `lost` those that never
-        came; `undecoded` those of an unknown payload type; `discarded` those of a second source at the same time.
+        came; `undecoded` those of an unknown payload type; `discarded` those of a second source at the same time, or
+        that found no room.
         """
         cdef cr_track_counts *c = &self.track.counts
         return {

@@ -1,9 +1,9 @@
 """A call as the embedding program knows it: legs, what is recorded of them, and what came of it.
 
-Feed, then drain: `receive_rtp` (or its batch and PCM forms) takes what arrives, `handle_timeout` moves the recordings on
-when `next_timeout` is due, `events` and `writes` hand out what there is to tell and to store. `now` is the host's clock in
-seconds, any epoch, the same for all verbs of a call; nothing here reads a clock, opens a file or starts a thread. A call
-belongs to one thread at a time.
+Feed, then drain: `receive_rtp` (or its batch and PCM forms) takes what arrives, `handle_timeout` moves the recordings
+on when `next_timeout` is due, `events` and `writes` hand out what there is to tell and to store. `now` is the host's
+clock in seconds, any epoch, the same for all verbs of a call; nothing here reads a clock, opens a file or starts a
+thread. A call belongs to one thread at a time.
 """
 
 from __future__ import annotations
@@ -137,7 +137,12 @@ class Call:
 
         Raises ActionError, and does nothing, when the document cannot be carried out.
         """
-        for action in chime.actions(document):
+        actions = chime.actions(document)
+        for number, action in enumerate(actions):
+            self._check_startable(action)
+            if any(other.leg == action.leg for other in actions[:number]):
+                raise self._recorded_already(action)
+        for action in actions:
             self.start_recording(action, now=now)
 
     def start_recording(self, action: StartRecording, *, now: float) -> str:
@@ -146,14 +151,8 @@ class Call:
         Raises ActionConflictError when the leg has been recorded already: a leg is recorded once (Amazon Chime SDK,
         "Using call recording").
         """
-        self._check_running()
+        self._check_startable(action)
         leg = self._leg(action.leg)
-        if action.leg in self._recorded_legs:
-            raise ActionConflictError(
-                f"{action.leg} has been recorded already", field="CallId", value=self.call_id
-            )
-        if action.format not in FORMATS:
-            raise UsageError(f"format {action.format!r}: one of {', '.join(FORMATS)} is possible")
         now_ns = _nanoseconds(now)
         self._move_on(now_ns)
         started_at = self.started_at + timedelta(microseconds=(now_ns - self._origin_ns) // 1000)
@@ -224,7 +223,10 @@ class Call:
         return events
 
     def writes(self) -> list[tuple[str, Write]]:
-        """What is to be stored since the last call, in order: (recording id, write)."""
+        """What is to be stored since the last call, in order: (recording id, write).
+
+        Whenever all of them have been applied the file is valid and says how much it holds.
+        """
         writes, self._writes = self._writes, []
         return writes
 
@@ -233,6 +235,19 @@ class Call:
     def _check_running(self) -> None:
         if self._ended:
             raise UsageError(f"call {self.call_id} is over")
+
+    def _check_startable(self, action: StartRecording) -> None:
+        self._check_running()
+        self._leg(action.leg)
+        if action.leg in self._recorded_legs:
+            raise self._recorded_already(action)
+        if action.format not in FORMATS:
+            raise UsageError(f"format {action.format!r}: one of {', '.join(FORMATS)} is possible")
+
+    def _recorded_already(self, action: StartRecording) -> ActionConflictError:
+        return ActionConflictError(
+            f"{action.leg} has been recorded already", field="CallId", value=self.call_id
+        )
 
     def _leg(self, name: str) -> Leg:
         try:
@@ -258,7 +273,10 @@ class Call:
             ready = min(leg.incoming.ready(now_ns), leg.outgoing.ready(now_ns))
             recording = self._recordings.get(leg.name)
             if recording is not None:
+                frames = recording.frames
                 self._read(recording, ready)
+                if recording.frames > frames:
+                    self._store(recording, recording.flush())
             else:
                 leg.incoming.skip(ready)
                 leg.outgoing.skip(ready)

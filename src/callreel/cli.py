@@ -10,11 +10,12 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
 import callreel
-from callreel import inspection
+from callreel import cli_inspect
 from callreel.actions import Layout, StartRecording
 from callreel.captures import CaptureReport, RecordOptions, SkippedStream, Take, record_capture
 from callreel.dialects import chime
@@ -30,7 +31,8 @@ ALL_GOOD, SOMETHING_WRONG, USAGE, INTERRUPTED = 0, 1, 2, 130
 MAX_ACTION_BYTES = 1 << 20
 
 EPILOG = """\
-exit status: 0 all good, 1 something is degraded or missing, 2 wrong usage or no such file
+exit status: 0 all good, 1 something is degraded or missing, 2 wrong usage, no such file, or a file of
+another kind
 """
 
 RECORD_DESCRIPTION = """\
@@ -63,17 +65,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments` (default: those of the process); returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text in any encoding
     try:
         status: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has seen enough; keep the interpreter from complaining about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         return SOMETHING_WRONG
     except KeyboardInterrupt:
         print("callreel: interrupted", file=sys.stderr)
         return INTERRUPTED
     return status
+
+
+def _close_stdout() -> None:
+    """Whoever read our output has seen enough; keep the interpreter from complaining about it at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+def _say(text: str) -> None:
+    """Print a line of a report. That nobody reads it any more is no reason to stop recording."""
+    try:
+        print(text)
+    except BrokenPipeError:
+        _close_stdout()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,9 +104,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"callreel {callreel.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_record(commands)
-    _add(commands, "inspect", "say what is in WAV and MP3 files", inspection.add_inspect_arguments, inspection.run_inspect)
     _add(
-        commands, "verify", "check recordings against their manifests", inspection.add_verify_arguments, inspection.run_verify
+        commands,
+        "inspect",
+        "say what is in WAV and MP3 files",
+        cli_inspect.add_inspect_arguments,
+        cli_inspect.run_inspect,
+    )
+    _add(
+        commands,
+        "verify",
+        "check recordings against their manifests",
+        cli_inspect.add_verify_arguments,
+        cli_inspect.run_verify,
     )
     return parser
 
@@ -107,7 +135,7 @@ def _add(
     parser.set_defaults(run=run)
 
 
-# ---- record --------------------------------------------------------------------------------------------------------
+# ---- record ------------------------------------------------------------------------------------------------
 
 
 def _add_record(commands: Any) -> None:
@@ -119,10 +147,16 @@ def _add_record(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("captures", metavar="CAPTURE", nargs="+", type=Path, help="pcap or pcapng file")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the recordings; made if missing")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="folder for the recordings; made if missing"
+    )
     parser.add_argument("--format", choices=list(FORMATS), default="wav", help="file format (default: wav)")
-    parser.add_argument("--layout", choices=[layout.value for layout in Layout], help="tracks and channels (default: stereo)")
-    parser.add_argument("--action", metavar="FILE", type=Path, help="JSON with the StartCallRecording action to carry out")
+    parser.add_argument(
+        "--layout", choices=[layout.value for layout in Layout], help="tracks and channels (default: stereo)"
+    )
+    parser.add_argument(
+        "--action", metavar="FILE", type=Path, help="JSON with the StartCallRecording action to carry out"
+    )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object a line: every event, then each manifest"
     )
@@ -134,6 +168,8 @@ def _record(options: argparse.Namespace) -> int:
         action = _action_of(options)
     except (ActionError, OSError, ValueError) as error:
         return _complain(f"{options.action}: {_reason(error)}", USAGE)
+    if options.out.exists() and not options.out.is_dir():
+        return _complain(f"--out {options.out}: not a folder", USAGE)
     status = ALL_GOOD
     takes: list[Take] = []
     for path in options.captures:
@@ -165,7 +201,8 @@ def _record(options: argparse.Namespace) -> int:
 def _action_of(options: argparse.Namespace) -> StartRecording:
     action = StartRecording()
     if options.action is not None:
-        text = options.action.read_bytes()[: MAX_ACTION_BYTES + 1]
+        with options.action.open("rb") as file:
+            text = file.read(MAX_ACTION_BYTES + 1)
         if len(text) > MAX_ACTION_BYTES:
             raise ValueError("too large for an action")
         try:
@@ -174,7 +211,9 @@ def _action_of(options: argparse.Namespace) -> StartRecording:
             raise ValueError(f"no JSON: {error}") from error
         actions = chime.actions(document)
         if len(actions) != 1:
-            raise ValueError(f"{len(actions)} actions: a leg is recorded once, so give one StartCallRecording")
+            raise ValueError(
+                f"{len(actions)} actions: a leg is recorded once, so give one StartCallRecording"
+            )
         action = actions[0]
     layout = Layout(options.layout) if options.layout else action.layout
     return dataclasses.replace(action, layout=layout, format=options.format)
@@ -191,32 +230,40 @@ def _complain(text: str, status: int) -> int:
     return status
 
 
-# ---- what was made -------------------------------------------------------------------------------------------------
+# ---- what was made -----------------------------------------------------------------------------------------
 
 
 def _print_report(report: CaptureReport, out: Path) -> None:
-    print(f"{report.path}: {_count(report.frames, 'packet')}, {_count(len(report.calls), 'call')}, "
-          f"{_count(len(report.takes), 'recording')}")
+    _say(
+        f"{report.path}: {_count(report.frames, 'packet')}, {_count(len(report.calls), 'call')}, "
+        f"{_count(len(report.takes), 'recording')}"
+    )
     if report.takes:
-        rows = [("duration", "in", "lost", "out", "lost", "digits", "state", "file")]
-        rows += [_row(take, out) for take in report.takes]
-        _print_table(rows)
+        header = ("duration", "in", "lost", "out", "lost", "digits", "state", "file")
+        _print_table([header, *(_row(take, out) for take in report.takes)])
     for call in report.calls:
         if call.note:
-            print(f"  no recording of {call.call_id}: {call.note}")
+            _say(f"  no recording of {call.call_id}: {call.note}")
+        if call.same_media_as is not None:
+            _say(f"  no recording of {call.call_id}: its media is that of {call.same_media_as}")
     for stream in report.skipped:
-        print(f"  not recorded: {_skipped_text(stream)}")
+        _say(f"  not recorded: {_skipped_text(stream)}")
     for failure in report.failures:
-        print(f"  failed: {failure}")
+        _say(f"  failed: {failure}")
     if report.problem:
-        print(f"  the capture is damaged: {report.problem}")
+        _say(f"  the capture is damaged: {report.problem}")
     elif report.truncated:
-        print("  the capture is cut short: it ends in the middle of a packet")
+        _say("  the capture is cut short: it ends in the middle of a packet")
     if not report.calls:
-        print("  no call found: neither SIP nor RTP that can be paired")
-    for name, what in (("streams_dropped", "streams"), ("flows_dropped", "packets of further flows")):
+        _say("  no call found: neither SIP nor RTP that can be paired")
+    left_out = {
+        "streams_dropped": "streams",
+        "flows_dropped": "packets of further flows",
+        "sip_dropped": "parts of the signalling",
+    }
+    for name, what in left_out.items():
         if report.counts.get(name):
-            print(f"  left out for want of room: {report.counts[name]} {what}")
+            _say(f"  left out for want of room: {report.counts[name]} {what}")
 
 
 def _row(take: Take, out: Path) -> tuple[str, ...]:
@@ -227,7 +274,11 @@ def _row(take: Take, out: Path) -> tuple[str, ...]:
         return str(packets[direction][fate]) if direction in packets else "-"
 
     degraded = manifest["degraded"]
-    state = "degraded: " + ", ".join(f"{name} {value}" for name, value in degraded.items()) if degraded else "good"
+    state = (
+        "degraded: " + ", ".join(f"{name} {value}" for name, value in degraded.items())
+        if degraded
+        else "good"
+    )
     return (
         f"{manifest['duration']:.3f} s",
         number("incoming", "received"),
@@ -240,12 +291,12 @@ def _row(take: Take, out: Path) -> tuple[str, ...]:
     )
 
 
-def _print_table(rows: list[tuple[str, ...]]) -> None:
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[:5], widths[:5], strict=True)]
         cells += [cell.ljust(width) for cell, width in zip(row[5:], widths[5:], strict=True)]
-        print("  " + "  ".join(cells).rstrip())
+        _say("  " + "  ".join(cells).rstrip())
 
 
 def _skipped_text(stream: SkippedStream) -> str:
@@ -258,19 +309,25 @@ def _skipped_text(stream: SkippedStream) -> str:
         "copy": "packets that are recorded already, seen a second time",
     }
     counts = ", ".join(f"{value} {name}" for name, value in stream.packets.items() if value)
-    return f"{reasons[stream.reason]}: {stream.source} to {stream.destination}" + (f" ({counts})" if counts else "")
+    return f"{reasons[stream.reason]}: {stream.source} to {stream.destination}" + (
+        f" ({counts})" if counts else ""
+    )
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-# ---- JSON ----------------------------------------------------------------------------------------------------------
+# ---- JSON --------------------------------------------------------------------------------------------------
 
 
 def _print_event(event: Event) -> None:
     entry: dict[str, Any] = {"event": _snake_case(type(event).__name__)}
-    entry |= {field.name: getattr(event, field.name) for field in dataclasses.fields(event) if field.name != "manifest"}
+    entry |= {
+        field.name: getattr(event, field.name)
+        for field in dataclasses.fields(event)
+        if field.name != "manifest"
+    }
     _print_json(entry)
 
 
@@ -295,7 +352,7 @@ def _print_report_events(report: CaptureReport) -> None:
 
 
 def _print_json(entry: Any) -> None:
-    print(json.dumps(entry, default=_json_value, ensure_ascii=True))
+    _say(json.dumps(entry, default=_json_value, ensure_ascii=True))
 
 
 def _json_value(value: Any) -> Any:
@@ -308,7 +365,7 @@ def _snake_case(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-# ---- progress ------------------------------------------------------------------------------------------------------
+# ---- progress ----------------------------------------------------------------------------------------------
 
 
 class _Progress:

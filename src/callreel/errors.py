@@ -11,7 +11,8 @@ CallreelError
 │   ├── CaptureError
 │   ├── SipError
 │   ├── WavError
-│   └── Mp3Error
+│   ├── Mp3Error
+│   └── ManifestError
 └── DeliveryError (OSError)            the destination refused or was lost                .key .retryable
 
 Each class also inherits the builtin a caller would expect, so `except ValueError` keeps working.
@@ -26,6 +27,7 @@ __all__ = [
     "CaptureError",
     "DeliveryError",
     "InvalidActionError",
+    "ManifestError",
     "MediaError",
     "Mp3Error",
     "RtpError",
@@ -93,6 +95,15 @@ class WavError(MediaError):
 
 class Mp3Error(MediaError):
     """Not an MP3 file: no frame of MPEG audio layer III in it."""
+
+
+class ManifestError(MediaError):
+    """Not the manifest of a recording, or one that contradicts itself; `problems` names everything found."""
+
+    def __init__(self, *problems: str, offset: int | None = None) -> None:
+        """Compose the text from the problems, of which there is at least one."""
+        super().__init__("; ".join(problems), offset=offset)
+        self.problems = problems if offset is None else (str(self),)
 
 
 class DeliveryError(CallreelError, OSError):

@@ -1,7 +1,7 @@
 """File formats: PCM in, writes out.
 
 A format takes interleaved 16-bit PCM in pieces of any size and answers with writes. It opens no file: the
-file is the writes, applied in the order given. It can be played at every moment in between, and the writes of
+file is the writes, applied in the order given. After each `flush` it can be played, and the writes of
 `finish` make its header say what it holds.
 
 FORMATS, at the end, is the table of them.
@@ -9,7 +9,9 @@ FORMATS, at the end, is the table of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from callreel.errors import UsageError
@@ -18,7 +20,7 @@ from callreel.kernels import mp3, wav
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["FORMATS", "Format", "Mark", "Mp3", "Wav", "Write"]
+__all__ = ["FORMATS", "TAGS", "Format", "Mark", "Mp3", "Tag", "Wav", "Write"]
 
 
 class Write(NamedTuple):
@@ -32,18 +34,26 @@ class Mark(NamedTuple):
     """A moment of the recording that is worth finding again: a key, a pause."""
 
     frame: int
+    """Where it begins: PCM frames since the first one."""
     duration_frames: int
+    """How long it lasts; 0 for a point."""
     label: str
 
 
 class Format(Protocol):
-    """What every format offers: `start`, any number of `add`, `finish`; between them the file can be played."""
+    """What every format offers: `start`, any number of `add` and `flush`, `finish`; once each, in this order.
+
+    Calls out of order raise UsageError and change nothing.
+    """
 
     media_type: ClassVar[str]
     extension: ClassVar[str]
 
     def __init__(self, *, sample_rate: int, channels: int, tags: Mapping[str, str] | None = None) -> None:
-        """`tags` has names of TAGS, or names of the caller's own."""
+        """`tags`: at most MAX_TAGS texts by names of TAGS, or by others; made to fit, whatever is in them.
+
+        Raises ValueError for a sample rate or a number of channels that the format does not have.
+        """
 
     @property
     def frames(self) -> int:
@@ -60,7 +70,11 @@ class Format(Protocol):
         ...
 
     def add(self, pcm: Buffer) -> list[Write]:
-        """Interleaved signed 16-bit frames, any number."""
+        """Interleaved signed 16-bit frames, any number.
+
+        Raises, with nothing added, ValueError when `pcm` is not a whole number of frames, and TypeError when
+        its items are neither bytes nor 16-bit integers.
+        """
         ...
 
     def flush(self) -> list[Write]:
@@ -68,8 +82,14 @@ class Format(Protocol):
         ...
 
     def finish(self, *, marks: Sequence[Mark] = ()) -> list[Write]:
-        """The file's end."""
+        """The file's end.
+
+        Marks are cut to the recording, their number to MAX_MARKS; a format that has none ignores them.
+        """
         ...
+
+
+# ---- texts ----------------------------------------------------------------------------------------
 
 
 class Tag(NamedTuple):
@@ -86,57 +106,132 @@ TAGS: Mapping[str, Tag] = {
     "date": Tag("ICRD", "TDRC"),
     "software": Tag("ISFT", "TSSE"),
 }
-"""Texts with names of their own in files; any other goes into WAV's comment as `name=text`, into ID3 as TXXX:name."""
+"""Texts with names of their own in files; `date` is UTC as in ISO 8601.
+
+A text of any other name goes into WAV's comment as `name=text`, into ID3 as TXXX:name.
+"""
 
 SOFTWARE = "callreel"
 
+MAX_TAGS = 40
+MAX_TAG_NAME_BYTES = 80
+MAX_TAG_BYTES = 1_000
+"""Of one text in UTF-8. Taken together, the most that there can be fits `wav.INFO_MAX_BYTES`."""
+MAX_LABEL_BYTES = 60
+"""Of a mark's label in UTF-8: MAX_MARKS of them fit `wav.METADATA_MAX_BYTES`."""
 
-class Wav:
-    """WAV with 16-bit PCM; digits and pauses become cue marks; RF64 above 4 GiB."""
+UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
+CUT_OFF = "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _fit(text: str, max_bytes: int) -> str:
+    """Make `text` one that every file holds and every terminal can show, of at most `max_bytes` in UTF-8.
+
+    Texts come from the wire (a SIP Call-ID is whatever the sender liked). What cannot be printed, such as
+    control characters, changes of writing direction and halves of surrogate pairs, becomes U+FFFD; the end of
+    a text that is too long becomes an ellipsis.
+    """
+    shown = "".join(one if one.isprintable() else UNPRINTABLE for one in text[: max_bytes + 1])
+    encoded = shown.encode()
+    if len(encoded) <= max_bytes:
+        return shown
+    return encoded[: max_bytes - len(CUT_OFF.encode())].decode(errors="ignore") + CUT_OFF
+
+
+def _fit_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
+    """The first MAX_TAGS of `tags`, names and texts made to fit; of names that became equal the first one."""
+    fitting: dict[str, str] = {}
+    for name, text in islice((tags or {}).items(), MAX_TAGS):
+        fitting.setdefault(_fit(name, MAX_TAG_NAME_BYTES) or UNPRINTABLE, _fit(text, MAX_TAG_BYTES))
+    return fitting
+
+
+# ---- what formats have in common ------------------------------------------------------------------
+
+
+class _Stages:
+    """Where a file stands between `start` and `finish`."""
+
+    _started = False
+    _finished = False
+
+    def _check_new(self) -> None:
+        if self._started:
+            raise UsageError("this file has been started")
+
+    def _check_running(self) -> None:
+        if not self._started:
+            raise UsageError("this file has not been started")
+        if self._finished:
+            raise UsageError("this file has been finished")
+
+
+def _frames_of(pcm: Buffer, frame_bytes: int) -> bytes:
+    """The bytes of whole frames of 16-bit PCM, not copied when they are `bytes` already."""
+    if isinstance(pcm, bytes):
+        data = pcm
+    else:
+        view = memoryview(pcm)
+        if view.format.lstrip("<=@") not in ("h", "B", "b", "c"):
+            raise TypeError(f"need 16-bit PCM or bytes, not items '{view.format}'")
+        data = bytes(view)
+    if len(data) % frame_bytes:
+        raise ValueError(f"{len(data)} bytes are not a whole number of frames of {frame_bytes}")
+    return data
+
+
+# ---- WAV ------------------------------------------------------------------------------------------
+
+MAX_MARKS = 10_000
+"""In one file: readers load all marks at once, and nobody looks for more keys than that."""
+
+
+class Wav(_Stages):
+    """WAV with 16-bit PCM; marks become cue points with labels; RF64 above 4 GiB."""
 
     media_type: ClassVar[str] = "audio/wav"
     extension: ClassVar[str] = "wav"
 
     def __init__(self, *, sample_rate: int, channels: int, tags: Mapping[str, str] | None = None) -> None:
-        """`sample_rate` in Hz; `channels` 1 for mono, 2 for stereo."""
+        """Choose the stream's parameters; ValueError for what WAV has no numbers for.
+
+        `sample_rate`: Hz. `channels`: 1 for mono, 2 for stereo; more are channels without a place in a room.
+        `tags`: texts by names of TAGS, or by other names.
+        """
         self.sample_rate = sample_rate
         self.channels = channels
         self.frames = 0
         self._frame_bytes = 2 * channels
-        self._info = {"ISFT": SOFTWARE}
-        own = []
-        for name, text in (tags or {}).items():
-            if name in TAGS:
-                self._info[TAGS[name].wav_info] = text
-            else:
-                own.append(f"{name}={text}")
-        if own:
-            self._info["ICMT"] = "; ".join([*([self._info["ICMT"]] if "ICMT" in self._info else []), *own])
-        self._header_bytes = 0
+        self._info = self._info_texts(_fit_tags(tags))
+        self._trailer_bytes = 0
+        self._header_bytes = len(self._header())
 
     @property
     def size_bytes(self) -> int:
         """Length of the file so far."""
-        return self._header_bytes + self.frames * self._frame_bytes
+        if not self._started:
+            return 0
+        return self._header_bytes + self.frames * self._frame_bytes + self._trailer_bytes
 
     def start(self) -> list[Write]:
         """The header of an empty file."""
-        header = self._header(trailer_bytes=0)
-        self._header_bytes = len(header)
-        return [Write(0, header)]
+        self._check_new()
+        self._started = True
+        return [Write(0, self._header())]
 
     def add(self, pcm: Buffer) -> list[Write]:
-        """The frames as they are."""
-        data = bytes(pcm)
-        frames, rest = divmod(len(data), self._frame_bytes)
-        if rest:
-            raise ValueError(f"{len(data)} bytes are not a whole number of frames of {self._frame_bytes}")
+        """The frames as they are; the header knows of them after the next `flush`."""
+        self._check_running()
+        data = _frames_of(pcm, self._frame_bytes)
+        if not data:
+            return []
         write = Write(self.size_bytes, data)
-        self.frames += frames
-        return [write] if data else []
+        self.frames += len(data) // self._frame_bytes
+        return [write]
 
     def flush(self) -> list[Write]:
         """The header's sizes, so that readers find every frame there is."""
+        self._check_running()
         patches = wav.patch(
             sample_rate=self.sample_rate, channels=self.channels, frames=self.frames, info=self._info
         )
@@ -144,26 +239,50 @@ class Wav:
 
     def finish(self, *, marks: Sequence[Mark] = ()) -> list[Write]:
         """The marks behind the audio, and the header with the final sizes."""
-        cues = [
-            wav.Cue(frame=max(0, mark.frame), label=mark.label, duration_frames=mark.duration_frames)
-            for mark in marks[:MAX_MARKS]
-            if mark.frame <= wav.CUE_MAX_FRAMES
-        ]
-        trailer = wav.trailer(cues=cues, data_bytes=self.frames * self._frame_bytes)
+        self._check_running()
+        trailer = wav.trailer(
+            cues=islice(_cues(marks, self.frames), MAX_MARKS), data_bytes=self.frames * self._frame_bytes
+        )
         writes = [Write(self.size_bytes, trailer)] if trailer else []
-        return [*writes, Write(0, self._header(trailer_bytes=len(trailer)))]
+        self._finished = True
+        self._trailer_bytes = len(trailer)
+        return [*writes, Write(0, self._header())]
 
-    def _header(self, *, trailer_bytes: int) -> bytes:
+    @staticmethod
+    def _info_texts(tags: Mapping[str, str]) -> dict[str, str]:
+        info = {TAGS["software"].wav_info: SOFTWARE}
+        info |= {TAGS[name].wav_info: text for name, text in tags.items() if name in TAGS}
+        own = [f"{name}={text}" for name, text in tags.items() if name not in TAGS]
+        if own:
+            comment = TAGS["comment"].wav_info
+            info[comment] = "; ".join([info[comment], *own] if comment in info else own)
+        return info
+
+    def _header(self) -> bytes:
         return wav.header(
             sample_rate=self.sample_rate,
             channels=self.channels,
             frames=self.frames,
             info=self._info,
-            trailer_bytes=trailer_bytes,
+            trailer_bytes=self._trailer_bytes,
         )
 
 
-MAX_MARKS = 10_000  # in one file: readers load the cue chunk whole, and nobody looks for more keys than that
+def _cues(marks: Iterable[Mark], frames: int) -> Iterator[wav.Cue]:
+    """Cut marks to a recording of `frames`; those wholly outside are left out."""
+    for mark in marks:
+        begin = max(0, mark.frame)
+        end = min(mark.frame + max(0, mark.duration_frames), frames)
+        if mark.frame > frames or (mark.frame < 0 and end <= 0):
+            continue
+        yield wav.Cue(
+            frame=begin,
+            label=_fit(mark.label, MAX_LABEL_BYTES),
+            duration_frames=min(end - begin, wav.CUE_MAX_FRAMES),
+        )
+
+
+# ---- MP3 ------------------------------------------------------------------------------------------
 
 LAME_DELAY_SAMPLES = 576  # LAME 3.100, ENCDELAY: what it puts before the first sample, at every rate
 # Silence put before the first sample besides: with the 529 samples of every decoder the music then begins
@@ -176,9 +295,11 @@ MP3_BITS_PER_SAMPLE = 2  # default bit rate: 16 kbit/s for a voice at 8 kHz; LAM
 MPEG25_MAX_KBPS = 64  # LAME's most at 8 to 12 kHz; it silently takes this for more
 ID3_SPARE_BYTES = 64  # for the duration, known only when the recording ends
 ID3_ROUND_BYTES = 1024
+# A TDRC frame ends at the seconds and is always UTC (ID3v2.4.0 structure, section 4).
+ID3_MORE_THAN_SECONDS = re.compile(r"(?<=T\d\d:\d\d:\d\d)(\.\d+)?Z$")
 
 
-class Mp3:
+class Mp3(_Stages):
     """MP3 at a constant bit rate, encoded by LAME, framed by us.
 
     The file begins with an ID3v2.4 tag and an Info frame, both reserved by `start` and written again by
@@ -200,8 +321,9 @@ class Mp3:
     ) -> None:
         """Choose the stream's parameters; ValueError for what MPEG audio or LAME does not have.
 
-        `sample_rate`: Hz, one of MPEG's nine; never resampled. `channels`: 1 or 2. `bitrate_kbps`: for all channels
-        together; by default 16 per channel at 8 kHz and in proportion above. `quality`: LAME's, 0 best to 9 fastest.
+        `sample_rate`: Hz, one of MPEG's nine; never resampled. `channels`: 1 or 2. `bitrate_kbps`: for all
+        channels together; by default 16 per channel at 8 kHz and in proportion above. `quality`: LAME's,
+        0 best to 9 fastest.
         `tags`: texts by names of TAGS, or by other names.
         """
         if not 0 <= quality <= 9:
@@ -218,20 +340,21 @@ class Mp3:
         self.size_bytes = 0
         self._header = mp3.header(sample_rate, channels, bitrate_kbps)
         self._tags = {TAGS["software"].id3_frame: f"{SOFTWARE}, {LAME_NAME}"}
-        for name, text in (tags or {}).items():
+        for name, text in _fit_tags(tags).items():
+            if name == "date":
+                text = ID3_MORE_THAN_SECONDS.sub("", text)
             self._tags[TAGS[name].id3_frame if name in TAGS else f"TXXX:{name}"] = text
         needed_bytes = len(mp3.id3(self._tags)) + ID3_SPARE_BYTES
         self._id3_bytes = -(-needed_bytes // ID3_ROUND_BYTES) * ID3_ROUND_BYTES
         self._info_bytes = 0
         self._scanner = mp3.Scanner()  # sees what LAME gives: frame count, CRC, seek table
         self._encoder: Any = None
-        self._finished = False
 
     def start(self) -> list[Write]:
         """Begin the file: the tag and an Info frame that counts no frames yet."""
-        if self._encoder is not None:
-            raise UsageError("this file has been started")
+        self._check_new()
         self._encoder = self._open_encoder()
+        self._started = True
         self._info_bytes = len(mp3.info_frame(self._header))
         info = mp3.info_frame(
             self._header,
@@ -244,21 +367,16 @@ class Mp3:
         return [self._append(mp3.id3(self._tags, size_bytes=self._id3_bytes) + info)]
 
     def add(self, pcm: Buffer) -> list[Write]:
-        """Encode interleaved signed 16-bit frames; LAME keeps some for a while, so the list may be empty.
-
-        Raises ValueError, with nothing encoded, when `pcm` is not a whole number of frames.
-        """
-        encoder = self._running()
-        data = bytes(pcm)
-        frames, rest = divmod(len(data), 2 * self.channels)
-        if rest:
-            raise ValueError(f"{len(data)} bytes are not a whole number of frames of {2 * self.channels}")
-        encoded = bytes(encoder.encode(data))
-        self.frames += frames
+        """Encode the frames; LAME keeps some for a while, so the list may be empty."""
+        self._check_running()
+        data = _frames_of(pcm, 2 * self.channels)
+        encoded = bytes(self._encoder.encode(data))
+        self.frames += len(data) // (2 * self.channels)
         return self._music(encoded)
 
     def flush(self) -> list[Write]:
         """Nothing: MPEG frames speak for themselves, and the Info frame claims no length yet."""
+        self._check_running()
         return []
 
     def finish(self, *, marks: Sequence[Mark] = ()) -> list[Write]:
@@ -266,12 +384,12 @@ class Mp3:
 
         The last write is at offset 0 and makes the file complete.
         """
-        encoder = self._running()
+        self._check_running()
         duration_ms = (self.frames * 1000 + self.sample_rate // 2) // self.sample_rate
         tag = mp3.id3({**self._tags, "TLEN": str(duration_ms)}, size_bytes=self._id3_bytes)
 
         self._finished = True
-        writes = self._music(bytes(encoder.flush()))
+        writes = self._music(bytes(self._encoder.flush()))
         music = self._scanner.finish()
         padding_samples = music.samples - ENCODER_DELAY_SAMPLES - self.frames
         if music.junk_bytes or music.truncated or not 0 <= padding_samples < 1 << 12:
@@ -305,13 +423,6 @@ class Mp3:
         encoder.encode(bytes(2 * self.channels * LEAD_SAMPLES))  # too little for LAME to give anything
         return encoder
 
-    def _running(self) -> Any:
-        if self._encoder is None:
-            raise UsageError("this file has not been started")
-        if self._finished:
-            raise UsageError("this file has been finished")
-        return self._encoder
-
     def _music(self, encoded: bytes) -> list[Write]:
         if not encoded:
             return []
@@ -336,6 +447,8 @@ def _default_kbps(sample_rate: int, channels: int) -> int:
         return kbps
     raise ValueError(f"MP3 at {sample_rate} Hz with {channels} channels")
 
+
+# ---- the table ------------------------------------------------------------------------------------
 
 FORMATS: Mapping[str, type[Format]] = {"wav": Wav, "mp3": Mp3}
 """Each format under its file extension."""

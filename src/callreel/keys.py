@@ -30,7 +30,7 @@ def safe_component(text: str, *, max_bytes: int = MAX_COMPONENT_BYTES) -> str:
 
     Different texts stay different: what is too long is cut and ends in `~` and the start of its SHA-256.
     """
-    raw = text.encode("utf-8", "surrogateescape")
+    raw = text.encode("utf-8", "surrogatepass")
     safe = _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], raw).decode("ascii")
     if safe in ("", ".", ".."):
         safe = "%2E" * len(safe) or "~"

@@ -60,7 +60,7 @@ CODECS = {
         Codec("telephone-event", 8000, True),
     )
 }
-"""The codecs a track understands; a new one is a line here and a decoder in native/include/callreel/timeline.h."""
+"""The codecs a track understands; a new one is a line here and a decoder in native/include/callreel/reading.h."""
 
 
 def codec_of(name: str, clock_rate: int = 8000) -> Codec:
@@ -94,6 +94,15 @@ the tone's end to the event's last packet."""
 DETECTOR_SLACK_SAMPLES = 8
 """Steps this small between two pieces of audio are the clock correction at work, not a gap: 1 ms at 8 kHz."""
 
+PCM_PAUSE_NS = 60_000_000
+"""Host frames that begin this much off where the ones before ended are a new beginning for the resampler."""
+
+MAX_GAPS = 1_000
+"""Lost stretches that are remembered one by one; the counts go on beyond."""
+
+GAP_SLACK_SAMPLES = 16
+"""Lost stretches closer than this are one: 2 ms at 8 kHz, as native/include/callreel/track.h has it."""
+
 RTP_SAMPLE_RATE = 8000
 
 
@@ -101,7 +110,7 @@ class Track:
     """One direction of a leg: packets or host frames in, PCM and digits out.
 
     Feed it with `receive`, `receive_batch` or `receive_pcm`; drain `digits`, and `read` up to `ready`. It belongs to
-    one thread at a time and its memory is bounded (about 45 KB for RTP).
+    one thread at a time and its memory is bounded (50 KB for RTP).
     """
 
     def __init__(
@@ -134,7 +143,9 @@ class Track:
         self._resampled_samples = 0  # at the track's
         self._fed_until_ns = 0
         self._detector = dtmf.Detector(sample_rate) if detect_digits else None
+        self._detector_offset = 0  # from the detector's positions to the timeline's
         self._heard = 0  # timeline position up to which keys have been listened for
+        self._gaps: list[tuple[int, int]] = []
         self._held: list[Digit] = []  # keys heard, waiting for their event
         self._events: list[Digit] = []  # recent events, to recognise their tone when it is reported later
         self._expects_events = False
@@ -182,6 +193,8 @@ class Track:
             return
         if self._resampler is None:
             self._resampler = pcm.Resampler(sample_rate, self.sample_rate)
+        elif self._resampler.from_rate == sample_rate and abs(arrival_ns - self._fed_until_ns) > PCM_PAUSE_NS:
+            self._flush_resampler()
         elif self._resampler.from_rate != sample_rate:
             raise UsageError(f"frames of {self._resampler.from_rate} Hz so far, now of {sample_rate} Hz")
         # The resampler holds back what it needs to look ahead, so its output begins before these frames do.
@@ -197,11 +210,15 @@ class Track:
         fed_ns = self._fed_samples * 1_000_000_000 // self._resampler.from_rate
         return fed_ns - self._resampled_samples * 1_000_000_000 // self.sample_rate
 
+    def _flush_resampler(self) -> None:
+        if self._resampler is not None and self._fed_samples:
+            held_back_ns = self._held_back_ns()
+            self._receiver.push(self._resampler.flush(), self._fed_until_ns - held_back_ns)
+            self._fed_samples = self._resampled_samples = 0
+
     def finish(self) -> None:
         """Say that nothing more will come."""
-        if self._resampler is not None:
-            self._receiver.push(self._resampler.flush(), self._fed_until_ns - self._held_back_ns())
-            self._resampler = None
+        self._flush_resampler()
         self._receiver.finish()
 
     # -- drain ---------------------------------------------------------------------------------------------------
@@ -216,8 +233,7 @@ class Track:
             Digit(symbol, position, duration, DigitSource.EVENT)
             for symbol, position, duration in self._receiver.digits()
         ]
-        if self._detector is not None:
-            self._held.extend(self._listen(self._detector, final))
+        self._listen(final)
         hold = self._samples(HOLD_MS) if self._expects_events and not final else 0
         self._events = [
             event
@@ -250,17 +266,30 @@ class Track:
             and event.position < tone.position + tone.duration_samples + slack
         )
 
-    def _listen(self, detector: dtmf.Detector, final: bool) -> list[Digit]:
-        found: list[dtmf.Digit] = []
+    def _listen(self, final: bool = False) -> None:
+        """Let the detector hear what has come, before it is read and gone."""
+        detector = self._detector
+        if detector is None:
+            return
         for position, audio in self._receiver.hear():
-            gap = position - detector.position
+            gap = position - detector.position - self._detector_offset
             if gap > DETECTOR_SLACK_SAMPLES:
-                found += detector.skip(gap)
-            found += detector.feed(audio)
+                self._hold(detector.skip(gap))
+            else:
+                self._detector_offset += gap
+            self._hold(detector.feed(audio))
+        # What has been read is final: where nothing was heard there was nothing.
+        silent = self._receiver.position - detector.position - self._detector_offset
+        if silent > 0:
+            self._hold(detector.skip(silent))
         if final:
-            found += detector.flush()
-        self._heard = detector.position
-        return [Digit(one.symbol, one.start, one.duration, DigitSource.INBAND) for one in found]
+            self._hold(detector.flush())
+        self._heard = detector.position + self._detector_offset
+
+    def _hold(self, found: list[dtmf.Digit]) -> None:
+        for one in found:
+            start = one.start + self._detector_offset
+            self._held.append(Digit(one.symbol, start, one.duration, DigitSource.INBAND))
 
     def ready(self, now_ns: int) -> int:
         """Position up to which the timeline is final at `now_ns`: 1.1 s back, more while a packet is in doubt."""
@@ -268,10 +297,19 @@ class Track:
 
     def read(self, until: int) -> bytes:
         """The timeline up to position `until`: mono 16-bit PCM."""
-        return self._receiver.read(until)
+        self._listen()
+        audio = self._receiver.read(until)
+        for position, samples in self._receiver.gaps():
+            if self._gaps and abs(sum(self._gaps[-1]) - position) <= GAP_SLACK_SAMPLES:
+                begin = self._gaps[-1][0]
+                self._gaps[-1] = (begin, position + samples - begin)
+            elif len(self._gaps) < MAX_GAPS:
+                self._gaps.append((position, samples))
+        return audio
 
     def skip(self, until: int) -> None:
-        """Pass over the timeline up to `until`; nothing of it is decoded or kept."""
+        """Pass over the timeline up to `until`; nothing of it is kept, but keys are heard."""
+        self._listen()
         self._receiver.skip(until)
 
     @property
@@ -310,6 +348,11 @@ class Track:
     def silence_samples(self) -> int:
         """Samples read that were silent for want of audio."""
         return self._receiver.silence_samples
+
+    @property
+    def gaps(self) -> list[tuple[int, int]]:
+        """Stretches read whose audio was lost, as (position, samples), in order: the first 1,000 of them."""
+        return list(self._gaps)
 
     @property
     def drift_ppm(self) -> float | None:

@@ -60,6 +60,7 @@ class Recording:
         self.directions = LAYOUT_DIRECTIONS[layout]
         self.channels = 2 if layout is Layout.STEREO else 1
         self.frames = 0
+        self._counts_before = {direction: leg.track(direction).counts for direction in self.directions}
         self._format: Format = FORMATS[format_name](
             sample_rate=sample_rate, channels=self.channels, tags=tags
         )
@@ -145,11 +146,33 @@ class Recording:
             "channel": channel if self.layout is Layout.STEREO else 0,
             "codec": self._audio_codec(track),
             "ssrc": list(track.ssrcs),
-            "packets": track.counts,
+            "packets": self._packets(direction),
             "concealed_ms": self._milliseconds(track.concealed_samples),
             "silence_filled_ms": self._milliseconds(track.silence_samples),
             "drift_ppm": None if drift_ppm is None else round(drift_ppm, 2),
+            "gaps": self._gaps(track),
         }
+
+    def _packets(self, direction: Direction) -> dict[str, int]:
+        """Packets by fate since the recording began; one that was missing then may have come later."""
+        before = self._counts_before[direction]
+        counts = self.leg.track(direction).counts
+        return {fate: max(0, count - before[fate]) for fate, count in counts.items()}
+
+    def _gaps(self, track: Track) -> list[dict[str, float]]:
+        """Where audio of the track was lost, in seconds since the recording began."""
+        found = []
+        for position, samples in track.gaps:
+            begin = max(0, position - self.start_position)
+            end = min(self.frames, position + samples - self.start_position)
+            if begin < end:
+                found.append(
+                    {
+                        "from": round(begin / self.sample_rate, 6),
+                        "to": round(end / self.sample_rate, 6),
+                    }
+                )
+        return found
 
     @staticmethod
     def _audio_codec(track: Track) -> str | None:

@@ -1,6 +1,7 @@
 /* Compares every version of the G.711 and PCM kernels that this machine has with the scalar one.
  *
- *     cc -std=c11 -O2 -ffp-contract=off -Inative/include tests/native/isa_differential.c -lm -o differential && ./differential
+ *     cc -std=c11 -O2 -ffp-contract=off -Inative/include tests/native/isa_differential.c -lm -o differential
+ *     ./differential
  *
  * Every length from 0 to 300, at even and odd addresses, in place where that is allowed; every code and every sample
  * value of G.711, gain over every sample value. Inputs end where an unreadable page begins, so a read too far is a
@@ -91,8 +92,10 @@ static void compare_g711(cr_g711_kernels ours, cr_g711_kernels scalar, const uin
 {
     static uint8_t expected[2 * LENGTHS];
     const char *const names[] = {"ulaw", "alaw"};
-    const cr_law_decode_fn decode[2][2] = {{ours.ulaw_decode, scalar.ulaw_decode}, {ours.alaw_decode, scalar.alaw_decode}};
-    const cr_law_encode_fn encode[2][2] = {{ours.ulaw_encode, scalar.ulaw_encode}, {ours.alaw_encode, scalar.alaw_encode}};
+    const cr_law_decode_fn decode[2][2] = {{ours.ulaw_decode, scalar.ulaw_decode},
+                                           {ours.alaw_decode, scalar.alaw_decode}};
+    const cr_law_encode_fn encode[2][2] = {{ours.ulaw_encode, scalar.ulaw_encode},
+                                           {ours.alaw_encode, scalar.alaw_encode}};
     output out;
     for (int law = 0; law < 2; law++) {
         decode[law][0](mark(&out, 2 * n, shift), end - n, n);
@@ -158,6 +161,25 @@ static void compare_pcm(cr_pcm_kernels ours, cr_pcm_kernels scalar, uint8_t *con
     if (a.sum_of_squares != b.sum_of_squares || a.peak != b.peak)
         differs("energy", n, shift);
     compared++;
+}
+
+/* Sums that rounding would betray if they were added in another order, or fused. */
+static void compare_weighted_sum(cr_pcm_kernels ours, cr_pcm_kernels scalar)
+{
+    float samples[LENGTHS], weights[LENGTHS];
+    for (size_t shift = 0; shift < 4; shift++)
+        for (size_t count = 0; count + shift < LENGTHS; count += 8) {
+            float a, b;
+            for (size_t i = 0; i < LENGTHS; i++) {
+                samples[i] = (float)(int16_t)next_random();
+                weights[i] = (float)(int32_t)next_random() * 1e-7f - 0.5f;
+            }
+            a = ours.weighted_sum(samples + shift, weights + shift, count);
+            b = scalar.weighted_sum(samples + shift, weights + shift, count);
+            if (memcmp(&a, &b, sizeof a))
+                differs("weighted_sum", count, shift);
+            compared++;
+        }
 }
 
 /* Every value there is, in an order that puts each into every lane, and sums that do not fit 32 bits. */
@@ -227,6 +249,8 @@ int main(void)
                 compare_g711(cr_g711_kernels_for((cr_isa)isa), cr_g711_kernels_for(CR_ISA_SCALAR), ends[0], n, shift);
                 compare_pcm(cr_pcm_kernels_for((cr_isa)isa), cr_pcm_kernels_for(CR_ISA_SCALAR), ends, n, shift);
             }
+        for (int round = 0; round < 100; round++)
+            compare_weighted_sum(cr_pcm_kernels_for((cr_isa)isa), cr_pcm_kernels_for(CR_ISA_SCALAR));
         compare_all_values((cr_isa)isa);
         printf("%s: %ld comparisons, no difference\n", level, compared);
     }

@@ -33,7 +33,8 @@
 #define CR_DRIFT_REPORT_SPAN_S 10.0    /* two sender reports closer than this say nothing of the rate */
 #define CR_DRIFT_REPORT_TRUST 30e-6    /* a well-founded arrival fit that differs by more wins over the reports */
 #define CR_DRIFT_ENOUGH_BLOCKS 30
-#define CR_DRIFT_ANCHOR_MS 10 /* a first packet that was late by no more stays where it arrived, and so does the stream */
+#define CR_DRIFT_ANCHOR_MS 10     /* a first packet that was late by no more stays where it arrived, and so does the */
+#define CR_DRIFT_ANCHOR_BLOCKS 15 /* stream, for 30 s: a short call keeps its samples as they were sent */
 
 typedef struct {
     double at;    /* samples on the timeline */
@@ -45,6 +46,8 @@ typedef struct {
     double at;
     double delay; /* samples, at `at` */
     double slope; /* samples of delay a sample; negative: the sender's clock is fast */
+    double anchor_error; /* samples of `delay` that are to be left alone */
+    uint32_t epoch; /* the anchor that delays were counted from */
 } cr_drift_line;
 
 typedef struct {
@@ -56,21 +59,23 @@ typedef struct {
     double report_first_ntp_s, report_last_ntp_s;
     double report_first_samples, report_last_samples;
     uint32_t point_count, line_count;
+    uint32_t epoch; /* numbers the anchors */
     uint32_t reports;
-    uint8_t block_open;
+    uint8_t block_open, anchored; /* `anchored`: a line of this anchor has been fitted, `anchor_error` is known */
     double anchor_error; /* samples: how late the first packet was, if that is to be left alone */
-    uint8_t rate_known; /* survives a new anchor: the quartz stays the same */
+    uint8_t rate_known; /* survives a new anchor, as the quartz does */
     double rate;        /* the last slope fitted, samples a sample */
 } cr_drift;
 
-/* Measure from a new anchor on. */
-static inline void cr_drift_start(cr_drift *d)
+/* Measure from a new anchor on. Lines of the one before stay: what it holds may not have been read yet. */
+static inline void cr_drift_start(cr_drift *d, uint32_t epoch)
 {
-    uint8_t rate_known = d->rate_known;
-    double rate = d->rate;
-    memset(d, 0, sizeof *d);
-    d->rate_known = rate_known;
-    d->rate = rate;
+    d->epoch = epoch;
+    d->point_count = 0;
+    d->reports = 0;
+    d->block_open = d->anchored = 0;
+    d->anchor_error = 0;
+    d->lowest = 0;
 }
 
 static inline double cr_drift_report_slope(const cr_drift *d, uint32_t sample_rate, int *known)
@@ -154,8 +159,13 @@ static inline void cr_drift_fit(cr_drift *d, double from, uint32_t sample_rate)
     line->at = at;
     line->delay = delay;
     line->slope = slope;
-    if (d->line_count == 1 && fabs(delay) <= CR_DRIFT_ANCHOR_MS * (sample_rate / 1000.0))
+    line->epoch = d->epoch;
+    if (!d->anchored && fabs(delay) <= CR_DRIFT_ANCHOR_MS * (sample_rate / 1000.0))
         d->anchor_error = delay;
+    d->anchored = 1;
+    if (d->point_count >= CR_DRIFT_ANCHOR_BLOCKS)
+        d->anchor_error = 0;
+    line->anchor_error = d->anchor_error;
 }
 
 /* One packet: it arrived at `at` and was `delay` late, both in samples. */
@@ -192,13 +202,13 @@ static inline void cr_drift_report(cr_drift *d, double ntp_s, double samples)
     d->reports++;
 }
 
-/* The newest line that may be used at `position`, or NULL. */
-static inline const cr_drift_line *cr_drift_line_at(const cr_drift *d, double position)
+/* The newest line of `epoch` that may be used at `position`, or NULL. */
+static inline const cr_drift_line *cr_drift_line_at(const cr_drift *d, uint32_t epoch, double position)
 {
     uint32_t kept = d->line_count < CR_DRIFT_LINES ? d->line_count : CR_DRIFT_LINES;
     for (uint32_t back = 1; back <= kept; back++) {
         const cr_drift_line *line = &d->lines[(d->line_count - back) % CR_DRIFT_LINES];
-        if (line->from <= position)
+        if (line->epoch == epoch && line->from <= position)
             return line;
     }
     return NULL;

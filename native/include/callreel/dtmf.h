@@ -205,13 +205,18 @@ typedef struct cr_dtmf_version {
 
 /* ---- set-up ---- */
 
-static void cr_dtmf_plan_init(cr_dtmf_plan *plan, uint32_t rate, const cr_dtmf_version *version)
+static uint32_t cr_dtmf_hop_samples(uint32_t rate) { return (rate + CR_DTMF_BLOCK_RATE / 2) / CR_DTMF_BLOCK_RATE; }
+
+static size_t cr_dtmf_plan_room(uint32_t rate) { return cr_tone_plan_room(cr_dtmf_hop_samples(rate)); }
+
+/* `memory` belongs to the caller: cr_dtmf_plan_room() int16, all zero. */
+static void cr_dtmf_plan_init(cr_dtmf_plan *plan, uint32_t rate, const cr_dtmf_version *version, int16_t *memory)
 {
     plan->rate = rate;
     plan->version = version;
     plan->min_power = (float)pow(10, (CR_DTMF_MIN_LEVEL_DBM0 - CR_DTMF_FULL_SCALE_DBM0) / 10);
     plan->gate_power = CR_DTMF_GATE_LEVEL * plan->min_power;
-    cr_tone_plan_init(&plan->tones, cr_dtmf_hz, rate, (rate + CR_DTMF_BLOCK_RATE / 2) / CR_DTMF_BLOCK_RATE);
+    cr_tone_plan_init(&plan->tones, cr_dtmf_hz, rate, cr_dtmf_hop_samples(rate), memory);
     for (int lane = 0; lane < CR_TONE_LANES; lane++) {
         double angle = 2 * CR_PI * cr_dtmf_hz[lane] / rate * plan->tones.hop;
         plan->offset_per_radian[lane] = (float)(1 / angle);

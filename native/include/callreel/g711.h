@@ -39,7 +39,9 @@
 #define CR_LAW_SEGMENT(bits) ((bits) >> 4 & 7)
 #define CR_ULAW_MAGNITUDE(bits) ((((CR_LAW_STEP(bits) * 2 + 33) << CR_LAW_SEGMENT(bits)) - 33) * 4)
 #define CR_ALAW_MAGNITUDE(bits)                                                                                       \
-    (((CR_LAW_STEP(bits) * 2 + (CR_LAW_SEGMENT(bits) ? 33 : 1)) << (CR_LAW_SEGMENT(bits) ? CR_LAW_SEGMENT(bits) - 1 : 0)) * 8)
+    (((CR_LAW_STEP(bits) * 2 + (CR_LAW_SEGMENT(bits) ? 33 : 1))                                                       \
+      << (CR_LAW_SEGMENT(bits) ? CR_LAW_SEGMENT(bits) - 1 : 0)) *                                                     \
+     8)
 /* µ-law: sign bit set after the inversion means negative. A-law: it means positive, and it is not inverted. */
 #define CR_ULAW_LINEAR(code) ((code) & 0x80 ? CR_ULAW_MAGNITUDE(~(code)) : -CR_ULAW_MAGNITUDE(~(code)))
 #define CR_ALAW_LINEAR(code) ((code) & 0x80 ? CR_ALAW_MAGNITUDE((code) ^ 0x55) : -CR_ALAW_MAGNITUDE((code) ^ 0x55))
@@ -167,5 +169,14 @@ static inline cr_g711_kernels cr_g711_kernels_for(cr_isa isa)
 static cr_g711_kernels cr_g711 = CR_G711_KERNELS(scalar);
 
 static inline void cr_g711_use(cr_isa isa) { cr_g711 = cr_g711_kernels_for(isa); }
+
+/* The level whose versions are in use, by looking at what is called: for tests. */
+static inline cr_isa cr_g711_in_use(void)
+{
+    int isa = CR_ISA_SCALAR;
+    while (cr_g711_kernels_for((cr_isa)isa).ulaw_encode != cr_g711.ulaw_encode)
+        isa++;
+    return (cr_isa)isa;
+}
 
 #endif

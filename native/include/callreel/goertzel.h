@@ -55,9 +55,9 @@ typedef struct {
     float power;                        /* sum of windowed squares to squared amplitude of a sine */
     float turn_re[CR_TONE_LANES], turn_im[CR_TONE_LANES]; /* exp(i w hop) */
     float gain[CR_TONE_LANES];          /* power gain of the high-pass */
-    int16_t wave[CR_TONE_MAX_HOP][2 * CR_TONE_LANES][2];
-    int16_t fade[CR_TONE_MAX_HOP];      /* square root of the rising window, times 32767 */
-    int16_t tap[CR_TONE_MAX_TAPS];      /* the high-pass, oldest sample first, times 16384 */
+    int16_t (*wave)[2 * CR_TONE_LANES][2]; /* for each pair of a window's samples, that is `hop` rows */
+    int16_t *fade;                      /* square root of the rising window, times 32767; zeros behind it */
+    int16_t *tap;                       /* the high-pass, oldest sample first, times 16384 */
 } cr_tone_plan;
 
 typedef struct { double zero_hz, pole_hz, q; } cr_section_design;
@@ -98,12 +98,24 @@ static void cr_tone_plan_taps(cr_tone_plan *plan, double rate)
     }
 }
 
-static void cr_tone_plan_init(cr_tone_plan *plan, const double *hz, double rate, uint32_t hop)
+#define CR_TONE_FADE_SLACK 16
+
+/* How many int16 the tables take: 1.4 thousand at 8 kHz. */
+static size_t cr_tone_plan_room(uint32_t hop)
+{
+    return (size_t)hop * 4 * CR_TONE_LANES + hop + CR_TONE_FADE_SLACK + hop * CR_TONE_TAPS_PER_HOP;
+}
+
+/* `memory` belongs to the caller, who has filled it with zeros, and stays with the plan. */
+static void cr_tone_plan_init(cr_tone_plan *plan, const double *hz, double rate, uint32_t hop, int16_t *memory)
 {
     double largest = 0, scale;
     uint32_t window = 2 * hop;
     memset(plan, 0, sizeof *plan);
     plan->hop = hop;
+    plan->wave = (int16_t (*)[2 * CR_TONE_LANES][2])memory;
+    plan->fade = memory + hop * 4 * CR_TONE_LANES;
+    plan->tap = plan->fade + hop + CR_TONE_FADE_SLACK;
     for (int pass = 0; pass < 2; pass++) {
         scale = pass ? floor((65535 - window) / largest) : 1; /* rounding adds up to 1/2 a sample */
         for (int lane = 0; lane < 2 * CR_TONE_LANES; lane++) {

@@ -20,6 +20,9 @@
  *      rms  dBm0 = 20 log10(rms / 32768)  + 3.14 + 10 log10(2)     the sine's rms is its peak / sqrt(2)
  *      peak dBm0 = 20 log10(peak / 32768) + 3.14                   level of the sine that has this peak
  *      No samples, or only zeros: minus infinity.
+ *   6. weighted sum, of float32, a multiple of 8 of them: eight sums run side by side, sum s over the items s, s + 8,
+ *      s + 16 ...: product rounded, then sum rounded, never fused (compile with -ffp-contract=off). They fold as
+ *      ((s0+s4) + (s2+s6)) + ((s1+s5) + (s3+s7)).
  *
  * Versions, a header each: pcm_sse2.h, pcm_avx2.h, pcm_avx512.h, pcm_neon.h. `cr_pcm_use` puts one of them into
  * `cr_pcm`, which every module that includes this header has for itself and sets at import.
@@ -142,6 +145,16 @@ static inline void cr_pcm_gain_scalar(uint8_t *out, const uint8_t *pcm, size_t s
         cr_store_s16(out + 2 * i, cr_round_f32_s16((float)cr_load_s16(pcm + 2 * i) * multiplier));
 }
 
+/* Requirement 6. */
+static inline float cr_pcm_weighted_sum_scalar(const float *samples, const float *weights, size_t count)
+{
+    float sums[8] = {0};
+    for (size_t i = 0; i < count; i += 8)
+        for (size_t s = 0; s < 8; s++)
+            sums[s] += samples[i + s] * weights[i + s];
+    return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+}
+
 typedef struct {
     uint64_t sum_of_squares;
     uint32_t peak; /* largest magnitude, 0 to 32768 */
@@ -196,11 +209,12 @@ typedef struct {
     void (*mix)(uint8_t *mixed, const uint8_t *const *tracks, size_t track_count, size_t samples);
     void (*gain)(uint8_t *out, const uint8_t *pcm, size_t samples, float multiplier);
     cr_pcm_energy (*energy)(const uint8_t *pcm, size_t samples);
+    float (*weighted_sum)(const float *samples, const float *weights, size_t count);
 } cr_pcm_kernels;
 
 #define CR_PCM_KERNELS(isa)                                                                                           \
-    {cr_pcm_interleave_##isa, cr_pcm_pick_channel_##isa, cr_pcm_deinterleave_##isa,                                   \
-     cr_pcm_mix_##isa,        cr_pcm_gain_##isa,         cr_pcm_energy_##isa}
+    {cr_pcm_interleave_##isa, cr_pcm_pick_channel_##isa, cr_pcm_deinterleave_##isa, cr_pcm_mix_##isa,                 \
+     cr_pcm_gain_##isa,       cr_pcm_energy_##isa,       cr_pcm_weighted_sum_##isa}
 
 /* The versions for one level; the machine must have it. */
 static inline cr_pcm_kernels cr_pcm_kernels_for(cr_isa isa)
@@ -223,6 +237,15 @@ static inline cr_pcm_kernels cr_pcm_kernels_for(cr_isa isa)
 static cr_pcm_kernels cr_pcm = CR_PCM_KERNELS(scalar);
 
 static inline void cr_pcm_use(cr_isa isa) { cr_pcm = cr_pcm_kernels_for(isa); }
+
+/* The level whose versions are in use, by looking at what is called: for tests. */
+static inline cr_isa cr_pcm_in_use(void)
+{
+    int isa = CR_ISA_SCALAR;
+    while (cr_pcm_kernels_for((cr_isa)isa).mix != cr_pcm.mix)
+        isa++;
+    return (cr_isa)isa;
+}
 
 static inline double cr_dbm0_of_energy(cr_pcm_energy energy, size_t samples)
 {

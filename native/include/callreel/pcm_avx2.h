@@ -134,4 +134,15 @@ CR_TARGET_AVX2 static cr_pcm_energy cr_pcm_energy_avx2(const uint8_t *pcm, size_
     return cr_pcm_energy_join(cr_pcm_energy_scalar(pcm + 2 * i, samples - i), boths, odds, 4, lows, highs, 16);
 }
 
+CR_TARGET_AVX2 static float cr_pcm_weighted_sum_avx2(const float *samples, const float *weights, size_t count)
+{
+    __m256 sums = _mm256_setzero_ps();
+    __m128 folded;
+    for (size_t i = 0; i < count; i += 8)
+        sums = _mm256_add_ps(sums, _mm256_mul_ps(_mm256_loadu_ps(samples + i), _mm256_loadu_ps(weights + i)));
+    folded = _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
+    folded = _mm_add_ps(folded, _mm_movehl_ps(folded, folded));
+    return _mm_cvtss_f32(_mm_add_ss(folded, _mm_shuffle_ps(folded, folded, 1)));
+}
+
 #endif

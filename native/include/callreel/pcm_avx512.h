@@ -46,8 +46,8 @@ CR_TARGET_AVX512 static void cr_pcm_interleave_avx512(uint8_t *stereo, const uin
 CR_TARGET_AVX512 static inline __m512i cr_unweave_avx512(__m512i early, __m512i late, unsigned channel)
 {
     /* Lane k takes word 2k + channel of both registers; words of the second have bit 5 set, so the count runs on. */
-    const __m512i even = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26, 24,
-                                          22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i even = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26,
+                                          24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     return _mm512_permutex2var_epi16(early, _mm512_add_epi16(even, _mm512_set1_epi16((short)channel)), late);
 }
 
@@ -137,8 +137,11 @@ CR_TARGET_AVX512 static void cr_pcm_gain_avx512(uint8_t *out, const uint8_t *pcm
 {
     const __m512 scaled = _mm512_set1_ps(multiplier / 65536.0f);
     size_t i = 0;
-    for (; samples - i >= 32; i += 32)
+    for (; samples - i >= 32; i += 32) {
+        cr_fetch_ahead(pcm + 2 * i);
+        cr_fetch_ahead(out + 2 * i);
         _mm512_storeu_si512(out + 2 * i, cr_gain_lanes_avx512(_mm512_loadu_si512(pcm + 2 * i), scaled));
+    }
     if (i < samples) {
         __mmask32 rest = cr_first_lanes_avx512(samples - i);
         __m512i x = _mm512_maskz_loadu_epi16(rest, pcm + 2 * i);
@@ -167,8 +170,10 @@ CR_TARGET_AVX512 static cr_pcm_energy cr_pcm_energy_avx512(const uint8_t *pcm, s
     uint64_t boths[8], odds[8];
     int16_t lows[32], highs[32];
     size_t i = 0;
-    for (; samples - i >= 32; i += 32)
+    for (; samples - i >= 32; i += 32) {
+        cr_fetch_ahead(pcm + 2 * i);
         cr_energy_add_avx512(&sums, _mm512_loadu_si512(pcm + 2 * i));
+    }
     if (i < samples) /* lanes beyond the end are zeros, which change neither sum nor peak */
         cr_energy_add_avx512(&sums, _mm512_maskz_loadu_epi16(cr_first_lanes_avx512(samples - i), pcm + 2 * i));
     _mm512_storeu_si512(boths, sums.both);
@@ -177,5 +182,8 @@ CR_TARGET_AVX512 static cr_pcm_energy cr_pcm_energy_avx512(const uint8_t *pcm, s
     _mm512_storeu_si512(highs, sums.highest);
     return cr_pcm_energy_join(none, boths, odds, 8, lows, highs, 32);
 }
+
+/* Eight sums by specification: nothing for wider registers to do. */
+#define cr_pcm_weighted_sum_avx512 cr_pcm_weighted_sum_avx2
 
 #endif

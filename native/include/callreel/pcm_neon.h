@@ -100,4 +100,18 @@ static cr_pcm_energy cr_pcm_energy_neon(const uint8_t *pcm, size_t samples)
     return cr_pcm_energy_join(cr_pcm_energy_scalar(pcm + 2 * i, samples - i), sum, none, 2, lows, highs, 8);
 }
 
+static float cr_pcm_weighted_sum_neon(const float *samples, const float *weights, size_t count)
+{
+    float32x4_t low = vdupq_n_f32(0), high = low;
+    float32x2_t folded;
+    for (size_t i = 0; i < count; i += 8) {
+        /* Two roundings, as specified: not vfmaq_f32. */
+        low = vaddq_f32(low, vmulq_f32(vld1q_f32(samples + i), vld1q_f32(weights + i)));
+        high = vaddq_f32(high, vmulq_f32(vld1q_f32(samples + i + 4), vld1q_f32(weights + i + 4)));
+    }
+    low = vaddq_f32(low, high);
+    folded = vadd_f32(vget_low_f32(low), vget_high_f32(low));
+    return vget_lane_f32(folded, 0) + vget_lane_f32(folded, 1);
+}
+
 #endif

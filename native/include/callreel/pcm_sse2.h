@@ -10,6 +10,7 @@
  *                 both  += lane         = even + 2^32 odd, modulo 2^64
  *                 odd   += lane >> 32
  *                 sum    = odd + (both - 2^32 odd)
+ *   weighted sum    sums 0 to 3 and 4 to 7 in a register each; adding the two is the first fold of the specification
  */
 #ifndef CALLREEL_PCM_SSE2_H
 #define CALLREEL_PCM_SSE2_H
@@ -120,6 +121,18 @@ CR_TARGET_SSE2 static cr_pcm_energy cr_pcm_energy_sse2(const uint8_t *pcm, size_
     cr_store_sse2((uint8_t *)lows, lowest);
     cr_store_sse2((uint8_t *)highs, highest);
     return cr_pcm_energy_join(cr_pcm_energy_scalar(pcm + 2 * i, samples - i), boths, odds, 2, lows, highs, 8);
+}
+
+CR_TARGET_SSE2 static float cr_pcm_weighted_sum_sse2(const float *samples, const float *weights, size_t count)
+{
+    __m128 low = _mm_setzero_ps(), high = low, folded;
+    for (size_t i = 0; i < count; i += 8) {
+        low = _mm_add_ps(low, _mm_mul_ps(_mm_loadu_ps(samples + i), _mm_loadu_ps(weights + i)));
+        high = _mm_add_ps(high, _mm_mul_ps(_mm_loadu_ps(samples + i + 4), _mm_loadu_ps(weights + i + 4)));
+    }
+    folded = _mm_add_ps(low, high);
+    folded = _mm_add_ps(folded, _mm_movehl_ps(folded, folded));
+    return _mm_cvtss_f32(_mm_add_ss(folded, _mm_shuffle_ps(folded, folded, 1)));
 }
 
 #endif

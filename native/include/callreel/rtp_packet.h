@@ -25,12 +25,15 @@
 
 #define CR_RTP_HEADER_BYTES 12
 
-enum cr_datagram_kind { CR_DATAGRAM_RTP, CR_DATAGRAM_RTCP, CR_DATAGRAM_FOREIGN, CR_DATAGRAM_MALFORMED };
+#define CR_RTP_MAX_BYTES 0xFFFF /* no UDP datagram is longer */
 
-/* Why a datagram is no RTP packet; NULL-terminated texts live in cr_rtp_problem_text. */
+enum cr_datagram_kind { CR_DATAGRAM_RTP, CR_DATAGRAM_RTCP, CR_DATAGRAM_FOREIGN };
+
+/* Why a datagram is no RTP packet; rtp.pyx has a text for each, in this order. */
 enum cr_rtp_problem {
     CR_RTP_OK,
     CR_RTP_TOO_SHORT,
+    CR_RTP_TOO_LONG,
     CR_RTP_WRONG_VERSION,
     CR_RTP_CSRC_OVERRUN,
     CR_RTP_EXTENSION_OVERRUN,
@@ -63,8 +66,10 @@ static inline enum cr_datagram_kind cr_datagram_classify(const uint8_t *data, si
 static inline enum cr_rtp_problem cr_rtp_parse(const uint8_t *data, size_t size_bytes, cr_rtp_packet *packet)
 {
     uint32_t offset = CR_RTP_HEADER_BYTES, end = (uint32_t)size_bytes;
-    if (size_bytes < CR_RTP_HEADER_BYTES || size_bytes > 0xFFFF)
+    if (size_bytes < CR_RTP_HEADER_BYTES)
         return CR_RTP_TOO_SHORT;
+    if (size_bytes > CR_RTP_MAX_BYTES)
+        return CR_RTP_TOO_LONG;
     if (data[0] >> 6 != 2)
         return CR_RTP_WRONG_VERSION;
     packet->csrc_count = data[0] & 15;

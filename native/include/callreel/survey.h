@@ -22,7 +22,7 @@
 
 #define CR_SURVEY_RUNS 8
 #define CR_SURVEY_TYPES 8
-#define CR_SURVEY_IDLE_NS 60000000000LL /* a pause of a minute without signalling ends a call */
+#define CR_SURVEY_IDLE_NS 60000000000u /* a pause of a minute without signalling ends a call */
 #define CR_SURVEY_ORDERLY_STEP 20       /* sequence numbers a packet may be ahead of the one before */
 
 typedef struct {
@@ -50,12 +50,13 @@ typedef struct {
     uint64_t rtcp, foreign, malformed;
 } cr_survey;
 
-static inline cr_survey_run *cr_survey_find_run(cr_survey *s, uint32_t ssrc, int64_t time_ns, uint16_t sequence)
+static inline cr_survey_run *cr_survey_find_run(cr_survey *s, uint32_t ssrc, int64_t time_ns)
 {
     cr_survey_run *run;
     for (uint32_t i = s->run_count; i-- > 0;) {
         run = &s->runs[i];
-        if (run->ssrc == ssrc && time_ns - run->last_ns <= CR_SURVEY_IDLE_NS)
+        if (run->ssrc == ssrc &&
+            (time_ns <= run->last_ns || (uint64_t)time_ns - (uint64_t)run->last_ns <= CR_SURVEY_IDLE_NS))
             return run;
     }
     if (s->run_count == CR_SURVEY_RUNS)
@@ -103,7 +104,7 @@ static inline void cr_survey_receive(cr_survey *s, const uint8_t *data, size_t s
         s->malformed++;
         return;
     }
-    run = cr_survey_find_run(s, packet.ssrc, time_ns, packet.sequence);
+    run = cr_survey_find_run(s, packet.ssrc, time_ns);
     run->packets++;
     run->cut += cut != 0;
     if (time_ns > run->last_ns)

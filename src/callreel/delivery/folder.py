@@ -56,6 +56,7 @@ class PartFile:
         self._target = target
         self._part = target.with_name(target.name + PART_SUFFIX)
         self._file: BinaryIO | None = self._part.open("wb")
+        self._error: OSError | None = None  # of a suspend: whoever asked for that writes another file
 
     def write(self, writes: Iterable[tuple[int, bytes]]) -> None:
         """Apply writes: (offset, bytes) each."""
@@ -76,6 +77,8 @@ class PartFile:
             file.flush()
             os.fsync(file.fileno())
             self.suspend()
+            if self._error is not None:
+                raise self._error
             digest = _sha256(self._part)
             size_bytes = self._part.stat().st_size
             self._part.replace(self._target)
@@ -86,19 +89,26 @@ class PartFile:
         return Stored(self._target, size_bytes, digest)
 
     def discard(self) -> None:
-        """Leave nothing behind."""
-        with contextlib.suppress(OSError):
-            self.suspend()
+        """Leave nothing half made behind."""
+        self.suspend()
         with contextlib.suppress(OSError):
             self._part.unlink(missing_ok=True)
 
     def suspend(self) -> None:
-        """Give the file descriptor back until the next write: a process may have few."""
+        """Give the file descriptor back until the next write: a process may have few.
+
+        What goes wrong is raised there.
+        """
         file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        try:
+            if file is not None:
+                file.close()
+        except OSError as error:
+            self._error = error
 
     def _opened(self) -> BinaryIO:
+        if self._error is not None:
+            raise self._error
         if self._file is None:
             self._file = self._part.open("r+b")
         return self._file
@@ -108,7 +118,7 @@ class PartFile:
         target = self._target.with_name(self._target.name + ".json")
         part = target.with_name(target.name + PART_SUFFIX)
         try:
-            with part.open("w", encoding="utf-8") as file:
+            with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
                 json.dump(manifest, file, indent=2, ensure_ascii=False)
                 file.write("\n")
                 file.flush()
@@ -116,7 +126,8 @@ class PartFile:
             part.replace(target)
             _sync_folder(target.parent)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
             raise _as_delivery_error(error, self.key) from error
         return target
 

@@ -14,15 +14,32 @@ from callreel.errors import InvalidActionError, UnsupportedActionError
 
 __all__ = ["actions", "metadata", "start_call_recording"]
 
-MAX_PREFIX_CHARACTERS = 900
+MAX_PREFIX_BYTES = 700
 """S3 keys end at 1,024 bytes; date and ids need the rest."""
 
 LAYOUT_OF_TRACK = {"BOTH": Layout.STEREO, "INCOMING": Layout.INCOMING, "OUTGOING": Layout.OUTGOING}
 
 OTHER_ACTIONS = frozenset(
-    "AlexaSkill CallAndBridge Hangup JoinChimeMeeting ModifyChimeMeetingAttendees Pause PauseCallRecording PlayAudio "
-    "PlayAudioAndGetDigits ReceiveDigits RecordAudio ResumeCallRecording SendDigits Speak SpeakAndGetDigits "
-    "StartBotConversation StopCallRecording VoiceFocus".split()
+    {
+        "AlexaSkill",
+        "CallAndBridge",
+        "Hangup",
+        "JoinChimeMeeting",
+        "ModifyChimeMeetingAttendees",
+        "Pause",
+        "PauseCallRecording",
+        "PlayAudio",
+        "PlayAudioAndGetDigits",
+        "ReceiveDigits",
+        "RecordAudio",
+        "ResumeCallRecording",
+        "SendDigits",
+        "Speak",
+        "SpeakAndGetDigits",
+        "StartBotConversation",
+        "StopCallRecording",
+        "VoiceFocus",
+    }
 )
 """Actions the guide documents that this version does not carry out."""
 
@@ -48,7 +65,7 @@ def _action(action: Mapping[str, Any]) -> StartRecording:
     kind = action.get("Type")
     if kind == "StartCallRecording":
         return start_call_recording(action.get("Parameters"))
-    if kind in OTHER_ACTIONS:
+    if isinstance(kind, str) and kind in OTHER_ACTIONS:
         raise UnsupportedActionError(
             f"{kind} is not offered yet; StartCallRecording is", field="Type", value=kind
         )
@@ -60,7 +77,7 @@ def start_call_recording(parameters: Any) -> StartRecording:
     if not isinstance(parameters, Mapping):
         raise InvalidActionError("StartCallRecording needs Parameters", field="Parameters", value=parameters)
     track = parameters.get("Track")
-    if track not in LAYOUT_OF_TRACK:
+    if not isinstance(track, str) or track not in LAYOUT_OF_TRACK:
         raise InvalidActionError(
             f"Track is one of {', '.join(LAYOUT_OF_TRACK)}, not {track!r}", field="Track", value=track
         )
@@ -79,16 +96,20 @@ def start_call_recording(parameters: Any) -> StartRecording:
 
 def _prefix_of(location: str) -> str | None:
     """The prefix in `bucket/prefix`; None asks for the default prefix. A slash at the end is no part of it."""
-    bucket, _, prefix = location.partition("/")
-    prefix = prefix.removesuffix("/")
-    parts = prefix.split("/") if prefix else []
-    if not bucket or "" in parts or ".." in parts or "." in parts or len(prefix) > MAX_PREFIX_CHARACTERS:
+    bucket, _, path = location.partition("/")
+    prefix = path.removesuffix("/")
+    parts = prefix.split("/") if path else []
+    size_bytes = len(prefix.encode("utf-8", "surrogatepass"))
+    if not bucket or "" in parts or ".." in parts or "." in parts or size_bytes > MAX_PREFIX_BYTES:
         raise InvalidActionError(
             f"Destination.Location is a bucket and an optional prefix, not {location!r}",
             field="Destination.Location",
             value=location,
         )
-    if any(character < " " or character in '\\:*?"<>|\x7f' for character in prefix):
+    if any(
+        character < " " or "\ud800" <= character <= "\udfff" or character in '\\:*?"<>|\x7f'
+        for character in prefix
+    ):
         raise InvalidActionError(
             "the prefix in Destination.Location has a character that object keys and file names do not share",
             field="Destination.Location",

@@ -4,6 +4,8 @@ import os
 
 from callreel.kernels.cpu import isas
 
+__all__ = ["ISAS", "isa"]
+
 ISAS = isas()
 """The instruction sets of this machine that the kernels have versions for, best last."""
 
@@ -16,7 +18,7 @@ def _choose(forced: str | None) -> str:
     return forced
 
 
-# Once, before any kernel is imported: all modules run on the same one, and a wrong name is refused, not ignored.
+# Once, before any kernel is imported: all run on the same one, and a wrong name is refused, not ignored.
 _IN_USE = _choose(os.environ.get("CALLREEL_ISA"))
 
 

@@ -3,6 +3,6 @@
 def isas() -> tuple[str, ...]:
     """Name the instruction sets of this machine that the kernels have versions for, best last.
 
-    'scalar' is always the first. On x86-64 'sse2', 'avx2' (with FMA) and 'avx512' (F, BW, VL and VBMI) may follow,
-    on arm64 'neon'.
+    'scalar' is always the first. On x86-64 'sse2' follows, then 'avx2' (with FMA) and 'avx512' (F, BW, VL and
+    VBMI) where the processor and the operating system have them; on arm64 'neon'.
     """

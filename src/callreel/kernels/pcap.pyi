@@ -51,7 +51,7 @@ class Flow(NamedTuple):
     destination_port: int
     vlan: int | None
 
-class Counts(TypedDict):
+class _Counts(TypedDict):
     """How many of what a Reader has seen.
 
     Each frame counts once as udp, tcp, icmp_embedded, other, malformed or unknown_link_type, unless it is a
@@ -162,7 +162,7 @@ class Reader:
     def problem(self) -> str | None:
         """What stopped the reading, in words; None if nothing did."""
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> _Counts:
         """How many of what has been seen so far."""
 
 def packets(data: Buffer, chunk_bytes: int = 1 << 20, *, reader: Reader | None = None) -> Iterator[Batch]:

@@ -77,7 +77,7 @@ class Receiver:
         origin_ns: int = 0,
         sample_rate: int = 8000,
         late_ms: int = 1000,
-        capacity_ms: int = 4000,
+        capacity_ms: int = 3600,
         host_frames: bool = False,
         render_events: bool = True,
     ) -> None:
@@ -145,6 +145,12 @@ class Receiver:
 
     def digits(self) -> list[tuple[str, int, int]]:
         """Telephone events that have ended since the last call, as a list of (symbol, position, duration_samples)."""
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """Stretches read since the last call whose audio was lost, as a list of (position, samples), in order.
+
+        They were concealed, or silent when long. At most 256 are kept between two calls.
+        """
 
     @property
     def host_frames(self) -> bool:

@@ -1,0 +1,354 @@
+/* Where in the stream, and so on the timeline, a packet's samples belong: segments, anchors, stopped clocks, queues,
+ * stragglers. Requirements 1, 2 and 4 of timeline.h. */
+#ifndef CALLREEL_PLACING_H
+#define CALLREEL_PLACING_H
+
+#include <math.h>
+#include <stdint.h>
+
+#include "callreel/telephone_event.h"
+#include "callreel/track.h"
+
+static inline cr_segment *cr_segment_add(cr_track *t, int64_t first, int64_t nominal, uint32_t timestamp,
+                                         int64_t arrival)
+{
+    cr_segment *s;
+    if (t->segment_count == t->segment_capacity)
+        return NULL;
+    s = cr_segment_at(t, t->segment_count++);
+    memset(s, 0, sizeof *s);
+    s->first = s->end = first;
+    s->nominal = nominal;
+    s->timestamp = timestamp;
+    s->continuum = t->continuum;
+    s->epoch = t->epoch;
+    s->arrival = arrival;
+    s->lost_before = t->lost_pending;
+    t->lost_pending = 0;
+    return s;
+}
+
+/* Cut the segment that holds both numbers in two: the first part ends at `end`, the second begins at `first`.
+ * Returns the index of the second, or segment_count when nothing lies behind `first` or there is no room. */
+static inline uint32_t cr_segment_cut(cr_track *t, int64_t end, int64_t first)
+{
+    uint32_t at = t->segment_count;
+    cr_segment *head, *tail;
+    while (at > 0 && cr_segment_at(t, at - 1)->first >= first)
+        at--;
+    if (at == 0 || cr_segment_at(t, at - 1)->end <= first || t->segment_count == t->segment_capacity)
+        return at;
+    for (uint32_t i = t->segment_count++; i > at; i--)
+        *cr_segment_at(t, i) = *cr_segment_at(t, i - 1);
+    head = cr_segment_at(t, at - 1);
+    tail = cr_segment_at(t, at);
+    *tail = *head;
+    tail->first = first;
+    tail->nominal += first - head->first;
+    tail->timestamp += (uint32_t)(first - head->first);
+    tail->entered = 0;
+    tail->lost_before = 0;
+    head->end = end;
+    return at;
+}
+
+/* Anchor the stream anew: the sample with `timestamp` stands at `arrival`, or where the audio before it ends. */
+static inline cr_segment *cr_epoch_start(cr_track *t, uint32_t timestamp, int64_t arrival, uint32_t lead)
+{
+    cr_segment *last = cr_last_segment(t), *s;
+    int64_t first = cr_track_stream_end(t), margin = cr_ms(t, CR_MARGIN_MS);
+    int64_t nominal = arrival;
+    if (last) {
+        int64_t end = cr_track_expected_position(t, last->end, arrival), overlap = end - nominal;
+        if (overlap > 0) {
+            /* The audio before runs ahead of the clock, so it was placed too late: move it back if nobody can have
+             * read it yet and there is room before it. */
+            int64_t lowest = arrival - t->late_samples - cr_ms(t, CR_LOOKAHEAD_MS);
+            lowest = lowest > t->position ? lowest : t->position;
+            if (t->segment_count > 1) {
+                int64_t previous = cr_segment_end_position(cr_segment_at(t, t->segment_count - 2));
+                lowest = previous > lowest ? previous : lowest;
+            }
+            if (!last->entered && cr_segment_position(last) - overlap > lowest) {
+                last->nominal -= overlap;
+                end -= overlap;
+            }
+            nominal = end;
+        }
+        margin = nominal - end < margin ? nominal - end : margin;
+    }
+    if (nominal < t->position)
+        nominal = t->position;
+    first += margin;
+    t->continuum++;
+    t->epoch++;
+    t->have_epoch = 1;
+    t->step_open = t->queue_open = 0;
+    t->lead = lead;
+    cr_drift_start(&t->drift, t->epoch);
+    t->expected_shift = 0;
+    s = cr_segment_add(t, first, nominal, timestamp, arrival);
+    t->timestamp = timestamp;
+    t->timestamp_first = first;
+    t->timestamp_nominal = nominal;
+    return s;
+}
+
+/* The delay rose at stream number `step_first` and stayed up: the sender's clock stood still, so that what follows
+ * belongs `step_delay` later. What was known of the drift goes into the new places, and is measured anew. */
+static inline void cr_step_confirm(cr_track *t)
+{
+    int64_t moved = (int64_t)floor(t->step_delay + cr_track_correction(t, (double)t->step_arrival) + 0.5);
+    uint32_t at = cr_segment_cut(t, t->step_first, t->step_first);
+    t->step_open = 0;
+    t->epoch++;
+    for (uint32_t i = at; i < t->segment_count; i++) {
+        cr_segment *s = cr_segment_at(t, i);
+        s->epoch = t->epoch;
+        s->nominal += moved;
+        s->shift = 0;
+        if (i == at)
+            s->lost_before = 0;
+    }
+    for (uint32_t i = 0; i < t->event_count; i++)
+        if (t->events[i].first >= t->step_first)
+            t->events[i].position += moved;
+    t->timestamp_nominal += moved;
+    cr_drift_start(&t->drift, t->epoch);
+    t->expected_shift = 0;
+}
+
+/* It was a queue, and it has drained: what came too late is taken out, as if it had never come. */
+static inline void cr_step_refute(cr_track *t)
+{
+    int64_t from = t->step_first > t->store.low ? t->step_first : t->store.low, to = t->step_late_end;
+    t->step_open = 0;
+    t->counts.late += t->step_late;
+    if (from >= to)
+        return;
+    cr_segment_cut(t, from, to);
+    cr_store_set_kinds(&t->store, from, (uint32_t)(to - from), CR_KIND_NONE);
+    for (uint32_t i = t->segment_count; i-- > 0;) {
+        cr_segment *s = cr_segment_at(t, i);
+        int64_t skip = (to < s->end ? to : s->end) - s->first;
+        if (s->first < from) {
+            s->end = s->end < from ? s->end : from;
+            break;
+        }
+        if (skip > 0) {
+            s->first += skip;
+            s->nominal += skip;
+            s->timestamp += (uint32_t)skip;
+        }
+        if (s->first <= to) {
+            s->lost_before = 1;
+            s->arrival = t->step_opened;
+        }
+    }
+}
+
+/* No packet has come to tell: take the step for real once it is old enough. */
+static inline void cr_step_expire(cr_track *t, int64_t arrival)
+{
+    if (t->step_open && arrival - t->step_arrival > cr_ms(t, CR_STEP_TIMEOUT_MS))
+        cr_step_confirm(t);
+}
+
+/* Where the sample with `timestamp` of a packet out of order belongs: its stream number, or -1. */
+static inline int64_t cr_place_straggler(cr_track *t, uint32_t timestamp, int64_t arrival)
+{
+    int64_t limit = INT64_MAX; /* where the segment behind begins */
+    for (uint32_t i = t->segment_count; i-- > 0;) {
+        cr_segment *s = cr_segment_at(t, i);
+        int64_t number = s->first + (int32_t)(timestamp - s->timestamp);
+        int64_t lowest = i > 0 ? cr_segment_at(t, i - 1)->end : t->store.low;
+        if (s->continuum != t->continuum)
+            break;
+        if (s->entered)
+            lowest = s->first;
+        if (number < lowest || number >= limit || number >= s->end + cr_ms(t, CR_SPLIT_MS)) {
+            limit = s->first;
+            continue;
+        }
+        if (number < s->first) {
+            int64_t back = s->first - number;
+            int64_t room = cr_segment_position(s) - t->position;
+            if (i > 0) {
+                int64_t between = cr_segment_position(s) - cr_segment_end_position(cr_segment_at(t, i - 1));
+                room = between < room ? between : room;
+            }
+            if (back > room || arrival - (cr_track_expected_position(t, s->first, arrival) - back) > t->late_samples)
+                return -1;
+            s->first = number;
+            s->nominal -= back;
+            s->timestamp -= (uint32_t)back;
+        }
+        return number;
+    }
+    return -1;
+}
+
+/* A packet has been placed at `number`, behind `end`, and others between are missing. */
+static inline void cr_track_note_hole(cr_track *t, int64_t end, int64_t number)
+{
+    cr_hole *hole = &t->holes[t->hole_count++ % CR_HOLES];
+    hole->from = end;
+    hole->to = number;
+    hole->first_missing = t->first_missing;
+    hole->behind = t->sequence.highest;
+    hole->missing = t->missing;
+}
+
+/* Where the sample with `timestamp` of a packet ahead of all others belongs: its stream number.
+ * `lead` is what the packet holds, in samples: it could not have been sent before that had passed. */
+static inline int64_t cr_place_ahead(cr_track *t, uint32_t timestamp, uint32_t lead, int contiguous, int64_t arrival,
+                                     int is_audio)
+{
+    cr_segment *last = cr_last_segment(t);
+    int64_t difference = (int32_t)(timestamp - t->timestamp);
+    int64_t number, nominal, end;
+    int lost = t->lost_pending;
+    double delay;
+    if (!t->have_epoch || !last)
+        goto anew;
+    if (!is_audio && difference < 0)
+        return cr_place_straggler(t, timestamp, arrival); /* an event that began beside audio already here */
+    number = t->timestamp_first + difference;
+    nominal = t->timestamp_nominal + difference;
+    /* Delays count from the end of what a packet holds, so that a change of packet time is no change of delay. */
+    delay = (double)(arrival - nominal) - ((double)lead - t->lead);
+    if (is_audio)
+        cr_drift_observe(&t->drift, (double)arrival, delay, t->sample_rate);
+    delay -= cr_track_correction(t, (double)arrival);
+
+    if (delay < -(double)cr_ms(t, CR_STEP_MS) || difference < -cr_ms(t, CR_SPLIT_MS))
+        goto anew; /* it claims to be from the future, or from a past that has been told already */
+    if (delay > (double)cr_ms(t, CR_JUMP_MS) && difference > cr_ms(t, CR_JUMP_MS))
+        goto anew;
+    if (is_audio && t->step_open) {
+        if (delay <= t->step_samples) {
+            cr_step_refute(t);
+            last = cr_last_segment(t);
+        } else if (delay < t->step_height - (double)cr_ms(t, CR_QUEUE_FALL_MS)) {
+            cr_step_refute(t);
+            last = cr_last_segment(t);
+            t->queue_open = 1;
+            t->step_arrival = arrival;
+            t->step_delay = delay;
+        } else if (delay < t->step_delay - (double)cr_ms(t, CR_STEP_FALL_MS)) {
+            t->step_arrival = arrival;
+            t->step_delay = delay;
+            t->step_packets = 1;
+        } else {
+            t->step_delay = delay < t->step_delay ? delay : t->step_delay;
+            t->step_packets++;
+        }
+    }
+    if (is_audio && t->queue_open) {
+        if (delay <= t->step_samples)
+            t->queue_open = 0;
+        else if (delay < t->step_delay - (double)cr_ms(t, CR_STEP_FALL_MS)) {
+            t->step_arrival = arrival;
+            t->step_delay = delay;
+        } else if (arrival - t->step_arrival > cr_ms(t, CR_STEP_PROOF_MS))
+            t->queue_open = 0; /* it does not drain any more: a step after all */
+        if (t->queue_open && delay > t->late_samples)
+            return -1;
+    }
+    end = last->end;
+    if (number > end + cr_ms(t, CR_SPLIT_MS)) {
+        /* Numbers for what may still come of the time between: all of it, unless nothing is missing. */
+        int64_t between = number - last->end, most = contiguous ? cr_ms(t, CR_MARGIN_MS) : t->late_samples;
+        int64_t free = t->store.low + t->store.capacity - cr_ms(t, CR_PACKET_MAX_MS) - last->end;
+        most = most < free ? most : free;
+        number = last->end + (between < most ? between : most);
+        if (!cr_segment_add(t, number, nominal, timestamp, arrival))
+            return -1;
+        last = cr_last_segment(t);
+        last->shift = t->expected_shift = cr_track_expected_shift(t, (double)arrival);
+    } else if (contiguous && number > last->end) {
+        cr_store_mark_silence(&t->store, last->end, (uint32_t)(number - last->end));
+    }
+    if (is_audio && !t->step_open && !t->queue_open && delay > t->step_samples && number >= last->end) {
+        t->step_open = 1;
+        t->step_first = t->step_late_end = number;
+        t->step_opened = t->step_arrival = arrival;
+        t->step_delay = t->step_height = delay;
+        t->step_packets = 1;
+        t->step_late = 0;
+    }
+    if (lost && number > end)
+        cr_track_note_hole(t, end, number);
+    t->timestamp = timestamp;
+    t->timestamp_first = number;
+    t->timestamp_nominal = nominal;
+    if (t->step_open && t->step_packets >= CR_STEP_PACKETS &&
+        arrival - t->step_arrival >= cr_ms(t, CR_STEP_PROOF_MS))
+        cr_step_confirm(t);
+    return number;
+
+anew:
+    if (!cr_epoch_start(t, timestamp, arrival, lead))
+        return -1;
+    return t->timestamp_first;
+}
+
+/* A packet that belongs at `position` finds its moment passed: it is late, unless it is in time and nobody listened. */
+static inline void cr_track_count_late(cr_track *t, int64_t position, int64_t arrival)
+{
+    if (position >= t->skipped || arrival - position > (int64_t)t->late_samples)
+        t->counts.late++;
+}
+
+/* Keep `count` samples that belong at `number`, unless their moment has passed. */
+static inline void cr_track_keep(cr_track *t, int64_t number, const uint8_t *data, uint32_t count, unsigned kind,
+                                 int64_t arrival)
+{
+    int in_step = t->step_open && number >= t->step_first;
+    int64_t gone = t->store.low - number;
+    cr_segment *s;
+    if (arrival - cr_track_expected_position(t, number, arrival) > (int64_t)t->late_samples) {
+        if (!in_step) {
+            t->counts.late++;
+            return;
+        }
+        /* late, unless the sender's clock turns out to have stood still */
+        t->step_late++;
+        if (t->step_late_end < number + count)
+            t->step_late_end = number + count;
+    }
+    if (!in_step) {
+        int64_t passed = t->position - cr_track_number_position(t, number);
+        gone = passed > gone ? passed : gone;
+    }
+    if (gone > 0) {
+        if (gone >= count) {
+            cr_track_count_late(t, t->position - gone, arrival);
+            return;
+        }
+        data += gone * t->store.sample_bytes;
+        count -= (uint32_t)gone;
+        number += gone;
+    }
+    s = cr_track_segment_of(t, number);
+    for (uint32_t i = t->segment_count; i-- > 0;) {
+        const cr_segment *behind = cr_segment_at(t, i);
+        if (behind->first <= number)
+            break;
+        if (behind->first - number < (int64_t)count)
+            count = (uint32_t)(behind->first - number); /* what it says of a later segment is known already */
+    }
+    cr_store_write(&t->store, number, data, count, kind);
+    if (s && s->end < number + (int64_t)count)
+        s->end = number + count;
+}
+
+/* Room for the largest packet wherever it may land. */
+static inline int cr_track_has_room(const cr_track *t)
+{
+    int64_t end = cr_track_stream_end(t);
+    int64_t need = cr_ms(t, CR_SPLIT_MS + CR_MARGIN_MS + CR_PACKET_MAX_MS);
+    return end + need <= t->store.low + t->store.capacity && t->segment_count + 2 <= t->segment_capacity;
+}
+
+#endif

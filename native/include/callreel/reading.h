@@ -1,0 +1,451 @@
+/* What is read: the stream decoded in order, gaps filled, moved onto the timeline; and what detectors hear before. */
+#ifndef CALLREEL_READING_H
+#define CALLREEL_READING_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "callreel/bytes.h"
+#include "callreel/g711.h"
+#include "callreel/tone.h"
+#include "callreel/track.h"
+
+static inline void cr_history_push(cr_track *t, const int16_t *pcm, uint32_t count)
+{
+    if (count >= CR_HISTORY) {
+        memcpy(t->history, pcm + count - CR_HISTORY, sizeof t->history);
+    } else {
+        memmove(t->history, t->history + count, (CR_HISTORY - count) * sizeof *pcm);
+        memcpy(t->history + CR_HISTORY - count, pcm, count * sizeof *pcm);
+    }
+}
+
+static inline void cr_decode_run(int16_t *pcm, const uint8_t *samples, uint32_t count, unsigned kind,
+                                 uint32_t sample_bytes)
+{
+    if (sample_bytes == 2)
+        memcpy(pcm, samples, (size_t)count * 2);
+    else if (kind == CR_KIND_ULAW)
+        cr_g711.ulaw_decode((uint8_t *)pcm, samples, count);
+    else
+        cr_g711.alaw_decode((uint8_t *)pcm, samples, count);
+}
+
+/* Decode exactly `count` samples from `number` on if all of them are received audio. */
+static inline int cr_peek_audio(const cr_track *t, int64_t number, int16_t *pcm, uint32_t count)
+{
+    while (count) {
+        unsigned kind;
+        const uint8_t *samples;
+        uint32_t run = cr_store_run(&t->store, number, count, &kind, &samples);
+        if (kind == CR_KIND_NONE || kind == CR_KIND_SILENCE)
+            return 0;
+        cr_decode_run(pcm, samples, run, kind, t->store.sample_bytes);
+        pcm += run;
+        number += run;
+        count -= run;
+    }
+    return 1;
+}
+
+/* A gap begins at `number` of segment `s`: look how long it is and what is behind it. */
+static inline void cr_gap_open(cr_track *t, const cr_segment *s, int64_t number)
+{
+    int16_t after[CR_CONCEAL_HISTORY];
+    uint32_t length = 0, limit = CR_CONCEAL_MAX;
+    int known = 0;
+    if (s->end - number < limit)
+        limit = s->end > number ? (uint32_t)(s->end - number) : 0;
+    while (length < limit) {
+        unsigned kind;
+        const uint8_t *samples;
+        uint32_t run = cr_store_run(&t->store, number + length, limit - length, &kind, &samples);
+        if (kind != CR_KIND_NONE)
+            break;
+        length += run;
+    }
+    if (length < CR_CONCEAL_MAX && number + length + CR_CONCEAL_HISTORY <= s->end)
+        known = cr_peek_audio(t, number + length, after, CR_CONCEAL_HISTORY);
+    if (!known && number + length >= s->end)
+        length = CR_CONCEAL_MAX; /* the gap runs out of the segment */
+    cr_conceal_start(&t->conceal, length, t->history + CR_HISTORY - CR_CONCEAL_HISTORY, known ? after : NULL);
+    t->gap_open = 1;
+}
+
+/* Note that the timeline holds no received audio for `samples` from `position` on, because it was lost. */
+static inline void cr_gap_note(cr_track *t, int64_t position, int64_t samples)
+{
+    cr_gap *last = t->gap_count ? &t->gaps[t->gap_count - 1] : NULL;
+    if (last && llabs(last->position + last->samples - position) <= cr_ms(t, CR_SETTLED_MS)) {
+        last->samples = position + samples - last->position;
+    } else if (samples > 0 && t->gap_count < CR_GAPS) {
+        t->gaps[t->gap_count].position = position;
+        t->gaps[t->gap_count++].samples = samples;
+    }
+}
+
+/* Let telephone events sound in `pcm`, which holds stream numbers from `number` on and no audio.
+ * Returns how many samples they fill. */
+static inline uint32_t cr_events_sound(const cr_track *t, int64_t number, int16_t *pcm, uint32_t count)
+{
+    uint32_t sounded = 0;
+    if (!t->render_events)
+        return 0;
+    for (uint32_t i = 0; i < t->event_count; i++) {
+        const cr_event *e = &t->events[i];
+        int64_t from = e->first > number ? e->first : number;
+        int64_t to = e->first + e->duration < number + (int64_t)count ? e->first + e->duration : number + count;
+        if (from >= to || e->code > 15)
+            continue;
+        /* The volume is that of both components together, RFC 4733 section 2.3.4. */
+        cr_dtmf_render_scalar((uint8_t *)(pcm + (from - number)), (size_t)(to - from), e->code,
+                              -(double)e->volume - CR_TWO_EQUAL_DB, t->sample_rate, (uint64_t)(from - e->first),
+                              e->ended ? e->duration : CR_TONE_OPEN_END, (uint64_t)cr_ms(t, CR_EVENT_RAMP_MS));
+        sounded += (uint32_t)(to - from);
+    }
+    return sounded < count ? sounded : count;
+}
+
+/* Decode the next `count` stream samples of segment `s`, gaps filled. */
+static inline void cr_track_fill(cr_track *t, const cr_segment *s, int16_t *pcm, uint32_t count)
+{
+    while (count) {
+        unsigned kind = CR_KIND_NONE;
+        const uint8_t *samples = NULL;
+        uint32_t run = count;
+        if (t->fill_next < s->end) {
+            int64_t left = s->end - t->fill_next;
+            run = cr_store_run(&t->store, t->fill_next, (uint32_t)(left < count ? left : count), &kind, &samples);
+        }
+        if (kind == CR_KIND_NONE) {
+            int ended = t->fill_next >= s->end && !t->tail_lost; /* the resampler looks past the last sample */
+            if (!t->gap_open && t->after_audio && !ended && t->store.sample_bytes == 1 &&
+                t->sample_rate == CR_CONCEAL_RATE)
+                cr_gap_open(t, s, t->fill_next);
+            if (t->fill_next < s->end)
+                cr_gap_note(t, cr_track_number_position(t, t->fill_next), run);
+            if (ended) {
+                memset(pcm, 0, run * sizeof *pcm);
+            } else if (t->gap_open) {
+                uint32_t before = t->conceal.done;
+                cr_conceal_fill(&t->conceal, pcm, run);
+                before = (t->conceal.done < t->conceal.length ? t->conceal.done : t->conceal.length) -
+                         (before < t->conceal.length ? before : t->conceal.length);
+                t->counts.concealed_samples += before;
+                t->counts.silence_samples += run - before;
+            } else {
+                memset(pcm, 0, run * sizeof *pcm);
+                t->counts.silence_samples += run - cr_events_sound(t, t->fill_next, pcm, run);
+            }
+        } else {
+            t->gap_open = 0;
+            t->after_audio = kind != CR_KIND_SILENCE;
+            if (kind == CR_KIND_SILENCE) {
+                memset(pcm, 0, run * sizeof *pcm);
+                t->counts.silence_samples += run - cr_events_sound(t, t->fill_next, pcm, run);
+            } else {
+                cr_decode_run(pcm, samples, run, kind, t->store.sample_bytes);
+            }
+        }
+        cr_history_push(t, pcm, run);
+        t->fill_next += run;
+        pcm += run;
+        count -= run;
+    }
+}
+
+/* Windowed-sinc interpolation between stream samples, 128 phases, linear between them. */
+typedef struct {
+    float taps[CR_RESAMPLE_PHASES + 1][CR_RESAMPLE_TAPS];
+} cr_resample_table;
+
+static cr_resample_table cr_resample;
+
+static inline double cr_bessel_i0(double x)
+{
+    double sum = 1, term = 1;
+    for (int k = 1; k < 40; k++) {
+        term *= (x / 2 / k) * (x / 2 / k);
+        sum += term;
+    }
+    return sum;
+}
+
+/* Called once when the module is imported. */
+static inline void cr_resample_init(void)
+{
+    const double pi = 3.14159265358979323846, beta = 7.0, half = CR_RESAMPLE_TAPS / 2.0;
+    for (int phase = 0; phase <= CR_RESAMPLE_PHASES; phase++) {
+        double fraction = (double)phase / CR_RESAMPLE_PHASES, sum = 0, taps[CR_RESAMPLE_TAPS];
+        for (int i = 0; i < CR_RESAMPLE_TAPS; i++) {
+            double x = i - (half - 1) - fraction, r = x / half;
+            double sinc = fabs(x) < 1e-12 ? 1 : sin(pi * x) / (pi * x);
+            taps[i] = fabs(r) >= 1 ? 0 : sinc * cr_bessel_i0(beta * sqrt(1 - r * r)) / cr_bessel_i0(beta);
+            sum += taps[i];
+        }
+        for (int i = 0; i < CR_RESAMPLE_TAPS; i++)
+            cr_resample.taps[phase][i] = (float)(taps[i] / sum);
+    }
+}
+
+static inline int16_t cr_resample_at(const int16_t *samples, double fraction)
+{
+    double scaled = fraction * CR_RESAMPLE_PHASES;
+    int phase = (int)scaled;
+    float between = (float)(scaled - phase), sum = 0;
+    const float *a = cr_resample.taps[phase], *b = cr_resample.taps[phase + 1];
+    for (int i = 0; i < CR_RESAMPLE_TAPS; i++)
+        sum += samples[i] * (a[i] + between * (b[i] - a[i]));
+    if (sum > 32767)
+        sum = 32767;
+    if (sum < -32768)
+        sum = -32768;
+    return (int16_t)lrintf(sum);
+}
+
+/* Steer the resampler at timeline position `at` of segment `s`, a moment of control. */
+static inline void cr_track_control(cr_track *t, const cr_segment *s, int64_t at)
+{
+    const cr_drift_line *line = cr_drift_line_at(&t->drift, s->epoch, (double)at);
+    double error;
+    t->slew += t->slew_rate * (double)cr_ms(t, CR_CONTROL_MS);
+    t->slew_rate = 0;
+    if (!line)
+        return;
+    error = cr_drift_delay(line, (double)at) - (s->shift + t->slew);
+    t->error_known = 1;
+    if (fabs(error) > t->worst_error)
+        t->worst_error = fabs(error);
+    error -= line->anchor_error;
+    if (!t->resampling && fabs(error) > (double)cr_ms(t, CR_SETTLED_MS))
+        t->resampling = 1;
+    if (t->resampling) {
+        double rate = line->slope + error / (CR_SLEW_TIME_S * t->sample_rate);
+        t->slew_rate = rate > CR_SLEW_MAX ? CR_SLEW_MAX : rate < -CR_SLEW_MAX ? -CR_SLEW_MAX : rate;
+    }
+}
+
+/* Produce up to `count` samples of segment `s`, which `t->position` lies in; returns how many. */
+static inline uint32_t cr_segment_read(cr_track *t, const cr_segment *s, int16_t *pcm, uint32_t count)
+{
+    const int before = CR_RESAMPLE_TAPS / 2 - 1, behind = CR_RESAMPLE_TAPS / 2;
+    uint32_t interval = (uint32_t)cr_ms(t, CR_CONTROL_MS), into;
+    int16_t window[CR_HISTORY + 2 * CR_RESAMPLE_TAPS];
+    int64_t offset = t->position - cr_segment_position(s), low, high, have;
+    double from, step;
+    into = cr_since_control(t, t->position);
+    if (t->resampling || t->drift.line_count) {
+        if (into == 0)
+            cr_track_control(t, s, t->position);
+        count = count < interval - into ? count : interval - into; /* up to the next moment of control */
+    }
+    if (!t->resampling) {
+        t->fill_next = s->first + offset;
+        cr_track_fill(t, s, pcm, count);
+        return count;
+    }
+    count = count < CR_HISTORY / 2 ? count : CR_HISTORY / 2;
+    step = 1 - t->slew_rate;
+    /* Stream samples, with fraction, counted from the segment's first: a pure function of the position. */
+    from = (double)(offset - into) - t->slew;
+    low = s->first + (int64_t)floor(from + into * step) - before;
+    high = s->first + (int64_t)floor(from + (into + count - 1) * step) + behind;
+    if (low > t->fill_next || t->fill_next - low > CR_HISTORY)
+        t->fill_next = low; /* the segment has grown after it seemed to have ended */
+    have = t->fill_next - low; /* already decoded: the end of the history */
+    memcpy(window, t->history + CR_HISTORY - have, (size_t)have * sizeof *window);
+    if (high >= t->fill_next)
+        cr_track_fill(t, s, window + have, (uint32_t)(high + 1 - t->fill_next));
+    for (uint32_t i = 0; i < count; i++) {
+        double at = from + (into + i) * step;
+        double whole = floor(at);
+        pcm[i] = cr_resample_at(window + (s->first + (int64_t)whole - before - low), at - whole);
+    }
+    return count;
+}
+
+/* What resampling has done to the first segment becomes its shift: no more of it will be resampled. */
+static inline void cr_segment_settle(cr_track *t)
+{
+    cr_segment_at(t, 0)->shift += cr_track_slew(t);
+    t->slew = t->slew_rate = 0;
+}
+
+static inline void cr_segment_leave(cr_track *t)
+{
+    const cr_segment *s;
+    double shift;
+    uint32_t epoch;
+    cr_segment_settle(t);
+    s = cr_segment_at(t, 0);
+    shift = s->shift;
+    epoch = s->epoch;
+    t->left_end = cr_segment_end_position(s);
+    t->have_left = 1;
+    cr_store_release(&t->store, s->end);
+    t->segment_head = (t->segment_head + 1) % t->segment_capacity;
+    t->segment_count--;
+    /* The next spurt starts where the clock says by now; a pause is the place to move in, unheard. */
+    if (t->segment_count && cr_segment_at(t, 0)->epoch == epoch)
+        cr_segment_at(t, 0)->shift = shift;
+}
+
+/* Enter segment `s`, the first sample of which is due at or before `t->position`. */
+static inline void cr_segment_enter(cr_track *t, cr_segment *s)
+{
+    const cr_drift_line *line = cr_drift_line_at(&t->drift, s->epoch, (double)t->position);
+    if (line) {
+        double wanted = cr_drift_delay(line, (double)s->nominal) - line->anchor_error;
+        if (fabs(wanted - s->shift) > (double)cr_ms(t, CR_SETTLED_MS))
+            s->shift = wanted;
+    }
+    s->shift = floor(s->shift + 0.5);
+    s->entered = 1;
+    t->fill_next = s->first;
+    t->slew = t->slew_rate = 0;
+    t->resampling = 0;
+    t->gap_open = 0;
+    t->after_audio = 0;
+    memset(t->history, 0, sizeof t->history);
+}
+
+/* Let `count` samples of silence pass because there is no audio; with `pcm` NULL nobody listens. */
+static inline int16_t *cr_track_silence(cr_track *t, int16_t *pcm, int64_t count)
+{
+    t->position += count;
+    if (!pcm) {
+        t->skipped = t->position;
+        return NULL;
+    }
+    memset(pcm, 0, (size_t)count * sizeof *pcm);
+    t->counts.silence_samples += (uint64_t)count;
+    return pcm + count;
+}
+
+/* Read the timeline up to position `until` into `pcm`, or skip it when `pcm` is NULL. */
+static inline void cr_track_read(cr_track *t, int64_t until, int16_t *pcm)
+{
+    while (t->position < until) {
+        cr_segment *s = t->segment_count ? cr_segment_at(t, 0) : NULL;
+        int64_t left = until - t->position, end;
+        if (s && !s->entered && cr_segment_position(s) <= t->position)
+            cr_segment_enter(t, s);
+        if (s && cr_segment_position(s) > t->position) {
+            /* Not yet; entering may have moved it. */
+            int64_t wait = cr_segment_position(s) - t->position;
+            s->entered = 0;
+            pcm = cr_track_silence(t, pcm, wait < left ? wait : left);
+            continue;
+        }
+        if (!s) {
+            pcm = cr_track_silence(t, pcm, left);
+            continue;
+        }
+        if (s->lost_before && t->have_left && pcm)
+            cr_gap_note(t, t->left_end, cr_segment_position(s) - t->left_end);
+        s->lost_before = 0;
+        end = cr_segment_end_position(s) + (int64_t)floor(cr_track_slew(t) + 0.5);
+        t->tail_lost = 0;
+        if (t->segment_count > 1) {
+            const cr_segment *next = cr_segment_at(t, 1);
+            int64_t limit = cr_segment_position(next);
+            /* The loss began in this segment. Only if that was known in time for everyone, see requirement 7. */
+            t->tail_lost = next->lost_before && next->arrival - end <= (int64_t)t->late_samples;
+            if (t->tail_lost)
+                end += CR_CONCEAL_MAX;
+            end = end < limit ? end : limit;
+            if (end <= t->position) {
+                cr_segment_leave(t);
+                continue;
+            }
+        } else if (end <= t->position) {
+            /* Nothing follows yet: silence. The segment may still grow, if the sender's clock stood still. */
+            cr_segment_settle(t);
+            t->gap_open = 0;
+            t->after_audio = 0;
+            cr_store_release(&t->store, s->end);
+            pcm = cr_track_silence(t, pcm, left);
+            continue;
+        }
+        left = end - t->position < left ? end - t->position : left;
+        if (pcm) {
+            uint32_t count = cr_segment_read(t, s, pcm, (uint32_t)(left < (1 << 20) ? left : 1 << 20));
+            pcm += count;
+            t->position += count;
+        } else {
+            /* Nobody listens: the segment now starts later, and is entered anew where somebody does. */
+            cr_segment_settle(t);
+            s->first += left;
+            s->nominal += left;
+            s->timestamp += (uint32_t)left;
+            s->entered = 0;
+            t->fill_next = s->first;
+            t->skipped = t->position += left;
+        }
+        cr_store_release(&t->store, t->fill_next < s->end ? t->fill_next : s->end);
+    }
+}
+
+/* ---- listening -------------------------------------------------------------------------------------------------- */
+
+/* Received audio in order, for detectors, long before the timeline is final: the next run of it at or after stream
+ * number `t->heard`. A gap is waited for no longer than `patience_ms` of newer audio.
+ * Returns the number of samples (0: nothing more for now) and where they stand. */
+static inline uint32_t cr_track_hear(cr_track *t, int16_t *pcm, uint32_t room, uint32_t patience_ms,
+                                     int64_t *position)
+{
+    for (uint32_t i = 0; i < t->segment_count; i++) {
+        cr_segment *s = cr_segment_at(t, i);
+        int64_t newest = cr_track_stream_end(t);
+        if (t->heard < s->first)
+            t->heard = s->first;
+        if (t->heard < t->store.low)
+            t->heard = t->store.low;
+        while (t->heard < s->end) {
+            unsigned kind;
+            const uint8_t *samples;
+            int64_t left = s->end - t->heard;
+            uint32_t run = cr_store_run(&t->store, t->heard, (uint32_t)(left < room ? left : room), &kind, &samples);
+            if (kind == CR_KIND_NONE) {
+                if (!t->finished && newest - t->heard <= run + cr_ms(t, patience_ms))
+                    return 0;
+                t->heard += run;
+                continue;
+            }
+            if (kind == CR_KIND_SILENCE) {
+                t->heard += run;
+                continue;
+            }
+            cr_decode_run(pcm, samples, run, kind, t->store.sample_bytes);
+            *position = cr_segment_position(s) + (t->heard - s->first) +
+                        (i == 0 && s->entered ? (int64_t)floor(cr_track_slew(t) + 0.5) : 0);
+            t->heard += run;
+            return run;
+        }
+    }
+    return 0;
+}
+
+static inline int64_t cr_track_lost(const cr_track *t)
+{
+    return t->lost_before_source + cr_sequence_lost(&t->sequence);
+}
+
+/* One past the last sample that has arrived, on the timeline. */
+static inline int64_t cr_track_end_position(const cr_track *t)
+{
+    cr_segment *last = cr_last_segment(t);
+    int64_t end = last ? cr_segment_end_position(last) : t->position;
+    if (last && last->entered)
+        end += (int64_t)floor(cr_track_slew(t) + 0.5);
+    return end > t->position ? end : t->position;
+}
+
+/* How far the worst sample stands from where the sender's clock puts it, in samples. */
+static inline double cr_track_alignment_error(const cr_track *t)
+{
+    return t->error_known ? t->worst_error : fabs(t->drift.lowest);
+}
+
+#endif

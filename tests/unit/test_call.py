@@ -1,0 +1,439 @@
+"""Call, the embedder's object: what its verbs do, what they refuse, and what comes out of it."""
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+import callreel
+from callreel.actions import Layout, StartRecording
+from callreel.call import STEP_S, Call
+from callreel.errors import ActionConflictError, InvalidActionError, UnsupportedActionError, UsageError
+from callreel.events import DigitReceived, RecordingFinished, RecordingStarted
+from callreel.kernels import wav
+from capture_writer import rtp_packet
+from streams import RATE, S_NS, arrive, codes, decoded, event, records, renumbered, talk
+
+TYPES = {0: "PCMU", 8: "PCMA", 13: "CN", 101: "telephone-event"}
+STARTED_AT = datetime(2026, 5, 6, 7, 8, 9, 250_000, UTC)
+NOW = 1000.0
+IN, OUT = codes(4 * RATE, seed=1), codes(4 * RATE, seed=2)
+
+CHIME = {
+    "Actions": [
+        {
+            "Type": "StartCallRecording",
+            "Parameters": {
+                "CallId": "c",
+                "Track": "BOTH",
+                "Destination": {"Type": "S3", "Location": "bucket/rec"},
+            },
+        }
+    ]
+}
+
+
+def new_call(**options) -> Call:
+    return Call("c-1", started_at=STARTED_AT, now=NOW, transaction_id="t-1", **options)
+
+
+class Host:
+    """Drives a call as a media server does, and keeps the files its writes make."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.files: dict[str, bytearray] = {}
+        self.events = []
+        self.frames_at_flush = []
+
+    def drain(self) -> None:
+        for recording_id, (offset, data) in self.call.writes():
+            file = self.files.setdefault(recording_id, bytearray())
+            assert offset <= len(file)
+            file[offset : offset + len(data)] = data
+        self.events += self.call.events()
+
+    def run(self, incoming=(), outgoing=(), *, until: float, actions=()) -> None:
+        """Feed packets and requests at their times, and `handle_timeout` whenever it is due, up to `until`."""
+        due = [(NOW + p.arrival_ns / S_NS, 0, "incoming", p) for p in incoming]
+        due += [(NOW + p.arrival_ns / S_NS, 1, "outgoing", p) for p in outgoing]
+        due = [one for one in due if one[0] <= NOW + until]
+        due += [(NOW + at, -1, "request", action) for at, action in actions]
+        for now, _, what, thing in [*sorted(due, key=lambda d: d[:2]), (NOW + until, 9, "end", None)]:
+            while (timeout := self.call.next_timeout()) <= now:
+                self.call.handle_timeout(now=timeout)
+                self.drain()
+            if what == "end":
+                break
+            if what == "request":
+                if isinstance(thing, StartRecording):
+                    self.call.start_recording(thing, now=now)
+                else:
+                    self.call.request(thing, now=now)
+            else:
+                self.call.receive_rtp("LEG-A", thing.wire(), now=now, direction=what)
+
+    def end(self, at: float) -> None:
+        self.call.end(now=NOW + at)
+        self.drain()
+
+    def audio(self, recording_id="c-1/LEG-A") -> np.ndarray:
+        return soundfile.read(io.BytesIO(bytes(self.files[recording_id])), dtype="int16", always_2d=True)[0]
+
+    @property
+    def manifest(self):
+        (finished,) = [e for e in self.events if isinstance(e, RecordingFinished)]
+        return finished.manifest
+
+
+def hosted(**options) -> Host:
+    host = Host(new_call())
+    host.call.add_leg(payload_types=TYPES, **options)
+    return host
+
+
+def both():
+    return arrive(talk(IN)), arrive(talk(OUT))
+
+
+# ---- the whole way ----
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_a_call_is_recorded_from_its_start_to_its_end(layout):
+    host = hosted()
+    host.run(*both(), until=4, actions=[(0, StartRecording(layout=layout))])
+    host.end(4)
+    left, right = decoded(IN), decoded(OUT)
+    expected = {
+        Layout.STEREO: np.stack([left, right], axis=1),
+        Layout.INCOMING: left[:, None],
+        Layout.OUTGOING: right[:, None],
+        Layout.MIX: np.clip(left.astype(int) + right, -32768, 32767)[:, None],
+    }[layout]
+    np.testing.assert_array_equal(host.audio(), expected)
+    assert host.manifest["frames"] == 4 * RATE
+
+
+def test_a_call_is_recorded_as_mp3():
+    host = hosted()
+    host.run(*both(), until=4, actions=[(0, StartRecording(format="mp3"))])
+    host.end(4)
+    with av.open(io.BytesIO(bytes(host.files["c-1/LEG-A"])), format="mp3") as container:
+        assert sum(frame.samples for frame in container.decode(audio=0)) == 4 * RATE
+    assert host.manifest["format"] == "mp3"
+    assert host.events[-1].key.endswith("_t-1_c-1.mp3")
+
+
+def test_a_recording_that_starts_later_holds_what_comes_from_then_on():
+    host = hosted()
+    host.run(*both(), until=4, actions=[(1.505, StartRecording())])
+    host.end(4)
+    np.testing.assert_array_equal(host.audio(), np.stack([decoded(IN), decoded(OUT)], axis=1)[12_040:])
+    assert host.manifest["started_at"] == "2026-05-06T07:08:10.755Z"
+    started = host.events[0]
+    assert started.at == STARTED_AT + timedelta(seconds=1.505)
+    # The key has the start of the call.
+    assert started.key == "Amazon-Chime-SMA-Call-Recordings/2026/05/06/2026-05-06-07-08-09-250_t-1_c-1.wav"
+    assert host.manifest["tracks"][0]["packets"]["late"] == 0
+    assert host.manifest["degraded"] is False
+
+
+def test_a_vendors_request_starts_the_recording():
+    host = hosted()
+    host.run(*both(), until=4, actions=[(0, CHIME)])
+    host.end(4)
+    assert host.events[0].key == "rec/2026/05/06/2026-05-06-07-08-09-250_t-1_c-1.wav"
+    assert host.manifest["dialect"] == "chime"
+    assert host.manifest["action"] == "StartCallRecording"
+    assert (host.manifest["call_id"], host.manifest["transaction_id"]) == ("c-1", "t-1")
+    assert host.manifest["version"] == 1
+
+
+def test_without_a_transaction_id_the_calls_own_id_serves():
+    call = Call("c-9", started_at=STARTED_AT, now=NOW)
+    call.add_leg()
+    call.start_recording(StartRecording(), now=NOW)
+    (started,) = call.events()
+    assert started.key.endswith("_c-9_c-9.wav")
+
+
+def test_the_recording_ends_at_the_hang_up_although_audio_ended_before():
+    host = hosted()
+    host.run(*both(), until=6, actions=[(0, StartRecording())])
+    host.end(6)
+    audio = host.audio()
+    assert len(audio) == 6 * RATE
+    assert not audio[4 * RATE :].any()
+
+
+def test_the_recording_ends_with_the_audio_that_had_arrived_by_the_hang_up():
+    host = hosted()
+    host.run(*both(), until=3.001, actions=[(0, StartRecording())])
+    host.end(3.001)
+    # The packet that arrived at 3.000 s holds 20 ms.
+    np.testing.assert_array_equal(host.audio()[:, 0], decoded(IN)[: round(3.02 * RATE)])
+
+
+def test_two_legs_are_recorded_side_by_side():
+    call = new_call()
+    host = Host(call)
+    for name in ("LEG-A", "LEG-B"):
+        call.add_leg(name)
+        call.start_recording(StartRecording(leg=name, layout=Layout.INCOMING), now=NOW)
+    for name, data in (("LEG-A", IN), ("LEG-B", OUT)):
+        for packet in arrive(talk(data))[:50]:
+            call.receive_rtp(name, packet.wire(), now=NOW + packet.arrival_ns / S_NS)
+    host.end(1)
+    np.testing.assert_array_equal(host.audio("c-1/LEG-A")[:, 0], decoded(IN)[:RATE])
+    np.testing.assert_array_equal(host.audio("c-1/LEG-B")[:, 0], decoded(OUT)[:RATE])
+    assert [e.leg for e in host.events if isinstance(e, RecordingFinished)] == ["LEG-A", "LEG-B"]
+
+
+def test_batches_and_packets_give_the_same_file():
+    host = hosted()
+    host.run(*both(), until=4, actions=[(0, StartRecording())])
+    host.end(4)
+
+    other = hosted()
+    other.call.start_recording(StartRecording(), now=NOW)
+    for direction, packets in zip(("incoming", "outgoing"), both(), strict=True):
+        data, table = records(packets)
+        table["time_ns"] += round(NOW * 1e9)
+        half = round((NOW + 2) * 1e9)
+        assert other.call.receive_rtp_batch("LEG-A", data, table, until_ns=half, direction=direction) == 101
+    other.call.handle_timeout(now=NOW + 2)
+    for direction, packets in zip(("incoming", "outgoing"), both(), strict=True):
+        data, table = records(packets)
+        table["time_ns"] += round(NOW * 1e9)
+        assert other.call.receive_rtp_batch("LEG-A", data, table, 101, direction=direction) == 99
+    other.end(4)
+    assert other.files == host.files
+
+
+def test_host_frames_are_recorded():
+    call = new_call()
+    host = Host(call)
+    call.add_leg(host_frames=True)
+    call.start_recording(StartRecording(), now=NOW)
+    wave = np.round(9000 * np.sin(2 * np.pi * 440 * np.arange(2 * RATE) / RATE)).astype("<i2")
+    wide = np.round(9000 * np.sin(2 * np.pi * 440 * np.arange(4 * RATE) / 2 / RATE)).astype("<i2")
+    for n in range(100):
+        now = NOW + n * 0.02
+        call.receive_pcm("LEG-A", wave[n * 160 : (n + 1) * 160].tobytes(), now=now)
+        frames = wide[n * 320 : (n + 1) * 320].tobytes()
+        call.receive_pcm("LEG-A", frames, now=now, sample_rate=16_000, direction="outgoing")
+        call.handle_timeout(now=now)
+        host.drain()
+    host.end(2)
+    audio = host.audio()
+    np.testing.assert_array_equal(audio[:, 0], wave)
+    assert np.abs(audio[200:-200, 1].astype(int) - wave[200:-200]).max() < 150
+    assert [t["codec"] for t in host.manifest["tracks"]] == ["L16", "L16"]
+
+
+def test_a_call_without_media_gives_a_silent_recording():
+    host = hosted()
+    host.run(until=2, actions=[(0, StartRecording())])
+    host.end(2)
+    assert host.audio().shape == (2 * RATE, 2)
+    assert not host.audio().any()
+
+
+# ---- time, writes, events ----
+
+
+def test_the_file_is_valid_and_complete_whenever_the_call_was_moved_on():
+    host = hosted()
+    lengths = []
+
+    def check():
+        file = host.files.get("c-1/LEG-A")
+        if file:
+            info = wav.parse(bytes(file))
+            assert (info.truncated, info.warnings) == (False, ())
+            assert info.declared_data_bytes == info.data_bytes == len(file) - info.data_offset
+            lengths.append(info.frames)
+
+    drain = host.drain
+    host.drain = lambda: (drain(), check())
+    host.run(*both(), until=4, actions=[(0, StartRecording())])
+    host.end(4)
+    assert lengths == sorted(lengths)
+    # What is on disk is never further behind than the time packets are waited for, and a step.
+    assert len(set(lengths)) >= 14
+    assert lengths[-1] == 4 * RATE
+
+
+def test_moving_on_without_new_audio_writes_nothing():
+    call = new_call()
+    call.add_leg()
+    call.start_recording(StartRecording(), now=NOW)
+    call.writes()
+    call.handle_timeout(now=NOW + 0.2)
+    assert call.writes() == []
+    call.handle_timeout(now=NOW + 2)
+    assert call.writes()
+    call.handle_timeout(now=NOW + 2)
+    assert call.writes() == []
+
+
+def test_the_next_timeout_is_one_step_on_and_none_after_the_end():
+    call = new_call()
+    assert call.next_timeout() == NOW + STEP_S == NOW + 0.2
+    call.handle_timeout(now=NOW + 7)
+    assert call.next_timeout() == NOW + 7.2
+    call.end(now=NOW + 8)
+    assert call.next_timeout() is None
+    call.handle_timeout(now=NOW + 9)
+    assert (call.events(), call.writes()) == ([], [])
+
+
+def test_events_come_in_order_and_once():
+    key = event(5, timestamp=5000 + 4 * RATE, sequence=0, start=4 * RATE)
+    host = hosted()
+    host.run(arrive(renumbered(talk(IN) + key)), until=6, actions=[(0, StartRecording())])
+    host.end(6)
+    assert [type(e) for e in host.events] == [RecordingStarted, DigitReceived, RecordingFinished]
+    started, digit, finished = host.events
+    assert digit == DigitReceived("c-1", "LEG-A", "incoming", "5", 4.0, 0.1, "rfc4733")
+    assert started == RecordingStarted("c-1", "c-1/LEG-A", "LEG-A", STARTED_AT, finished.key)
+    assert (finished.call_id, finished.recording_id, finished.end_reason) == ("c-1", "c-1/LEG-A", "hangup")
+    assert finished.manifest["digits"] == [
+        {"symbol": "5", "at": 4.0, "duration": 0.1, "track": "incoming", "source": "rfc4733"}
+    ]
+    assert host.call.events() == []
+
+
+def test_a_digit_is_told_while_the_call_runs_and_without_a_recording():
+    host = hosted()
+    host.run(arrive(event(5, timestamp=0, sequence=0, start=0)), until=0.5)
+    assert [e.symbol for e in host.events] == ["5"]
+
+
+def test_rendering_and_detection_can_be_turned_off():
+    key = event(5, timestamp=5000, sequence=0, start=0, duration=1600)
+    for options, audible in (({}, True), ({"render_events": False}, False)):
+        host = hosted(detect_digits=False, **options)
+        host.run(arrive(key), until=1, actions=[(0, StartRecording())])
+        host.end(1)
+        assert bool(host.audio().any()) is audible
+        assert [d["symbol"] for d in host.manifest["digits"]] == ["5"]
+
+
+def test_memory_of_a_long_wait_is_bounded_by_pieces():
+    call = new_call()
+    call.add_leg()
+    call.start_recording(StartRecording(), now=NOW)
+    call.handle_timeout(now=NOW + 3600)
+    assert max(len(write.data) for _, write in call.writes()) <= 32_768 * 4
+
+
+# ---- what is refused ----
+
+
+def test_the_start_must_know_its_time_zone():
+    with pytest.raises(UsageError, match="time zone"):
+        Call("c", started_at=datetime(2026, 1, 1), now=0)
+
+
+def test_a_leg_has_one_name():
+    call = new_call()
+    call.add_leg("LEG-A")
+    with pytest.raises(UsageError, match="a leg LEG-A already"):
+        call.add_leg("LEG-A")
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda call: call.receive_rtp("LEG-B", b"", now=NOW),
+        lambda call: call.receive_rtp_batch("LEG-B", b"", b""),
+        lambda call: call.receive_pcm("LEG-B", b"", now=NOW),
+        lambda call: call.start_recording(StartRecording(leg="LEG-B"), now=NOW),
+    ],
+)
+def test_a_leg_must_be_there(verb):
+    call = new_call()
+    call.add_leg("LEG-A")
+    with pytest.raises(UsageError, match="no leg LEG-B"):
+        verb(call)
+
+
+def test_a_direction_must_be_one():
+    call = new_call()
+    call.add_leg()
+    with pytest.raises(ValueError, match="sideways"):
+        call.receive_rtp("LEG-A", b"", now=NOW, direction="sideways")
+
+
+def test_a_leg_is_recorded_once():
+    call = new_call()
+    call.add_leg()
+    call.start_recording(StartRecording(), now=NOW)
+    with pytest.raises(ActionConflictError, match="recorded already") as error:
+        call.start_recording(StartRecording(layout=Layout.INCOMING), now=NOW)
+    assert (error.value.field, error.value.value) == ("CallId", "c-1")
+    assert len(call.events()) == 1
+
+
+def test_a_format_must_be_known():
+    call = new_call()
+    call.add_leg()
+    with pytest.raises(UsageError, match=r"format 'ogg': one of wav, mp3"):
+        call.start_recording(StartRecording(format="ogg"), now=NOW)
+    call.start_recording(StartRecording(), now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("document", "error"),
+    [
+        ({"Actions": [*CHIME["Actions"], {"Type": "Pause"}]}, UnsupportedActionError),
+        ({"Actions": [*CHIME["Actions"], {"Type": "Nap"}]}, InvalidActionError),
+        ({"Actions": CHIME["Actions"] * 2}, ActionConflictError),
+    ],
+)
+def test_a_document_that_cannot_be_carried_out_starts_nothing(document, error):
+    call = new_call()
+    call.add_leg()
+    with pytest.raises(error):
+        call.request(document, now=NOW)
+    assert (call.events(), call.writes()) == ([], [])
+    call.request(CHIME, now=NOW)
+    with pytest.raises(ActionConflictError):
+        call.request(CHIME, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda call: call.add_leg("LEG-B"),
+        lambda call: call.receive_rtp("LEG-A", b"", now=NOW),
+        lambda call: call.receive_pcm("LEG-A", b"", now=NOW),
+        lambda call: call.start_recording(StartRecording(), now=NOW),
+        lambda call: call.request(CHIME, now=NOW),
+        lambda call: call.end(now=NOW),
+    ],
+)
+def test_a_call_that_is_over_takes_nothing(verb):
+    call = new_call()
+    call.add_leg()
+    call.end(now=NOW)
+    with pytest.raises(UsageError, match="call c-1 is over"):
+        verb(call)
+
+
+def test_hostile_packets_never_raise():
+    host = hosted()
+    host.call.start_recording(StartRecording(), now=NOW)
+    for n, wire in enumerate([b"", b"\x80", b"\xff" * 30, rtp_packet(b"x")[:11], rtp_packet(bytes(4500))]):
+        host.call.receive_rtp("LEG-A", wire, now=NOW + n)
+    host.end(5)
+    assert host.manifest["degraded"] == {"malformed_packets": 2}
+
+
+def test_call_is_found_at_the_top():
+    assert callreel.Call is Call
