@@ -66,7 +66,7 @@
 #define CR_DTMF_LOOK_BLOCKS 4    /* 20 ms: fits twice into the shortest digit */
 #define CR_DTMF_MARK_BLOCKS 2    /* 10 ms */
 #define CR_DTMF_CLARITY_BLOCKS 7 /* 35 ms: blocks whose sum, but for its soft edges, lies inside any 40 ms */
-#define CR_DTMF_HISTORY 32       /* blocks kept; a power of two; a start is looked for in them */
+#define CR_DTMF_HISTORY 16       /* blocks kept; a power of two; a start is looked for in 15 of them */
 #define CR_DTMF_SEARCH_BLOCKS 6  /* blocks after the first look in which the start is still refined */
 #define CR_DTMF_RETREAT_BLOCKS 8 /* a start lies at most this far before the first look that saw the tone */
 
@@ -835,7 +835,8 @@ static void cr_dtmf_close_blocks(cr_dtmf *d, cr_dtmf_digits *found)
     const uint32_t hop = d->plan->tones.hop;
     uint32_t blocks = (d->fill - d->next) / hop;
     while (blocks) {
-        uint32_t batch = blocks < CR_TONE_BATCH ? blocks : CR_TONE_BATCH;
+        /* One at a time while a tone is followed: it may look back at as many blocks as are kept. */
+        uint32_t most = d->state == CR_DTMF_NONE ? CR_TONE_BATCH : 1, batch = blocks < most ? blocks : most;
         cr_dtmf_powers powers;
         uint32_t worth = d->plan->version->blocks(d, batch, powers);
         if (!worth && d->state == CR_DTMF_NONE) {
