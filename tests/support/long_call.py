@@ -53,7 +53,9 @@ class Leg:
                 talking &= ~stop
                 halted = np.floor(20 * RATE * speed).astype(np.int64)
                 timestamp[pause_s >= 220] -= halted
-                talking &= ~((pause_s >= 250) & (pause_s < 252))  # and a new source, with a timestamp of its own
+                talking &= ~(
+                    (pause_s >= 250) & (pause_s < 252)
+                )  # and a new source, with a timestamp of its own
                 renewed = pause_s >= 252
                 ssrc[renewed] += 1
                 timestamp[renewed] += 123_456_789
