@@ -22,7 +22,7 @@
 
 #define CR_CONCEAL_RATE 8000
 #define CR_CONCEAL_MAX 480    /* samples: 60 ms, after which nothing is left */
-#define CR_CONCEAL_STEADY 40  /* samples: 5 ms at full level before the fade; measured on speech, later costs more */
+#define CR_CONCEAL_STEADY 80  /* samples: 10 ms at full level before the fade (G.711 Appendix I) */
 #define CR_PITCH_MIN 40       /* samples: 200 Hz; shorter periods show as their multiples */
 #define CR_PITCH_MAX 120      /* samples: 66 Hz */
 #define CR_PITCH_WINDOW 160   /* samples compared */
