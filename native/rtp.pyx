@@ -1,7 +1,7 @@
 """RTP: one stream's packets in, its true timeline out (RFC 3550, RFC 4733, RFC 3389).
 
-The work is done in include/callreel/timeline.h; here are only the doors to it. A `Receiver` belongs to one thread at a
-time: nothing in it is locked.
+The work is done in include/callreel/timeline.h; here are only the doors to it. A `Receiver` and a `Survey` belong to one
+thread at a time; a second one that comes in meanwhile gets a UsageError.
 """
 
 cimport cython
@@ -11,7 +11,7 @@ from libc.stdint cimport INT64_MAX, int16_t, int64_t, uint8_t, uint16_t, uint32_
 
 from typing import NamedTuple
 
-from callreel.errors import RtpError
+from callreel.errors import RtpError, UsageError
 
 
 cdef extern from "callreel/packet_record.h" nogil:
@@ -270,6 +270,7 @@ cdef class Receiver:
     """
 
     cdef cr_track *track
+    cdef bint busy
     cdef readonly bint host_frames
 
     def __cinit__(self, payload_types=None, *, int64_t origin_ns=0, uint32_t sample_rate=8000, uint32_t late_ms=1000,
@@ -304,6 +305,26 @@ cdef class Receiver:
     def __dealloc__(self):
         PyMem_Free(self.track)
 
+    cdef inline int enter(self) except -1:
+        # Batches and long reads run without the GIL: no second thread may touch the track meanwhile.
+        cdef bint busy
+        with cython.critical_section(self):
+            busy = self.busy
+            self.busy = True
+        if busy:
+            raise UsageError("this Receiver is in use by another thread")
+        return 0
+
+    cdef inline void leave(self) noexcept:
+        with cython.critical_section(self):
+            self.busy = False
+
+    cdef inline int need_idle(self) except -1:
+        # For what only looks, inside a critical section of its own.
+        if self.busy:
+            raise UsageError("this Receiver is in use by another thread")
+        return 0
+
     def set_payload_types(self, payload_types):
         """Replace the meaning of all payload types from now on, as a new SDP answer does."""
         wanted = {}
@@ -311,8 +332,12 @@ cdef class Receiver:
             if not 0 <= payload_type <= 127:
                 raise ValueError(f"payload type {payload_type}: 0 to 127 are possible")
             wanted[payload_type] = _codec_of(name)
-        for payload_type in range(128):
-            self.track.codec[payload_type] = <uint8_t>wanted.get(payload_type, CR_CODEC_UNKNOWN)
+        self.enter()
+        try:
+            for payload_type in range(128):
+                self.track.codec[payload_type] = <uint8_t>wanted.get(payload_type, CR_CODEC_UNKNOWN)
+        finally:
+            self.leave()
 
     def receive(self, packet, int64_t arrival_ns, *, bint force=False):
         """Take one datagram: RTP, or RTCP of the same port. Wire faults are counted, not raised.
@@ -321,12 +346,14 @@ cdef class Receiver:
         `force` a packet that finds no room is counted as discarded.
         """
         cdef Py_buffer view
+        self.enter()
         buffers.clear(&view)
         try:
             buffers.borrow_bytes(packet, &view)
             return cr_track_receive(self.track, <const uint8_t *>view.buf, <size_t>view.len, arrival_ns,
                                     force) == CR_RECEIVED
         finally:
+            self.leave()
             buffers.release(&view)
 
     def receive_batch(self, data, records, Py_ssize_t first=0, count=None, *, until_ns=None, bint force=False):
@@ -342,6 +369,7 @@ cdef class Receiver:
         cdef Py_ssize_t end, i = first
         cdef int64_t until = INT64_MAX if until_ns is None else until_ns
         cdef int result = CR_RECEIVED
+        self.enter()
         buffers.clear(&payloads)
         buffers.clear(&table)
         try:
@@ -357,6 +385,7 @@ cdef class Receiver:
                     i += 1
             return i - first
         finally:
+            self.leave()
             buffers.release(&payloads)
             buffers.release(&table)
 
@@ -369,6 +398,7 @@ cdef class Receiver:
         cdef Py_ssize_t samples, done = 0, taken = 0, most
         if not self.host_frames:
             raise TypeError("this receiver takes RTP; create it with host_frames=True for PCM")
+        self.enter()
         buffers.clear(&view)
         try:
             buffers.borrow_pcm(pcm, &view)
@@ -381,36 +411,49 @@ cdef class Receiver:
                 done += most
             return taken
         finally:
+            self.leave()
             buffers.release(&view)
 
     def finish(self):
         """Say that no packet will come any more: all that arrived is final."""
+        self.enter()
         cr_track_finish(self.track)
+        self.leave()
 
     def ready(self, int64_t now_ns):
         """The position up to which the timeline is final at time `now_ns`: later packets could not change it."""
-        return cr_track_ready(self.track, now_ns)
+        cdef int64_t position
+        self.enter()
+        position = cr_track_ready(self.track, now_ns)
+        self.leave()
+        return position
 
     def read(self, int64_t until):
         """The timeline from `position` up to `until` as 16-bit PCM, gaps filled; moves `position` there."""
         cdef char *start = NULL
         cdef int64_t samples
-        if until <= self.track.position:
-            return b""
-        samples = until - self.track.position
-        if samples > MAX_READ_SAMPLES:
-            raise ValueError(f"{samples} samples at once: read at most {MAX_READ_SAMPLES}")
-        result = buffers.new_bytes(<Py_ssize_t>samples * 2, &start)
-        if samples < buffers.GIL_MIN_SAMPLES:
-            cr_track_read(self.track, until, <int16_t *>start)
-        else:
-            with nogil:
+        self.enter()
+        try:
+            if until <= self.track.position:
+                return b""
+            samples = until - self.track.position
+            if samples > MAX_READ_SAMPLES:
+                raise ValueError(f"{samples} samples at once: read at most {MAX_READ_SAMPLES}")
+            result = buffers.new_bytes(<Py_ssize_t>samples * 2, &start)
+            if samples < buffers.GIL_MIN_SAMPLES:
                 cr_track_read(self.track, until, <int16_t *>start)
-        return result
+            else:
+                with nogil:
+                    cr_track_read(self.track, until, <int16_t *>start)
+            return result
+        finally:
+            self.leave()
 
     def skip(self, int64_t until):
         """Move `position` to `until` without reading."""
+        self.enter()
         cr_track_read(self.track, until, NULL)
+        self.leave()
 
     def hear(self):
         """Audio that arrived since the last call, in order, as a list of (position, pcm): for detectors.
@@ -421,31 +464,43 @@ cdef class Receiver:
         cdef int64_t position = 0
         cdef uint32_t samples
         heard = []
-        while True:
-            samples = cr_track_hear(self.track, pcm, HEAR_SAMPLES, HEAR_PATIENCE_MS, &position)
-            if not samples:
-                return heard
-            heard.append((position, <bytes>(<char *>pcm)[:2 * samples]))
+        self.enter()
+        try:
+            while True:
+                samples = cr_track_hear(self.track, pcm, HEAR_SAMPLES, HEAR_PATIENCE_MS, &position)
+                if not samples:
+                    return heard
+                heard.append((position, <bytes>(<char *>pcm)[:2 * samples]))
+        finally:
+            self.leave()
 
     def digits(self):
         """Telephone events that have ended since the last call, as a list of (symbol, position, duration_samples)."""
         cdef cr_event_digit *digit
         ended = []
-        while self.track.digit_count:
-            digit = &self.track.digits[self.track.digit_head]
-            ended.append((DIGITS[digit.code], digit.position, digit.duration))
-            self.track.digit_head = (self.track.digit_head + 1) % CR_DIGITS
-            self.track.digit_count -= 1
-        return ended
+        self.enter()
+        try:
+            while self.track.digit_count:
+                digit = &self.track.digits[self.track.digit_head]
+                ended.append((DIGITS[digit.code], digit.position, digit.duration))
+                self.track.digit_head = (self.track.digit_head + 1) % CR_DIGITS
+                self.track.digit_count -= 1
+            return ended
+        finally:
+            self.leave()
 
     def gaps(self):
         """Stretches read since the last call whose audio was lost, as a list of (position, samples), in order.
 
         They were concealed, or silent when long. At most 256 are kept between two calls.
         """
-        lost = [(self.track.gaps[i].position, self.track.gaps[i].samples) for i in range(self.track.gap_count)]
-        self.track.gap_count = 0
-        return lost
+        self.enter()
+        try:
+            lost = [(self.track.gaps[i].position, self.track.gaps[i].samples) for i in range(self.track.gap_count)]
+            self.track.gap_count = 0
+            return lost
+        finally:
+            self.leave()
 
     @property
     def sample_rate(self):
@@ -453,26 +508,35 @@ cdef class Receiver:
         return self.track.sample_rate
 
     @property
+    @cython.critical_section
     def position(self):
         """The next timeline sample to be read."""
+        self.need_idle()
         return self.track.position
 
     @property
+    @cython.critical_section
     def end(self):
         """One past the last timeline sample that has arrived, or `position`."""
+        self.need_idle()
         return cr_track_end_position(self.track)
 
     @property
+    @cython.critical_section
     def ssrcs(self):
         """The sources heard, in order of their first packet (at most 16 are kept)."""
+        self.need_idle()
         return tuple(self.track.ssrcs[i] for i in range(self.track.ssrc_count))
 
     @property
+    @cython.critical_section
     def payload_types_seen(self):
         """The payload types of the packets received, in order of their number."""
+        self.need_idle()
         return tuple(n for n in range(128) if self.track.payload_types_seen[n // 64] >> (n % 64) & 1)
 
     @property
+    @cython.critical_section
     def counts(self):
         """Packets by fate.
 
@@ -481,6 +545,7 @@ cdef class Receiver:
         that found no room.
         """
         cdef cr_track_counts *c = &self.track.counts
+        self.need_idle()
         return {
             "received": c.received,
             "lost": cr_track_lost(self.track),
@@ -493,28 +558,38 @@ cdef class Receiver:
         }
 
     @property
+    @cython.critical_section
     def sender_reports(self):
         """RTCP sender reports that came with the stream."""
+        self.need_idle()
         return self.track.counts.sender_reports
 
     @property
+    @cython.critical_section
     def concealed_samples(self):
         """Samples read that were made up from the audio around a loss."""
+        self.need_idle()
         return self.track.counts.concealed_samples
 
     @property
+    @cython.critical_section
     def silence_samples(self):
         """Samples read that were silent because there was no audio."""
+        self.need_idle()
         return self.track.counts.silence_samples
 
     @property
+    @cython.critical_section
     def drift_ppm(self):
         """How fast the sender's clock runs against ours, or None before 10 s were seen; positive: fast."""
+        self.need_idle()
         return 0.0 - 1e6 * self.track.drift.rate if self.track.drift.rate_known else None
 
     @property
+    @cython.critical_section
     def alignment_error_ms(self):
         """The farthest any audio stood from where the sender's clock puts it, as far as arrivals tell."""
+        self.need_idle()
         return 1e3 * cr_track_alignment_error(self.track) / self.track.sample_rate
 
 
@@ -538,6 +613,25 @@ cdef class Survey:
     """What a flow of datagrams holds, without decoding it: is it RTP, from whom, when, in which payload types."""
 
     cdef cr_survey survey
+    cdef bint busy
+
+    cdef int enter(self) except -1:
+        cdef bint busy
+        with cython.critical_section(self):
+            busy = self.busy
+            self.busy = True
+        if busy:
+            raise UsageError("this Survey is in use by another thread")
+        return 0
+
+    cdef void leave(self) noexcept:
+        with cython.critical_section(self):
+            self.busy = False
+
+    cdef int need_idle(self) except -1:
+        if self.busy:
+            raise UsageError("this Survey is in use by another thread")
+        return 0
 
     def receive_batch(self, data, records, Py_ssize_t first=0, count=None):
         """Look at packet records (`pcap.DTYPE`) over one buffer of payloads."""
@@ -545,6 +639,7 @@ cdef class Survey:
         cdef const cr_packet_record *record
         cdef const uint8_t *start
         cdef Py_ssize_t end, i
+        self.enter()
         buffers.clear(&payloads)
         buffers.clear(&table)
         try:
@@ -556,6 +651,7 @@ cdef class Survey:
                     cr_survey_receive(&self.survey, start + record[i].offset, record[i].length, record[i].time_ns,
                                       record[i].flags & CR_RECORD_CUT)
         finally:
+            self.leave()
             buffers.release(&payloads)
             buffers.release(&table)
 
@@ -565,13 +661,17 @@ cdef class Survey:
         cdef cr_survey_run *run
         cdef uint32_t i
         found = []
-        for i in range(self.survey.run_count):
-            run = &self.survey.runs[i]
-            types = tuple(n for n in range(128) if run.payload_types[n // 64] >> (n % 64) & 1)
-            found.append(Run(run.ssrc, run.first_ns, run.last_ns, run.packets,
-                             run.lost_before + cr_sequence_lost(&run.sequence), run.duplicate, run.reordered,
-                             run.orderly, run.cut, types))
-        return found
+        self.enter()
+        try:
+            for i in range(self.survey.run_count):
+                run = &self.survey.runs[i]
+                types = tuple(n for n in range(128) if run.payload_types[n // 64] >> (n % 64) & 1)
+                found.append(Run(run.ssrc, run.first_ns, run.last_ns, run.packets,
+                                 run.lost_before + cr_sequence_lost(&run.sequence), run.duplicate, run.reordered,
+                                 run.orderly, run.cut, types))
+            return found
+        finally:
+            self.leave()
 
     @property
     def event_payload_types(self):
@@ -579,18 +679,26 @@ cdef class Survey:
         cdef cr_survey_type *t
         cdef uint32_t i
         found = []
-        for i in range(self.survey.type_count):
-            t = &self.survey.types[i]
-            if t.payload_type >= 96 and t.packets == t.events and t.repeats:
-                found.append(t.payload_type)
-        return tuple(sorted(found))
+        self.enter()
+        try:
+            for i in range(self.survey.type_count):
+                t = &self.survey.types[i]
+                if t.payload_type >= 96 and t.packets == t.events and t.repeats:
+                    found.append(t.payload_type)
+            return tuple(sorted(found))
+        finally:
+            self.leave()
 
     @property
+    @cython.critical_section
     def rtcp(self):
         """RTCP packets seen."""
+        self.need_idle()
         return self.survey.rtcp
 
     @property
+    @cython.critical_section
     def malformed(self):
         """Datagrams that begin like RTP and are not."""
+        self.need_idle()
         return self.survey.malformed
