@@ -1,7 +1,7 @@
 """RTP: one stream's packets in, its true timeline out (RFC 3550, RFC 4733, RFC 3389).
 
-The work is done in include/callreel/timeline.h; here are only the doors to it. A `Receiver` and a `Survey` belong to one
-thread at a time; a second one that comes in meanwhile gets a UsageError.
+The work is done in include/callreel/timeline.h; here are only the doors to it. A `Receiver` and a `Survey` belong to
+one thread at a time; a second one that comes in meanwhile gets a UsageError.
 """
 
 cimport cython
