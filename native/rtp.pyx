@@ -6,6 +6,7 @@ one thread at a time; a second one that comes in meanwhile gets a UsageError.
 
 cimport cython
 cimport buffers
+cimport isa
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport INT64_MAX, int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -133,10 +134,16 @@ cdef extern from "callreel/survey.h" nogil:
         uint32_t run_count, type_count
         uint64_t rtcp, foreign, malformed
 
+    int64_t cr_survey_early_ns(const cr_survey_run *run) noexcept
     void cr_survey_receive(cr_survey *s, const uint8_t *data, size_t size_bytes, int64_t time_ns, int cut) noexcept
     int64_t cr_sequence_lost(const cr_sequence *s) noexcept
 
 
+cdef extern from "callreel/g711.h" nogil:
+    void cr_g711_use(isa.cr_isa isa) noexcept
+
+
+cr_g711_use(isa.in_use())
 cr_resample_init()
 
 # What a payload type may be called; anything else is counted as undecoded.
@@ -605,6 +612,7 @@ class Run(NamedTuple):
     reordered: int
     orderly: int
     cut: int
+    early_ns: int
     payload_types: tuple
 
 
@@ -668,7 +676,7 @@ cdef class Survey:
                 types = tuple(n for n in range(128) if run.payload_types[n // 64] >> (n % 64) & 1)
                 found.append(Run(run.ssrc, run.first_ns, run.last_ns, run.packets,
                                  run.lost_before + cr_sequence_lost(&run.sequence), run.duplicate, run.reordered,
-                                 run.orderly, run.cut, types))
+                                 run.orderly, run.cut, cr_survey_early_ns(run), types))
             return found
         finally:
             self.leave()
