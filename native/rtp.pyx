@@ -312,26 +312,6 @@ cdef class Receiver:
     def __dealloc__(self):
         PyMem_Free(self.track)
 
-    cdef inline int enter(self) except -1:
-        # Batches and long reads run without the GIL: no second thread may touch the track meanwhile.
-        cdef bint busy
-        with cython.critical_section(self):
-            busy = self.busy
-            self.busy = True
-        if busy:
-            raise UsageError("this Receiver is in use by another thread")
-        return 0
-
-    cdef inline void leave(self) noexcept:
-        with cython.critical_section(self):
-            self.busy = False
-
-    cdef inline int need_idle(self) except -1:
-        # For what only looks, inside a critical section of its own.
-        if self.busy:
-            raise UsageError("this Receiver is in use by another thread")
-        return 0
-
     def set_payload_types(self, payload_types):
         """Replace the meaning of all payload types from now on, as a new SDP answer does."""
         wanted = {}
@@ -339,12 +319,12 @@ cdef class Receiver:
             if not 0 <= payload_type <= 127:
                 raise ValueError(f"payload type {payload_type}: 0 to 127 are possible")
             wanted[payload_type] = _codec_of(name)
-        self.enter()
+        _enter(self)
         try:
             for payload_type in range(128):
                 self.track.codec[payload_type] = <uint8_t>wanted.get(payload_type, CR_CODEC_UNKNOWN)
         finally:
-            self.leave()
+            _leave(self)
 
     def receive(self, packet, int64_t arrival_ns, *, bint force=False):
         """Take one datagram: RTP, or RTCP of the same port. Wire faults are counted, not raised.
@@ -353,14 +333,14 @@ cdef class Receiver:
         `force` a packet that finds no room is counted as discarded.
         """
         cdef Py_buffer view
-        self.enter()
+        _enter(self)
         buffers.clear(&view)
         try:
             buffers.borrow_bytes(packet, &view)
             return cr_track_receive(self.track, <const uint8_t *>view.buf, <size_t>view.len, arrival_ns,
                                     force) == CR_RECEIVED
         finally:
-            self.leave()
+            _leave(self)
             buffers.release(&view)
 
     def receive_batch(self, data, records, Py_ssize_t first=0, count=None, *, until_ns=None, bint force=False):
@@ -376,7 +356,7 @@ cdef class Receiver:
         cdef Py_ssize_t end, i = first
         cdef int64_t until = INT64_MAX if until_ns is None else until_ns
         cdef int result = CR_RECEIVED
-        self.enter()
+        _enter(self)
         buffers.clear(&payloads)
         buffers.clear(&table)
         try:
@@ -392,7 +372,7 @@ cdef class Receiver:
                     i += 1
             return i - first
         finally:
-            self.leave()
+            _leave(self)
             buffers.release(&payloads)
             buffers.release(&table)
 
@@ -405,7 +385,7 @@ cdef class Receiver:
         cdef Py_ssize_t samples, done = 0, taken = 0, most
         if not self.host_frames:
             raise TypeError("this receiver takes RTP; create it with host_frames=True for PCM")
-        self.enter()
+        _enter(self)
         buffers.clear(&view)
         try:
             buffers.borrow_pcm(pcm, &view)
@@ -418,28 +398,28 @@ cdef class Receiver:
                 done += most
             return taken
         finally:
-            self.leave()
+            _leave(self)
             buffers.release(&view)
 
     def finish(self):
         """Say that no packet will come any more: all that arrived is final."""
-        self.enter()
+        _enter(self)
         cr_track_finish(self.track)
-        self.leave()
+        _leave(self)
 
     def ready(self, int64_t now_ns):
         """The position up to which the timeline is final at time `now_ns`: later packets could not change it."""
         cdef int64_t position
-        self.enter()
+        _enter(self)
         position = cr_track_ready(self.track, now_ns)
-        self.leave()
+        _leave(self)
         return position
 
     def read(self, int64_t until):
         """The timeline from `position` up to `until` as 16-bit PCM, gaps filled; moves `position` there."""
         cdef char *start = NULL
         cdef int64_t samples
-        self.enter()
+        _enter(self)
         try:
             if until <= self.track.position:
                 return b""
@@ -454,13 +434,13 @@ cdef class Receiver:
                     cr_track_read(self.track, until, <int16_t *>start)
             return result
         finally:
-            self.leave()
+            _leave(self)
 
     def skip(self, int64_t until):
         """Move `position` to `until` without reading."""
-        self.enter()
+        _enter(self)
         cr_track_read(self.track, until, NULL)
-        self.leave()
+        _leave(self)
 
     def hear(self):
         """Audio that arrived since the last call, in order, as a list of (position, pcm): for detectors.
@@ -471,7 +451,7 @@ cdef class Receiver:
         cdef int64_t position = 0
         cdef uint32_t samples
         heard = []
-        self.enter()
+        _enter(self)
         try:
             while True:
                 samples = cr_track_hear(self.track, pcm, HEAR_SAMPLES, HEAR_PATIENCE_MS, &position)
@@ -479,13 +459,13 @@ cdef class Receiver:
                     return heard
                 heard.append((position, <bytes>(<char *>pcm)[:2 * samples]))
         finally:
-            self.leave()
+            _leave(self)
 
     def digits(self):
         """Telephone events that have ended since the last call, as a list of (symbol, position, duration_samples)."""
         cdef cr_event_digit *digit
         ended = []
-        self.enter()
+        _enter(self)
         try:
             while self.track.digit_count:
                 digit = &self.track.digits[self.track.digit_head]
@@ -494,20 +474,20 @@ cdef class Receiver:
                 self.track.digit_count -= 1
             return ended
         finally:
-            self.leave()
+            _leave(self)
 
     def gaps(self):
         """Stretches read since the last call whose audio was lost, as a list of (position, samples), in order.
 
         They were concealed, or silent when long. At most 256 are kept between two calls.
         """
-        self.enter()
+        _enter(self)
         try:
             lost = [(self.track.gaps[i].position, self.track.gaps[i].samples) for i in range(self.track.gap_count)]
             self.track.gap_count = 0
             return lost
         finally:
-            self.leave()
+            _leave(self)
 
     @property
     def sample_rate(self):
@@ -518,28 +498,28 @@ cdef class Receiver:
     @cython.critical_section
     def position(self):
         """The next timeline sample to be read."""
-        self.need_idle()
+        _need_idle(self)
         return self.track.position
 
     @property
     @cython.critical_section
     def end(self):
         """One past the last timeline sample that has arrived, or `position`."""
-        self.need_idle()
+        _need_idle(self)
         return cr_track_end_position(self.track)
 
     @property
     @cython.critical_section
     def ssrcs(self):
         """The sources heard, in order of their first packet (at most 16 are kept)."""
-        self.need_idle()
+        _need_idle(self)
         return tuple(self.track.ssrcs[i] for i in range(self.track.ssrc_count))
 
     @property
     @cython.critical_section
     def payload_types_seen(self):
         """The payload types of the packets received, in order of their number."""
-        self.need_idle()
+        _need_idle(self)
         return tuple(n for n in range(128) if self.track.payload_types_seen[n // 64] >> (n % 64) & 1)
 
     @property
@@ -552,7 +532,7 @@ cdef class Receiver:
         that found no room.
         """
         cdef cr_track_counts *c = &self.track.counts
-        self.need_idle()
+        _need_idle(self)
         return {
             "received": c.received,
             "lost": cr_track_lost(self.track),
@@ -568,36 +548,61 @@ cdef class Receiver:
     @cython.critical_section
     def sender_reports(self):
         """RTCP sender reports that came with the stream."""
-        self.need_idle()
+        _need_idle(self)
         return self.track.counts.sender_reports
 
     @property
     @cython.critical_section
     def concealed_samples(self):
         """Samples read that were made up from the audio around a loss."""
-        self.need_idle()
+        _need_idle(self)
         return self.track.counts.concealed_samples
 
     @property
     @cython.critical_section
     def silence_samples(self):
         """Samples read that were silent because there was no audio."""
-        self.need_idle()
+        _need_idle(self)
         return self.track.counts.silence_samples
 
     @property
     @cython.critical_section
     def drift_ppm(self):
         """How fast the sender's clock runs against ours, or None before 10 s were seen; positive: fast."""
-        self.need_idle()
+        _need_idle(self)
         return 0.0 - 1e6 * self.track.drift.rate if self.track.drift.rate_known else None
 
     @property
     @cython.critical_section
     def alignment_error_ms(self):
         """The farthest any audio stood from where the sender's clock puts it, as far as arrivals tell."""
-        self.need_idle()
+        _need_idle(self)
         return 1e3 * cr_track_alignment_error(self.track) / self.track.sample_rate
+
+
+# Functions and not methods of the Receiver, which would then hold a table of them.
+
+cdef inline int _enter(Receiver receiver) except -1:
+    # Batches and long reads run without the GIL: no second thread may touch the track meanwhile.
+    cdef bint busy
+    with cython.critical_section(receiver):
+        busy = receiver.busy
+        receiver.busy = True
+    return _refuse() if busy else 0
+
+
+cdef inline void _leave(Receiver receiver) noexcept:
+    with cython.critical_section(receiver):
+        receiver.busy = False
+
+
+cdef inline int _need_idle(Receiver receiver) except -1:
+    # For what only looks, inside a critical section of its own.
+    return _refuse() if receiver.busy else 0
+
+
+cdef int _refuse() except -1:
+    raise UsageError("this Receiver is in use by another thread")
 
 
 class Run(NamedTuple):

@@ -106,7 +106,7 @@ def test_the_wheel_runs_on_every_glibc_since_2_17():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="stripped by auditwheel")
-def test_the_compiled_kernels_carry_no_symbols_but_the_one_python_needs(wheel):
+def test_the_wheel_carries_no_symbols_but_the_ones_python_needs(wheel):
     for name in wheel.namelist():
         if name.endswith(".so"):
             code = wheel.read(name)
@@ -114,6 +114,14 @@ def test_the_compiled_kernels_carry_no_symbols_but_the_one_python_needs(wheel):
             assert b".symtab" not in code
             assert b".debug_info" not in code
             assert f"PyInit_{PurePosixPath(name).name.partition('.')[0]}".encode() in code
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ELF is Linux's")
+def test_the_wheel_looks_for_libraries_nowhere_but_where_the_system_has_them(wheel):
+    # With an rpath the linker notes down where the building machine keeps its Python.
+    for name in wheel.namelist():
+        if name.endswith(".so"):
+            assert not re.search(rb"/(root|home|opt|tmp|usr|work)/[\w./-]+", wheel.read(name)), name
 
 
 # ---- the source distribution ----------------------------------------------------------------------
