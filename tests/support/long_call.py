@@ -1,4 +1,4 @@
-"""Hours of a two-leg call whose truth is known: clocks that drift, a network that jitters and loses, pauses of all kinds.
+"""Hours of a two-leg call whose truth is known: drifting clocks, a network that jitters and loses, pauses of all kinds.
 
 Each leg's packets are made in numpy, block by block, so that eight hours take seconds. Every `MARK_S` seconds of true
 time both senders make the same click; where it comes out is what counts.
@@ -53,7 +53,9 @@ class Leg:
                 talking &= ~stop
                 halted = np.floor(20 * RATE * speed).astype(np.int64)
                 timestamp[pause_s >= 220] -= halted
-                talking &= ~((pause_s >= 250) & (pause_s < 252))  # and a new source, with a timestamp of its own
+                talking &= ~(
+                    (pause_s >= 250) & (pause_s < 252)
+                )  # and a new source, with a timestamp of its own
                 renewed = pause_s >= 252
                 ssrc[renewed] += 1
                 timestamp[renewed] += 123_456_789

@@ -70,6 +70,7 @@ typedef struct {
     double delay_sum, delay_count; /* of the packets since the anchor */
     double anchor_error; /* samples: how late the first packet was, if that is to be left alone */
     uint8_t rate_known; /* survives a new anchor, as the quartz does */
+    uint32_t rate_blocks; /* how many it was fitted through */
     double rate;        /* the last slope fitted, samples a sample */
 } cr_drift;
 
@@ -193,8 +194,11 @@ static inline void cr_drift_fit(cr_drift *d, double from, uint32_t sample_rate)
     }
     if (fabs(slope) > CR_DRIFT_MAX_SLOPE)
         return;
-    d->rate_known = 1;
-    d->rate = slope;
+    if (fixed || !d->rate_known || 2 * count >= d->rate_blocks) { /* a new anchor must first be known as well as the last */
+        d->rate_known = 1;
+        d->rate_blocks = fixed ? 2 * CR_DRIFT_BLOCKS : count;
+        d->rate = slope;
+    }
     line = cr_drift_publish(d, from, delay, slope);
     if (!d->anchored && fabs(delay) <= d->tolerance && fabs(slope) <= CR_DRIFT_ANCHOR_SLOPE)
         d->anchor_error = delay;

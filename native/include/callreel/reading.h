@@ -53,7 +53,7 @@ static inline int cr_peek_audio(const cr_track *t, int64_t number, int16_t *pcm,
 static inline void cr_gap_open(cr_track *t, const cr_segment *s, int64_t number)
 {
     int16_t after[CR_CONCEAL_HISTORY];
-    uint32_t length = 0, limit = CR_CONCEAL_MAX;
+    uint32_t length = 0, limit = CR_CONCEAL_MAX + 1;
     int known = 0;
     if (s->end - number < limit)
         limit = s->end > number ? (uint32_t)(s->end - number) : 0;
@@ -65,10 +65,10 @@ static inline void cr_gap_open(cr_track *t, const cr_segment *s, int64_t number)
             break;
         length += run;
     }
-    if (length < CR_CONCEAL_MAX && number + length + CR_CONCEAL_HISTORY <= s->end)
+    if (length <= CR_CONCEAL_MAX && number + length + CR_CONCEAL_HISTORY <= s->end)
         known = cr_peek_audio(t, number + length, after, CR_CONCEAL_HISTORY);
-    if (!known && number + length >= s->end)
-        length = CR_CONCEAL_MAX; /* the gap runs out of the segment */
+    if (length > CR_CONCEAL_MAX || (!known && number + length >= s->end))
+        length = CR_CONCEAL_MAX; /* it is longer, or runs out of the segment */
     cr_conceal_start(&t->conceal, length, t->history + CR_HISTORY - CR_CONCEAL_HISTORY, known ? after : NULL);
     t->gap_open = 1;
 }
