@@ -625,7 +625,6 @@ cdef class Receiver:
         return 1e3 * samples / self.track.sample_rate
 
 
-
 class Run(NamedTuple):
     """What one source sent in one go, without a pause of a minute."""
 

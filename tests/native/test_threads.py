@@ -24,7 +24,8 @@ PACKET_NS = 20_000_000
 
 SPEECH = np.random.default_rng(1).integers(-9000, 9000, LONG, dtype=np.int16).tobytes()
 CODES = np.random.default_rng(2).integers(0, 96, LONG, dtype=np.uint8).tobytes()
-DIGITS = b"".join(tone.dtmf(symbol, seconds=0.1) + bytes(1600) for symbol in "159D" * 8)
+DIGITS_SAID = "159D" * 8
+DIGITS = b"".join(tone.dtmf(symbol, seconds=0.1) + bytes(1600) for symbol in DIGITS_SAID)
 PACKETS = [rtp_packet(CODES[n : n + SHORT], seq=n, timestamp=n * SHORT, ssrc=7) for n in range(400)]
 MPEG_FRAME = b"\xff\xfb\x90\x00" + bytes(413)  # 128 kbit/s at 44.1 kHz
 MP3 = MPEG_FRAME * 400
@@ -150,7 +151,7 @@ WORK = [
 
 
 def test_the_work_of_these_tests_is_work():
-    assert [digit.symbol for digit in hear_a_channel()] == list("159D" * 8)
+    assert [digit.symbol for digit in hear_a_channel()] == list(DIGITS_SAID)
     assert len(list(mp3.frames(MP3))) == 400
     for read in (read_a_stream, read_a_stream_in_batches):
         audio, counts = read()
@@ -286,6 +287,22 @@ class SharedDetector(Shared):
         assert self.detector.position == self.done["samples"]
 
 
+class SharedBank(Shared):
+    def __init__(self):
+        super().__init__()
+        self.bank = dtmf.Bank(3)
+        self.calls = [self.feed, self.feed_little]
+
+    def feed(self):
+        return "digits", len(self.bank.feed([DIGITS] * 3)), "fed", 1
+
+    def feed_little(self):
+        return "digits", len(self.bank.feed(bytes(3 * 2 * SHORT)))
+
+    def check(self):
+        assert self.done["digits"] + len(self.bank.flush()) == 3 * len(DIGITS_SAID) * self.done["fed"]
+
+
 class SharedResampler(Shared):
     def __init__(self):
         super().__init__()
@@ -372,6 +389,7 @@ SHARED = [
     SharedSurvey,
     SharedReader,
     SharedDetector,
+    SharedBank,
     SharedResampler,
     SharedScanner,
     SharedFrames,
@@ -432,6 +450,11 @@ def occupied_detector():
     return lambda: detector.feed(DIGITS * 40), [lambda: detector.feed(b""), lambda: detector.position]
 
 
+def occupied_bank():
+    bank = dtmf.Bank(2)
+    return lambda: bank.feed([DIGITS * 20] * 2), [lambda: bank.feed(bytes(4)), bank.flush]
+
+
 def occupied_resampler():
     resampler = pcm.Resampler(48000, 8000)
     return lambda: resampler.feed(SPEECH * 20), [lambda: resampler.feed(b"")]
@@ -450,6 +473,7 @@ def occupied_reader():
         occupied_survey,
         occupied_scanner,
         occupied_detector,
+        occupied_bank,
         occupied_resampler,
         occupied_reader,
     ],
