@@ -5,6 +5,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include "callreel/bytes.h"
 #include "callreel/g711.h"
@@ -189,23 +192,34 @@ static inline void cr_resample_init(void)
     }
 }
 
-/* Four samples a stream sample apart, the first `fraction` behind samples[CR_RESAMPLE_TAPS / 2 - 1]. */
+/* Eight samples a stream sample apart, the first `fraction` behind samples[CR_RESAMPLE_TAPS / 2 - 1].
+ *
+ *     out[j] = round(sum over i of tap[i] * samples[i + j]),  in order of i, to the nearest, to even at a tie, saturated
+ *
+ * SSE2 is there on every x86-64: four sums side by side, the same bits. */
 static inline void cr_resample_group(int16_t *out, const float *samples, double fraction)
 {
     double scaled = fraction * CR_RESAMPLE_PHASES;
     int phase = (int)scaled;
     float between = (float)(scaled - phase);
     const float *a = cr_resample.taps[phase], *b = cr_resample.taps[phase + 1];
-    float taps[CR_RESAMPLE_TAPS], sums[CR_RESAMPLE_GROUP] = {0};
-    for (int i = 0; i < CR_RESAMPLE_TAPS; i++)
-        taps[i] = a[i] + between * (b[i] - a[i]);
-    for (int i = 0; i < CR_RESAMPLE_TAPS; i++)
-        for (int j = 0; j < CR_RESAMPLE_GROUP; j++)
-            sums[j] += taps[i] * samples[i + j];
-    for (int j = 0; j < CR_RESAMPLE_GROUP; j++) {
-        float sum = sums[j] > 32767 ? 32767 : sums[j] < -32768 ? -32768 : sums[j];
-        out[j] = (int16_t)((int32_t)(sum + 65536.5f) - 65536);
+#if defined(__SSE2__)
+    __m128 low = _mm_setzero_ps(), high = _mm_setzero_ps();
+    for (int i = 0; i < CR_RESAMPLE_TAPS; i++) {
+        __m128 tap = _mm_set1_ps(a[i] + between * (b[i] - a[i]));
+        low = _mm_add_ps(low, _mm_mul_ps(tap, _mm_loadu_ps(samples + i)));
+        high = _mm_add_ps(high, _mm_mul_ps(tap, _mm_loadu_ps(samples + i + 4)));
     }
+    _mm_storeu_si128((__m128i *)out, _mm_packs_epi32(_mm_cvtps_epi32(low), _mm_cvtps_epi32(high)));
+#else
+    for (int j = 0; j < CR_RESAMPLE_GROUP; j++) {
+        float sum = 0;
+        for (int i = 0; i < CR_RESAMPLE_TAPS; i++)
+            sum += (a[i] + between * (b[i] - a[i])) * samples[i + j];
+        sum = sum > 32767 ? 32767 : sum < -32768 ? -32768 : sum;
+        out[j] = (int16_t)lrintf(sum);
+    }
+#endif
 }
 
 /* Steer the resampler at timeline position `at` of segment `s`, a moment of control. */
@@ -230,7 +244,7 @@ static inline void cr_track_control(cr_track *t, const cr_segment *s, int64_t at
     }
 }
 
-/* Where in the stream a group of four samples begins, counted from the segment's first sample. */
+/* Where in the stream a group of samples begins, counted from the segment's first sample. */
 static inline double cr_group_start(double from, double step, uint32_t group)
 {
     const double middle = (CR_RESAMPLE_GROUP - 1) / 2.0;
@@ -262,8 +276,8 @@ static inline uint32_t cr_segment_read(cr_track *t, const cr_segment *s, int16_t
     step = 1 - t->slew_rate;
     /* Stream samples, with fraction, counted from the segment's first: a pure function of the position. */
     from = (double)(offset - into) - t->slew;
-    /* Samples in groups of four, which share their fraction: that in the middle of the group, a pure function of the
-     * position too. At 2,000 ppm the outer ones are off by 0.003 samples. */
+    /* Samples in groups of eight, which share their fraction: that in the middle of the group, a pure function of the
+     * position too. At 2,000 ppm, as fast as it gets, the outer ones are off by 0.007 samples. */
     group = into / CR_RESAMPLE_GROUP;
     last_group = (into + count - 1) / CR_RESAMPLE_GROUP;
     low = s->first + (int64_t)floor(cr_group_start(from, step, group)) - before;
@@ -278,12 +292,12 @@ static inline uint32_t cr_segment_read(cr_track *t, const cr_segment *s, int16_t
         samples[i] = window[i];
     for (; group <= last_group; group++) {
         double start = cr_group_start(from, step, group), whole = floor(start);
-        int16_t four[CR_RESAMPLE_GROUP];
-        cr_resample_group(four, samples + (s->first + (int64_t)whole - before - low), start - whole);
+        int16_t eight[CR_RESAMPLE_GROUP];
+        cr_resample_group(eight, samples + (s->first + (int64_t)whole - before - low), start - whole);
         for (uint32_t j = 0; j < CR_RESAMPLE_GROUP; j++) {
             uint32_t at = group * CR_RESAMPLE_GROUP + j - into; /* wraps for those before what is asked for */
             if (at < count)
-                pcm[at] = four[j];
+                pcm[at] = eight[j];
         }
     }
     return count;
