@@ -251,9 +251,10 @@ def sender_report(packet):
         buffers.release(&view)
 
 
-cdef Py_ssize_t _borrow_records(object data, object records, Py_ssize_t first, object count, Py_buffer *payloads,
-                                Py_buffer *table) except -1:
-    """Borrow payloads and packet records, and check that the records chosen lie within the data; returns their end."""
+cdef Py_ssize_t _borrow_records(object data, object records, Py_ssize_t first, object count, int64_t until_ns,
+                                Py_buffer *payloads, Py_buffer *table) except -1:
+    """Borrow payloads and packet records; returns the end of those chosen, which is before the first one later than
+    `until_ns`, and which all lie within the data."""
     cdef const cr_packet_record *record
     cdef Py_ssize_t available, end, i
     cdef size_t size_bytes
@@ -270,6 +271,8 @@ cdef Py_ssize_t _borrow_records(object data, object records, Py_ssize_t first, o
     size_bytes = <size_t>payloads.len
     record = <const cr_packet_record *>table.buf
     for i in range(first, end):
+        if record[i].time_ns > until_ns:
+            return i
         if record[i].offset > size_bytes or record[i].length > size_bytes - record[i].offset:
             raise ValueError(f"record {i} lies outside the data")
     return end
@@ -384,11 +387,11 @@ cdef class Receiver:
         buffers.clear(&payloads)
         buffers.clear(&table)
         try:
-            end = _borrow_records(data, records, first, count, &payloads, &table)
+            end = _borrow_records(data, records, first, count, until, &payloads, &table)
             start = <const uint8_t *>payloads.buf
             record = <const cr_packet_record *>table.buf
             with nogil:
-                while i < end and record[i].time_ns <= until:
+                while i < end:
                     result = cr_track_receive(self.track, start + record[i].offset, record[i].length,
                                               record[i].time_ns, force)
                     if result != CR_RECEIVED:
@@ -658,7 +661,7 @@ cdef class Survey:
         buffers.clear(&payloads)
         buffers.clear(&table)
         try:
-            end = _borrow_records(data, records, first, count, &payloads, &table)
+            end = _borrow_records(data, records, first, count, INT64_MAX, &payloads, &table)
             start = <const uint8_t *>payloads.buf
             record = <const cr_packet_record *>table.buf
             with nogil:

@@ -189,19 +189,23 @@ static inline void cr_resample_init(void)
     }
 }
 
-static inline int16_t cr_resample_at(const int16_t *samples, double fraction)
+/* Four samples a stream sample apart, the first `fraction` behind samples[CR_RESAMPLE_TAPS / 2 - 1]. */
+static inline void cr_resample_group(int16_t *out, const float *samples, double fraction)
 {
     double scaled = fraction * CR_RESAMPLE_PHASES;
     int phase = (int)scaled;
-    float between = (float)(scaled - phase), sum = 0;
+    float between = (float)(scaled - phase);
     const float *a = cr_resample.taps[phase], *b = cr_resample.taps[phase + 1];
+    float taps[CR_RESAMPLE_TAPS], sums[CR_RESAMPLE_GROUP] = {0};
     for (int i = 0; i < CR_RESAMPLE_TAPS; i++)
-        sum += samples[i] * (a[i] + between * (b[i] - a[i]));
-    if (sum > 32767)
-        sum = 32767;
-    if (sum < -32768)
-        sum = -32768;
-    return (int16_t)lrintf(sum);
+        taps[i] = a[i] + between * (b[i] - a[i]);
+    for (int i = 0; i < CR_RESAMPLE_TAPS; i++)
+        for (int j = 0; j < CR_RESAMPLE_GROUP; j++)
+            sums[j] += taps[i] * samples[i + j];
+    for (int j = 0; j < CR_RESAMPLE_GROUP; j++) {
+        float sum = sums[j] > 32767 ? 32767 : sums[j] < -32768 ? -32768 : sums[j];
+        out[j] = (int16_t)((int32_t)(sum + 65536.5f) - 65536);
+    }
 }
 
 /* Steer the resampler at timeline position `at` of segment `s`, a moment of control. */
@@ -226,12 +230,21 @@ static inline void cr_track_control(cr_track *t, const cr_segment *s, int64_t at
     }
 }
 
+/* Where in the stream a group of four samples begins, counted from the segment's first sample. */
+static inline double cr_group_start(double from, double step, uint32_t group)
+{
+    const double middle = (CR_RESAMPLE_GROUP - 1) / 2.0;
+    return from + (group * CR_RESAMPLE_GROUP + middle) * step - middle;
+}
+
 /* Produce up to `count` samples of segment `s`, which `t->position` lies in; returns how many. */
 static inline uint32_t cr_segment_read(cr_track *t, const cr_segment *s, int16_t *pcm, uint32_t count)
 {
     const int before = CR_RESAMPLE_TAPS / 2 - 1, behind = CR_RESAMPLE_TAPS / 2;
     uint32_t interval = (uint32_t)cr_ms(t, CR_CONTROL_MS), into;
     int16_t window[CR_HISTORY + 2 * CR_RESAMPLE_TAPS];
+    float samples[CR_HISTORY + 2 * CR_RESAMPLE_TAPS];
+    uint32_t group, last_group;
     int64_t offset = t->position - cr_segment_position(s), low, high, have;
     double from, step;
     into = cr_since_control(t, t->position);
@@ -249,18 +262,29 @@ static inline uint32_t cr_segment_read(cr_track *t, const cr_segment *s, int16_t
     step = 1 - t->slew_rate;
     /* Stream samples, with fraction, counted from the segment's first: a pure function of the position. */
     from = (double)(offset - into) - t->slew;
-    low = s->first + (int64_t)floor(from + into * step) - before;
-    high = s->first + (int64_t)floor(from + (into + count - 1) * step) + behind;
+    /* Samples in groups of four, which share their fraction: that in the middle of the group, a pure function of the
+     * position too. At 2,000 ppm the outer ones are off by 0.003 samples. */
+    group = into / CR_RESAMPLE_GROUP;
+    last_group = (into + count - 1) / CR_RESAMPLE_GROUP;
+    low = s->first + (int64_t)floor(cr_group_start(from, step, group)) - before;
+    high = s->first + (int64_t)floor(cr_group_start(from, step, last_group)) + CR_RESAMPLE_GROUP - 1 + behind;
     if (low > t->fill_next || t->fill_next - low > CR_HISTORY)
         t->fill_next = low; /* the segment has grown after it seemed to have ended */
     have = t->fill_next - low; /* already decoded: the end of the history */
     memcpy(window, t->history + CR_HISTORY - have, (size_t)have * sizeof *window);
     if (high >= t->fill_next)
         cr_track_fill(t, s, window + have, (uint32_t)(high + 1 - t->fill_next));
-    for (uint32_t i = 0; i < count; i++) {
-        double at = from + (into + i) * step;
-        double whole = floor(at);
-        pcm[i] = cr_resample_at(window + (s->first + (int64_t)whole - before - low), at - whole);
+    for (int64_t i = 0; i <= high - low; i++)
+        samples[i] = window[i];
+    for (; group <= last_group; group++) {
+        double start = cr_group_start(from, step, group), whole = floor(start);
+        int16_t four[CR_RESAMPLE_GROUP];
+        cr_resample_group(four, samples + (s->first + (int64_t)whole - before - low), start - whole);
+        for (uint32_t j = 0; j < CR_RESAMPLE_GROUP; j++) {
+            uint32_t at = group * CR_RESAMPLE_GROUP + j - into; /* wraps for those before what is asked for */
+            if (at < count)
+                pcm[at] = four[j];
+        }
     }
     return count;
 }
