@@ -33,12 +33,14 @@ print(json.dumps([sys.implementation.name, sys.version_info[:3], tag]))
 """
 
 
-def run(*command, cwd=ROOT, **variables):
-    """Run a command; when it fails, so do we."""
+def run(*command, cwd=ROOT, may_fail=False, **variables):
+    """Run a command; when it fails, so do we, or its status is returned."""
     print("$", *(str(word).replace(f"{ROOT}{os.sep}", "") for word in command), flush=True)
     environment = ENVIRONMENT | {name: str(value) for name, value in variables.items()}
-    if status := subprocess.run(command, cwd=cwd, env=environment, check=False).returncode:
+    status = subprocess.run(command, cwd=cwd, env=environment, check=False).returncode
+    if status and not may_fail:
         sys.exit(status)
+    return status
 
 
 def the_wheel():
@@ -175,6 +177,7 @@ def test(chosen):
         if not able:
             sys.exit(f"no Python of this machine takes {the_wheel().name}")
         chosen = [str(python.path) for python in dict.fromkeys((able[0], able[-1]))]
+    failed = []
     for python in chosen:
         with tempfile.TemporaryDirectory(prefix="callreel-test-") as scratch:
             installed = environment(python, scratch, group="test")
@@ -183,7 +186,10 @@ def test(chosen):
             shutil.copytree(
                 ROOT / "tests", Path(scratch) / "tests", ignore=shutil.ignore_patterns("meta", "__pycache__")
             )
-            run(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=scratch)
+            if run(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=scratch, may_fail=True):
+                failed.append(python)
+    if failed:
+        sys.exit(f"the tests fail on {', '.join(failed)}")
 
 
 if __name__ == "__main__":
