@@ -2,6 +2,7 @@
 
 cimport buffers
 cimport cython
+cimport isa
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE
 from libc.math cimport fabs, isfinite
 from libc.stddef cimport size_t
@@ -22,18 +23,22 @@ cdef extern from "callreel/pcm.h" nogil:
         uint32_t peak
     double cr_dbm0_of_peak(double peak) noexcept
     double cr_dbm0_of_energy(cr_pcm_energy energy, size_t samples) noexcept
-    void cr_pcm_interleave_scalar(
-        uint8_t *stereo, const uint8_t *left, const uint8_t *right, size_t frames) noexcept
-    void cr_pcm_pick_channel_scalar(
-        uint8_t *mono, const uint8_t *stereo, size_t frames, unsigned int channel) noexcept
-    void cr_pcm_deinterleave_scalar(
-        uint8_t *left, uint8_t *right, const uint8_t *stereo, size_t frames) noexcept
-    void cr_pcm_mix_scalar(
-        uint8_t *mixed, const uint8_t **tracks, size_t track_count, size_t samples) noexcept
+    ctypedef struct cr_pcm_kernels:
+        void (*interleave)(
+            uint8_t *stereo, const uint8_t *left, const uint8_t *right, size_t frames) noexcept nogil
+        void (*pick_channel)(
+            uint8_t *mono, const uint8_t *stereo, size_t frames, unsigned int channel) noexcept nogil
+        void (*deinterleave)(
+            uint8_t *left, uint8_t *right, const uint8_t *stereo, size_t frames) noexcept nogil
+        void (*mix)(
+            uint8_t *mixed, const uint8_t **tracks, size_t track_count, size_t samples) noexcept nogil
+        void (*gain)(uint8_t *out, const uint8_t *pcm, size_t samples, float multiplier) noexcept nogil
+        cr_pcm_energy (*energy)(const uint8_t *pcm, size_t samples) noexcept nogil
+    cr_pcm_kernels cr_pcm
+    void cr_pcm_use(isa.cr_isa isa) noexcept
+    isa.cr_isa cr_pcm_in_use() noexcept
     float cr_gain_multiplier(double db) noexcept
-    void cr_pcm_gain_scalar(uint8_t *out, const uint8_t *pcm, size_t samples, float multiplier) noexcept
-    cr_pcm_energy cr_pcm_energy_scalar(const uint8_t *pcm, size_t samples) noexcept
-    void cr_pcm_frame_levels_scalar(
+    void cr_pcm_frame_levels(
         uint8_t *levels, const uint8_t *pcm, size_t frames, size_t frame_samples) noexcept
 
 cdef extern from "callreel/resample.h" nogil:
@@ -53,9 +58,16 @@ cdef extern from "callreel/resample.h" nogil:
         cr_resampler *resampler, const cr_resample_filter *filter, float *window) noexcept
     size_t cr_resampler_output_samples(const cr_resampler *resampler, size_t samples) noexcept
     size_t cr_resampler_tail_samples(const cr_resampler *resampler) noexcept
-    size_t cr_resampler_feed_scalar(
+    size_t cr_resampler_feed(
         cr_resampler *resampler, uint8_t *out, const uint8_t *pcm, size_t samples) noexcept
-    size_t cr_resampler_flush_scalar(cr_resampler *resampler, uint8_t *out) noexcept
+    size_t cr_resampler_flush(cr_resampler *resampler, uint8_t *out) noexcept
+
+cr_pcm_use(isa.in_use())
+
+
+def _isa():
+    """Name the instruction set whose versions this module calls: for tests."""
+    return isa.cr_isa_name(cr_pcm_in_use()).decode()
 
 
 def interleave(left, right, out=None):
@@ -81,11 +93,11 @@ def interleave(left, right, out=None):
             start = <char *>stereo.buf
             result = frames * 2
         if frames < buffers.GIL_MIN_SAMPLES // 2:
-            cr_pcm_interleave_scalar(
+            cr_pcm.interleave(
                 <uint8_t *>start, <const uint8_t *>left_view.buf, <const uint8_t *>right_view.buf, frames)
         else:
             with nogil:
-                cr_pcm_interleave_scalar(
+                cr_pcm.interleave(
                     <uint8_t *>start, <const uint8_t *>left_view.buf, <const uint8_t *>right_view.buf, frames)
         return result
     finally:
@@ -96,11 +108,11 @@ def interleave(left, right, out=None):
 
 cdef void _unweave(uint8_t *left, uint8_t *right, const uint8_t *stereo, size_t frames) noexcept nogil:
     if left != NULL and right != NULL:
-        cr_pcm_deinterleave_scalar(left, right, stereo, frames)
+        cr_pcm.deinterleave(left, right, stereo, frames)
     elif left != NULL:
-        cr_pcm_pick_channel_scalar(left, stereo, frames, 0)
+        cr_pcm.pick_channel(left, stereo, frames, 0)
     else:
-        cr_pcm_pick_channel_scalar(right, stereo, frames, 1)
+        cr_pcm.pick_channel(right, stereo, frames, 1)
 
 
 def deinterleave(stereo, left=None, right=None):
@@ -176,10 +188,10 @@ def mix(tracks, out=None):
             start = <char *>mixed.buf
             result = samples
         if samples * count < buffers.GIL_MIN_SAMPLES:
-            cr_pcm_mix_scalar(<uint8_t *>start, starts, count, samples)
+            cr_pcm.mix(<uint8_t *>start, starts, count, samples)
         else:
             with nogil:
-                cr_pcm_mix_scalar(<uint8_t *>start, starts, count, samples)
+                cr_pcm.mix(<uint8_t *>start, starts, count, samples)
         return result
     finally:
         if views != NULL:
@@ -213,10 +225,10 @@ def gain(pcm, double db, out=None):
             start = <char *>louder.buf
             result = samples
         if samples < buffers.GIL_MIN_SAMPLES:
-            cr_pcm_gain_scalar(<uint8_t *>start, <const uint8_t *>source.buf, samples, multiplier)
+            cr_pcm.gain(<uint8_t *>start, <const uint8_t *>source.buf, samples, multiplier)
         else:
             with nogil:
-                cr_pcm_gain_scalar(<uint8_t *>start, <const uint8_t *>source.buf, samples, multiplier)
+                cr_pcm.gain(<uint8_t *>start, <const uint8_t *>source.buf, samples, multiplier)
         return result
     finally:
         buffers.release(&source)
@@ -235,10 +247,10 @@ def level(pcm):
         if samples > CR_LEVEL_MAX_SAMPLES:
             raise ValueError(f"{samples} samples are too many for one level, at most {CR_LEVEL_MAX_SAMPLES}")
         if samples < buffers.GIL_MIN_SAMPLES:
-            energy = cr_pcm_energy_scalar(<const uint8_t *>source.buf, samples)
+            energy = cr_pcm.energy(<const uint8_t *>source.buf, samples)
         else:
             with nogil:
-                energy = cr_pcm_energy_scalar(<const uint8_t *>source.buf, samples)
+                energy = cr_pcm.energy(<const uint8_t *>source.buf, samples)
         return cr_dbm0_of_energy(energy, samples), cr_dbm0_of_peak(energy.peak)
     finally:
         buffers.release(&source)
@@ -280,10 +292,10 @@ def frame_levels(pcm, frame_samples, out=None):
             start = <char *>levels.buf
             result = frames
         if frames * frame < buffers.GIL_MIN_SAMPLES:
-            cr_pcm_frame_levels_scalar(<uint8_t *>start, <const uint8_t *>source.buf, frames, frame)
+            cr_pcm_frame_levels(<uint8_t *>start, <const uint8_t *>source.buf, frames, frame)
         else:
             with nogil:
-                cr_pcm_frame_levels_scalar(<uint8_t *>start, <const uint8_t *>source.buf, frames, frame)
+                cr_pcm_frame_levels(<uint8_t *>start, <const uint8_t *>source.buf, frames, frame)
         return result
     finally:
         buffers.release(&source)
@@ -353,11 +365,11 @@ cdef class Resampler:
             result = buffers.new_bytes(
                 <Py_ssize_t>cr_resampler_output_samples(&self.resampler, samples) * 2, &start)
             if samples < buffers.GIL_MIN_SAMPLES:
-                cr_resampler_feed_scalar(
+                cr_resampler_feed(
                     &self.resampler, <uint8_t *>start, <const uint8_t *>source.buf, samples)
             else:
                 with nogil:
-                    cr_resampler_feed_scalar(
+                    cr_resampler_feed(
                         &self.resampler, <uint8_t *>start, <const uint8_t *>source.buf, samples)
             return result
         finally:
@@ -371,7 +383,7 @@ cdef class Resampler:
         self.enter()
         try:
             result = buffers.new_bytes(<Py_ssize_t>cr_resampler_tail_samples(&self.resampler) * 2, &start)
-            cr_resampler_flush_scalar(&self.resampler, <uint8_t *>start)
+            cr_resampler_flush(&self.resampler, <uint8_t *>start)
             return result
         finally:
             self.busy = False

@@ -6,6 +6,7 @@ time: nothing in it is locked.
 
 cimport cython
 cimport buffers
+cimport isa
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport INT64_MAX, int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -137,6 +138,11 @@ cdef extern from "callreel/survey.h" nogil:
     int64_t cr_sequence_lost(const cr_sequence *s) noexcept
 
 
+cdef extern from "callreel/g711.h" nogil:
+    void cr_g711_use(isa.cr_isa isa) noexcept
+
+
+cr_g711_use(isa.in_use())
 cr_resample_init()
 
 # What a payload type may be called; anything else is counted as undecoded.

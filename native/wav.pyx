@@ -11,6 +11,7 @@ and ds64; EBU Tech 3285 for bext; include/callreel/wav.h for fmt and samples.
 
 cimport buffers
 cimport cython
+cimport isa
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
@@ -46,6 +47,15 @@ cdef extern from "callreel/wav.h" nogil:
     ctypedef void (*cr_wav_to_s16_fn)(uint8_t *pcm, const uint8_t *data, size_t samples) noexcept
     int cr_wav_fmt_load(cr_wav_fmt *fmt, const uint8_t *body, size_t size, int big) noexcept
     cr_wav_to_s16_fn cr_wav_converter(unsigned tag, unsigned sample_bytes, int big) noexcept
+    void cr_g711_use(isa.cr_isa isa) noexcept
+    isa.cr_isa cr_g711_in_use() noexcept
+
+cr_g711_use(isa.in_use())
+
+
+def _isa():
+    """Name the instruction set whose versions this module calls: for tests."""
+    return isa.cr_isa_name(cr_g711_in_use()).decode()
 
 
 INFO_MAX_BYTES = 64 << 10       # of a LIST INFO chunk we write; texts, not documents

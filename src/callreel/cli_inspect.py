@@ -191,12 +191,12 @@ def _channel_lines(channel: Channel, sample_rate: int) -> Iterator[str]:
         facts.append(f"{channel.silent_share:.0%} silence")
     yield from _entry(channel.name, ", ".join(facts))
     if channel.digits is None:
-        yield from _entry("", f"digits: not looked for at {sample_rate} Hz")
+        yield from _entry("", f"tones: not looked for at {sample_rate} Hz")
     elif channel.digits:
-        yield from _entry("", "digits: " + "".join(digit.symbol for digit in channel.digits))
+        yield from _entry("", "tones heard: " + "".join(digit.symbol for digit in channel.digits))
         yield from _listed("", [_digit_words(digit) for digit in channel.digits])
     else:
-        yield from _entry("", "digits: none")
+        yield from _entry("", "tones heard: none")
 
 
 def _digit_words(digit: Digit) -> str:

@@ -1,5 +1,7 @@
 """G.711 against the recommendation's tables, the CRCs published with ITU-T G.191, and CPython's audioop."""
 
+import inspect
+import pickle
 import warnings
 import zlib
 from array import array
@@ -292,3 +294,61 @@ def test_every_length_from_0_to_300_at_both_address_parities(encode, decode):
         assert encode(memoryview(padded)[1 : 1 + 2 * samples]) == codes
         assert encode(pcm) == codes
         assert decode(memoryview(b"x" + codes)[1:]) == decode(codes)
+
+
+@pytest.mark.parametrize("encode", ENCODERS)
+def test_encoding_may_write_over_its_own_input_for_every_length_from_0_to_300(encode):
+    for samples in range(301):
+        pcm = SWEEP[30_000 : 30_000 + 2 * samples]
+        buffer = bytearray(b"x" + pcm)
+        view = memoryview(buffer)[1:]
+        assert encode(view, out=view) == samples
+        assert buffer == b"x" + encode(pcm) + pcm[samples:]
+
+
+# --- calling: the functions sort their arguments themselves, to save time -----------------------------------
+
+
+@pytest.mark.parametrize("function", DECODERS + ENCODERS)
+def test_arguments_go_by_place_or_by_name_in_any_order(function):
+    name = "data" if function in DECODERS else "pcm"
+    data, out = SWEEP[:64], bytearray(128)
+    expected = function(data)
+    assert function(data, None) == function(data, out=None) == function(**{name: data}) == expected
+    for call in (
+        lambda: function(data, out),
+        lambda: function(data, out=out),
+        lambda: function(**{name: data, "out": out}),
+        lambda: function(**{"out": out, name: data}),
+        lambda: function(**{"".join(["o", "ut"]): out, "".join(name): data}),  # names that are not interned
+    ):
+        out[:] = bytes(128)
+        assert call() == len(data) // (1 if function in DECODERS else 2)
+        assert out.startswith(expected)
+
+
+@pytest.mark.parametrize("function", DECODERS + ENCODERS)
+def test_arguments_that_do_not_fit_are_a_type_error_that_says_which(function):
+    name = "data" if function in DECODERS else "pcm"
+    out = bytearray(8)
+    for arguments, named, message in [
+        ((), {}, f"needs the argument '{name}'"),
+        ((), {"out": out}, f"needs the argument '{name}'"),
+        ((b"", out, 1), {}, "not 3"),
+        ((b"", out, 1), {"out": out}, "not 3"),
+        ((b"", out), {"out": out}, "multiple values for argument 'out'"),
+        ((b"",), {name: b""}, f"multiple values for argument '{name}'"),
+        ((b"",), {"in_place": out}, "unexpected keyword argument 'in_place'"),
+        ((b"",), {"out": out, "size": 1}, "unexpected keyword argument 'size'"),
+    ]:
+        with pytest.raises(TypeError, match=f"{function.__name__}.*{message}"):
+            function(*arguments, **named)
+
+
+@pytest.mark.parametrize("function", DECODERS + ENCODERS)
+def test_functions_say_what_they_are_as_any_other(function):
+    first = "data" if function in DECODERS else "pcm"
+    assert str(inspect.signature(function)) == f"({first}, out=None)"
+    assert function.__doc__.splitlines()[0].startswith(("Decode", "Encode"))
+    assert function.__module__ == "callreel.kernels.g711"
+    assert pickle.loads(pickle.dumps(function)) is function

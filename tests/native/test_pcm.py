@@ -62,6 +62,10 @@ def test_interleave_and_back_for_every_length_from_0_to_300_at_odd_addresses():
         assert pcm.deinterleave(at_odd_address(expected), left_view, right_view) == frames
         assert left_whole == b"\xa5" + left.tobytes() + b"\xa5"
         assert right_whole == b"\xa5" + right.tobytes() + b"\xa5"
+        for channel, samples in (("left", left), ("right", right)):
+            view, whole = odd_room(2 * frames)
+            assert pcm.deinterleave(at_odd_address(expected), **{channel: view}) == frames
+            assert whole == b"\xa5" + samples.tobytes() + b"\xa5"
 
 
 @pytest.mark.parametrize("frames", [2047, 2048, 4096, 50_001])
@@ -105,9 +109,9 @@ def test_deinterleave_checks_both_buffers_before_it_writes_into_one():
 # --- mix ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tracks", [1, 2, 3, 7])
+@pytest.mark.parametrize("tracks", [1, 2, 3, 7, 8])
 def test_mix_is_the_saturated_sum_for_every_length_from_0_to_300(tracks):
-    for samples in range(0, 301, 1 if tracks == 2 else 13):
+    for samples in range(0, 301, 13 if tracks in (1, 7) else 1):
         sources = [noise(samples, seed) for seed in range(tracks)]
         expected = np.clip(np.sum(sources, axis=0, dtype=np.int64), -32768, 32767).astype("<i2").tobytes()
         assert pcm.mix(sources) == expected
@@ -283,6 +287,25 @@ def test_level_of_noise_is_that_of_numpy_at_both_address_parities(samples):
     rms = 20 * np.log10(np.sqrt(np.mean(values.astype(np.float64) ** 2)) / 32768) + 3.14 + 3.0103
     assert pcm.level(values)[0] == pytest.approx(rms, abs=1e-4)
     assert pcm.level(at_odd_address(values)) == pcm.level(values)
+
+
+def test_level_of_every_length_from_0_to_300_counts_every_sample_once():
+    for samples in range(301):
+        values = noise(samples, samples)
+        rms, peak = exact_levels(values)
+        expected = (pytest.approx(rms, abs=1e-12), pytest.approx(peak, abs=1e-12))
+        assert pcm.level(values) == expected
+        assert pcm.level(at_odd_address(values)) == expected
+
+
+@pytest.mark.parametrize("place", range(70))
+@pytest.mark.parametrize("peak", [-32768, 32767])
+def test_one_loud_sample_is_found_wherever_it_stands(place, peak):
+    values = np.zeros(70, np.int16)
+    values[place] = peak
+    rms, _ = pcm.level(values)
+    assert rms == pytest.approx(exact_levels(values)[0], abs=1e-12)
+    assert pcm.level(values)[1] == pytest.approx(20 * math.log10(abs(peak) / 32768) + 3.14, abs=1e-12)
 
 
 def test_the_digital_milliwatt_of_both_laws_reads_0_dbm0():

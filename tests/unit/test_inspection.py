@@ -144,7 +144,7 @@ def test_digits_are_found_in_each_channel(test_data, name, digits):
     found = ["".join(digit["symbol"] for digit in channel["digits"]) for channel in report["measured"]]
     assert found == digits
     words = run("inspect", path).out
-    assert all(f"digits: {one or 'none'}" in words for one in digits)
+    assert all(f"tones heard: {one or 'none'}" in words for one in digits)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-/* Linear PCM: weave and unweave channels, mix, gain, level. The scalar specification.
+/* Linear PCM: weave and unweave channels, mix, gain, level. The scalar specification, and the choice among its faster
+ * versions.
  *
  * What: signed 16-bit little-endian samples, contiguous, at any address (odd ones too).
  * How:  one pass each; integer arithmetic but for the gain, which is one float32 multiplication a sample.
@@ -19,6 +20,12 @@
  *      rms  dBm0 = 20 log10(rms / 32768)  + 3.14 + 10 log10(2)     the sine's rms is its peak / sqrt(2)
  *      peak dBm0 = 20 log10(peak / 32768) + 3.14                   level of the sine that has this peak
  *      No samples, or only zeros: minus infinity.
+ *   6. weighted sum, of float32, a multiple of 8 of them: eight sums run side by side, sum s over the items s, s + 8,
+ *      s + 16 ...: product rounded, then sum rounded, never fused (compile with -ffp-contract=off). They fold as
+ *      ((s0+s4) + (s2+s6)) + ((s1+s5) + (s3+s7)).
+ *
+ * Versions, a header each: pcm_sse2.h, pcm_avx2.h, pcm_avx512.h, pcm_neon.h. `cr_pcm_use` puts one of them into
+ * `cr_pcm`, which every module that includes this header has for itself and sets at import.
  */
 #ifndef CALLREEL_PCM_H
 #define CALLREEL_PCM_H
@@ -28,6 +35,7 @@
 #include <stdint.h>
 
 #include "callreel/bytes.h"
+#include "callreel/cpu.h"
 
 #define CR_MIX_MAX_TRACKS 65535         /* int32 / int16, requirement 1 */
 #define CR_MIX_BLOCK_SAMPLES 512        /* 2 KB of sums: they stay in the first-level cache while tracks pass by */
@@ -105,11 +113,12 @@ static inline void cr_pcm_deinterleave_scalar(uint8_t *left, uint8_t *right, con
     }
 }
 
-/* Requirement 1; 1 to CR_MIX_MAX_TRACKS tracks of `samples` each. */
-static inline void cr_pcm_mix_scalar(uint8_t *mixed, const uint8_t *const *tracks, size_t track_count, size_t samples)
+/* Requirement 1 for the samples from `start` on; 1 to CR_MIX_MAX_TRACKS tracks of `samples` each. */
+static inline void cr_pcm_mix_from_scalar(uint8_t *mixed, const uint8_t *const *tracks, size_t track_count,
+                                          size_t start, size_t samples)
 {
     int32_t sums[CR_MIX_BLOCK_SAMPLES];
-    for (size_t start = 0; start < samples; start += CR_MIX_BLOCK_SAMPLES) {
+    for (; start < samples; start += CR_MIX_BLOCK_SAMPLES) {
         size_t count = samples - start < CR_MIX_BLOCK_SAMPLES ? samples - start : CR_MIX_BLOCK_SAMPLES;
         for (size_t i = 0; i < count; i++)
             sums[i] = cr_load_s16(tracks[0] + 2 * (start + i));
@@ -121,6 +130,11 @@ static inline void cr_pcm_mix_scalar(uint8_t *mixed, const uint8_t *const *track
     }
 }
 
+static inline void cr_pcm_mix_scalar(uint8_t *mixed, const uint8_t *const *tracks, size_t track_count, size_t samples)
+{
+    cr_pcm_mix_from_scalar(mixed, tracks, track_count, 0, samples);
+}
+
 /* The multiplier of `cr_pcm_gain_scalar` for a gain in dB; exactly 1 for 0 dB. */
 static inline float cr_gain_multiplier(double db) { return (float)pow(10, db / 20); }
 
@@ -129,6 +143,16 @@ static inline void cr_pcm_gain_scalar(uint8_t *out, const uint8_t *pcm, size_t s
 {
     for (size_t i = 0; i < samples; i++)
         cr_store_s16(out + 2 * i, cr_round_f32_s16((float)cr_load_s16(pcm + 2 * i) * multiplier));
+}
+
+/* Requirement 6. */
+static inline float cr_pcm_weighted_sum_scalar(const float *samples, const float *weights, size_t count)
+{
+    float sums[8] = {0};
+    for (size_t i = 0; i < count; i += 8)
+        for (size_t s = 0; s < 8; s++)
+            sums[s] += samples[i + s] * weights[i + s];
+    return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
 }
 
 typedef struct {
@@ -153,16 +177,86 @@ static inline cr_pcm_energy cr_pcm_energy_scalar(const uint8_t *pcm, size_t samp
     return energy;
 }
 
+/* Add what a vector version gathered lane by lane to `rest`. The sum of squares is that of both + odd - 2^32 odd over
+ * all 64-bit lanes, modulo 2^64: pcm_sse2.h says why. */
+static inline cr_pcm_energy cr_pcm_energy_join(cr_pcm_energy rest, const uint64_t *both, const uint64_t *odd,
+                                               size_t sum_lanes, const int16_t *lowest, const int16_t *highest,
+                                               size_t sample_lanes)
+{
+    for (size_t i = 0; i < sum_lanes; i++)
+        rest.sum_of_squares += both[i] + odd[i] - (odd[i] << 32);
+    for (size_t i = 0; i < sample_lanes; i++) {
+        uint32_t low = (uint32_t)-(int32_t)lowest[i], high = (uint32_t)highest[i]; /* around 0 on both sides */
+        rest.peak = low > rest.peak ? low : rest.peak;
+        rest.peak = high > rest.peak ? high : rest.peak;
+    }
+    return rest;
+}
+
+#ifdef CR_HAVE_X86
+#include "callreel/pcm_avx2.h"
+#include "callreel/pcm_avx512.h"
+#include "callreel/pcm_sse2.h"
+#endif
+#ifdef CR_HAVE_NEON
+#include "callreel/pcm_neon.h"
+#endif
+
+typedef struct {
+    void (*interleave)(uint8_t *stereo, const uint8_t *left, const uint8_t *right, size_t frames);
+    void (*pick_channel)(uint8_t *mono, const uint8_t *stereo, size_t frames, unsigned channel);
+    void (*deinterleave)(uint8_t *left, uint8_t *right, const uint8_t *stereo, size_t frames);
+    void (*mix)(uint8_t *mixed, const uint8_t *const *tracks, size_t track_count, size_t samples);
+    void (*gain)(uint8_t *out, const uint8_t *pcm, size_t samples, float multiplier);
+    cr_pcm_energy (*energy)(const uint8_t *pcm, size_t samples);
+    float (*weighted_sum)(const float *samples, const float *weights, size_t count);
+} cr_pcm_kernels;
+
+#define CR_PCM_KERNELS(isa)                                                                                           \
+    {cr_pcm_interleave_##isa, cr_pcm_pick_channel_##isa, cr_pcm_deinterleave_##isa, cr_pcm_mix_##isa,                 \
+     cr_pcm_gain_##isa,       cr_pcm_energy_##isa,       cr_pcm_weighted_sum_##isa}
+
+/* The versions for one level; the machine must have it. */
+static inline cr_pcm_kernels cr_pcm_kernels_for(cr_isa isa)
+{
+    static const cr_pcm_kernels versions[CR_ISA_COUNT] = {
+        [CR_ISA_SCALAR] = CR_PCM_KERNELS(scalar),
+#ifdef CR_HAVE_X86
+        [CR_ISA_SSE2] = CR_PCM_KERNELS(sse2),
+        [CR_ISA_AVX2] = CR_PCM_KERNELS(avx2),
+        [CR_ISA_AVX512] = CR_PCM_KERNELS(avx512),
+#endif
+#ifdef CR_HAVE_NEON
+        [CR_ISA_NEON] = CR_PCM_KERNELS(neon),
+#endif
+    };
+    return versions[isa];
+}
+
+/* The versions in use; scalar until a module says otherwise, which it does once, at import. */
+static cr_pcm_kernels cr_pcm = CR_PCM_KERNELS(scalar);
+
+static inline void cr_pcm_use(cr_isa isa) { cr_pcm = cr_pcm_kernels_for(isa); }
+
+/* The level whose versions are in use, by looking at what is called: for tests. */
+static inline cr_isa cr_pcm_in_use(void)
+{
+    int isa = CR_ISA_SCALAR;
+    while (cr_pcm_kernels_for((cr_isa)isa).mix != cr_pcm.mix)
+        isa++;
+    return (cr_isa)isa;
+}
+
 static inline double cr_dbm0_of_energy(cr_pcm_energy energy, size_t samples)
 {
     return samples ? cr_dbm0_of_mean_square((double)energy.sum_of_squares / (double)samples) : -HUGE_VAL;
 }
 
 /* rms dBm0 of each whole frame, as float32 at any address; a "frame" here is `frame_samples` of one channel. */
-static inline void cr_pcm_frame_levels_scalar(uint8_t *levels, const uint8_t *pcm, size_t frames, size_t frame_samples)
+static inline void cr_pcm_frame_levels(uint8_t *levels, const uint8_t *pcm, size_t frames, size_t frame_samples)
 {
     for (size_t i = 0; i < frames; i++) {
-        cr_pcm_energy energy = cr_pcm_energy_scalar(pcm + 2 * i * frame_samples, frame_samples);
+        cr_pcm_energy energy = cr_pcm.energy(pcm + 2 * i * frame_samples, frame_samples);
         float level = (float)cr_dbm0_of_energy(energy, frame_samples);
         memcpy(levels + 4 * i, &level, sizeof level);
     }

@@ -27,9 +27,9 @@ static inline void cr_decode_run(int16_t *pcm, const uint8_t *samples, uint32_t 
     if (sample_bytes == 2)
         memcpy(pcm, samples, (size_t)count * 2);
     else if (kind == CR_KIND_ULAW)
-        cr_ulaw_decode_scalar((uint8_t *)pcm, samples, count);
+        cr_g711.ulaw_decode((uint8_t *)pcm, samples, count);
     else
-        cr_alaw_decode_scalar((uint8_t *)pcm, samples, count);
+        cr_g711.alaw_decode((uint8_t *)pcm, samples, count);
 }
 
 /* Decode exactly `count` samples from `number` on if all of them are received audio. */

@@ -1,4 +1,4 @@
-/* Streaming sample-rate conversion by a rational ratio: polyphase windowed sinc. The scalar specification.
+/* Streaming sample-rate conversion by a rational ratio: polyphase windowed sinc.
  *
  * What: PCM at from_rate in, in pieces of any size; PCM at to_rate out. Sample k of the output is the moment
  *       k / to_rate of the input: the filter's delay is taken out.
@@ -21,9 +21,8 @@
  *   2. Stop band: images and aliases more than 60 dB down from the lower Nyquist frequency on. Designed for 80 dB.
  *   3. n samples in give ceil(n * to_rate / from_rate) out, once flushed.
  *   4. Any cutting of the input into pieces gives the same bits as one piece.
- *   5. Arithmetic, so that faster versions give the same bits: samples and weights are float32. Eight sums run
- *      side by side, sum s over the taps s, s + 8, s + 16 ...: product rounded, then sum rounded, never fused.
- *      They fold as ((s0+s4) + (s2+s6)) + ((s1+s5) + (s3+s7)); the total is rounded as in `cr_round_f32_s16`.
+ *   5. Arithmetic, so that faster versions give the same bits: samples and weights are float32, their weighted sum is
+ *      requirement 6 of pcm.h, in the version that `cr_pcm_use` chose; the total is rounded as in `cr_round_f32_s16`.
  *      Weights come from libm (sin, sqrt) in float64 and may differ in the last float32 bit between platforms.
  *
  * Memory is the caller's, nothing is allocated here. A filter is read-only once designed and serves any number of
@@ -174,19 +173,9 @@ static inline size_t cr_resampler_tail_samples(const cr_resampler *resampler)
     return cr_resampler_output_samples(resampler, resampler->filter->taps / 2);
 }
 
-/* Requirement 5. */
-static inline float cr_resample_sum_scalar(const float *samples, const float *coefficients, size_t taps)
-{
-    float sums[8] = {0};
-    for (size_t tap = 0; tap < taps; tap += 8)
-        for (size_t s = 0; s < 8; s++)
-            sums[s] += samples[tap + s] * coefficients[tap + s];
-    return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
-}
-
 /* Take `samples` of input, or of silence where `pcm` is NULL, and write what they complete to `out`, which has room
  * for cr_resampler_output_samples. Returns the samples written. */
-static inline size_t cr_resampler_feed_scalar(cr_resampler *resampler, uint8_t *out, const uint8_t *pcm, size_t samples)
+static inline size_t cr_resampler_feed(cr_resampler *resampler, uint8_t *out, const uint8_t *pcm, size_t samples)
 {
     const cr_resample_filter *filter = resampler->filter;
     const uint32_t whole_step = filter->step / filter->phases, part_step = filter->step % filter->phases;
@@ -217,7 +206,7 @@ static inline size_t cr_resampler_feed_scalar(cr_resampler *resampler, uint8_t *
         resampler->filled += count;
         while (resampler->next + filter->taps <= resampler->filled) {
             const float *row = filter->coefficients + (size_t)resampler->phase * filter->taps;
-            float sum = cr_resample_sum_scalar(window + resampler->next, row, filter->taps);
+            float sum = cr_pcm.weighted_sum(window + resampler->next, row, filter->taps);
             cr_store_s16(out + 2 * written++, cr_round_f32_s16(sum));
             resampler->next += whole_step;
             resampler->phase += part_step;
@@ -231,9 +220,9 @@ static inline size_t cr_resampler_feed_scalar(cr_resampler *resampler, uint8_t *
 }
 
 /* The input has ended: write the last cr_resampler_tail_samples to `out` and be as new. Returns the samples written. */
-static inline size_t cr_resampler_flush_scalar(cr_resampler *resampler, uint8_t *out)
+static inline size_t cr_resampler_flush(cr_resampler *resampler, uint8_t *out)
 {
-    size_t written = cr_resampler_feed_scalar(resampler, out, NULL, resampler->filter->taps / 2);
+    size_t written = cr_resampler_feed(resampler, out, NULL, resampler->filter->taps / 2);
     cr_resampler_start(resampler, resampler->filter, resampler->window);
     return written;
 }

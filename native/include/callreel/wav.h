@@ -172,8 +172,8 @@ static inline cr_wav_to_s16_fn cr_wav_converter(unsigned tag, unsigned sample_by
     case CR_WAVE_PCM << 4 | 4: return big ? cr_wav_s32be_to_s16 : cr_wav_s32le_to_s16;
     case CR_WAVE_FLOAT << 4 | 4: return big ? cr_wav_f32be_to_s16 : cr_wav_f32le_to_s16;
     case CR_WAVE_FLOAT << 4 | 8: return big ? cr_wav_f64be_to_s16 : cr_wav_f64le_to_s16;
-    case CR_WAVE_ULAW << 4 | 1: return cr_ulaw_decode_scalar;
-    case CR_WAVE_ALAW << 4 | 1: return cr_alaw_decode_scalar;
+    case CR_WAVE_ULAW << 4 | 1: return cr_g711.ulaw_decode;
+    case CR_WAVE_ALAW << 4 | 1: return cr_g711.alaw_decode;
     default: return NULL;
     }
 }

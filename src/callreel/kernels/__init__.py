@@ -2,23 +2,30 @@
 
 import os
 
+from callreel.kernels.cpu import isas
+
 __all__ = ["ISAS", "isa"]
 
-ISAS = ("scalar",)
-"""The instruction sets this build has versions for, best last."""
+ISAS = isas()
+"""The instruction sets of this machine that the kernels have versions for, best last."""
 
 
-def isa() -> str:
-    """Name the instruction set the kernels run on; `CALLREEL_ISA` forces one.
-
-    Raises ValueError if `CALLREEL_ISA` names one this build does not have.
-    """
-    forced = os.environ.get("CALLREEL_ISA")
+def _choose(forced: str | None) -> str:
     if forced is None:
         return ISAS[-1]
     if forced not in ISAS:
-        raise ValueError(f"CALLREEL_ISA={forced}: this build of callreel has {', '.join(ISAS)}")
+        raise ValueError(f"CALLREEL_ISA={forced}: this machine has {', '.join(ISAS)}")
     return forced
 
 
-isa()  # a wrong CALLREEL_ISA is refused at import, not ignored
+# Once, before any kernel is imported: all run on the same one, and a wrong name is refused, not ignored.
+_IN_USE = _choose(os.environ.get("CALLREEL_ISA"))
+
+
+def isa() -> str:
+    """Name the instruction set the kernels run on: the best of `ISAS`, unless `CALLREEL_ISA` forces one.
+
+    The variable is read when this package is imported, which raises ValueError if it names one that this
+    machine lacks.
+    """
+    return _IN_USE

@@ -1,4 +1,12 @@
-"""G.711 µ-law and A-law, both ways (ITU-T G.711, 11/88)."""
+"""G.711 µ-law and A-law, both ways (ITU-T G.711, 11/88).
+
+Codes are bytes; PCM is signed 16-bit little-endian, in any contiguous bytes-like object: bytes of even
+length, or int16 items. With `out=` a function fills that buffer, which may be larger than needed, and
+returns the number of samples. Encoding may write exactly over its input; otherwise `out` must not overlap
+it. Every function raises TypeError for items of another type, ValueError for half a sample or for an `out`
+without room (nothing is written then), and what the object itself raises, BufferError or ValueError, for
+memory that is not contiguous or, as `out`, not writable.
+"""
 
 from typing import overload
 

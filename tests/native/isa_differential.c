@@ -1,0 +1,258 @@
+/* Compares every version of the G.711 and PCM kernels that this machine has with the scalar one.
+ *
+ *     cc -std=c11 -O2 -ffp-contract=off -Inative/include tests/native/isa_differential.c -lm -o differential
+ *     ./differential
+ *
+ * Every length from 0 to 300, at even and odd addresses, in place where that is allowed; every code and every sample
+ * value of G.711, gain over every sample value. Inputs end where an unreadable page begins, so a read too far is a
+ * crash; outputs stand between bytes that must not change. Prints a line a level, ends with 1 at the first difference.
+ * Cross-compiled it serves for machines one does not have: aarch64-linux-gnu-gcc -static ..., qemu-aarch64-static.
+ */
+#define _DEFAULT_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "callreel/g711.h"
+#include "callreel/pcm.h"
+
+#define LENGTHS 301
+#define TRACKS 9
+#define MARK 0xA5
+
+static long compared;
+static const char *level;
+
+static void differs(const char *what, size_t length, size_t shift)
+{
+    printf("%s: %s differs from scalar at length %zu, address + %zu\n", level, what, length, shift);
+    exit(1);
+}
+
+/* `size` bytes whose end is the end of readable memory; never given back. */
+static uint8_t *before_a_wall(size_t size)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (size + page - 1) / page * page;
+    uint8_t *memory = mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED || mprotect(memory + room, page, PROT_NONE))
+        exit(2);
+    return memory + room - size;
+}
+
+static uint32_t state = 12345;
+
+static uint32_t next_random(void)
+{
+    state = state * 1664525u + 1013904223u;
+    return state >> 8;
+}
+
+/* Noise with both extremes, zero and -1 in it. */
+static void fill(uint8_t *memory, size_t bytes)
+{
+    static const int16_t edges[] = {-32768, 32767, 0, -1, 1, -32767};
+    for (size_t i = 0; i < bytes; i++)
+        memory[i] = (uint8_t)next_random();
+    for (size_t i = 0; i + 2 <= bytes; i += 2)
+        if (next_random() % 8 == 0)
+            cr_store_s16(memory + i, edges[next_random() % 6]);
+}
+
+/* An output: `size` bytes at an address `shift` past an even one, between marks. */
+typedef struct {
+    uint8_t memory[4 * LENGTHS + 130];
+    uint8_t *start;
+    size_t size;
+} output;
+
+static uint8_t *mark(output *out, size_t size, size_t shift)
+{
+    memset(out->memory, MARK, sizeof out->memory);
+    out->start = out->memory + 64 + shift;
+    out->size = size;
+    return out->start;
+}
+
+static void compare(const char *what, const output *ours, const uint8_t *expected, size_t length, size_t shift)
+{
+    const uint8_t *end = ours->start + ours->size;
+    for (const uint8_t *p = ours->memory; p < ours->start; p++)
+        if (*p != MARK)
+            differs(what, length, shift);
+    for (const uint8_t *p = end; p < ours->memory + sizeof ours->memory; p++)
+        if (*p != MARK)
+            differs(what, length, shift);
+    if (ours->size && memcmp(ours->start, expected, ours->size))
+        differs(what, length, shift);
+    compared++;
+}
+
+static void compare_g711(cr_g711_kernels ours, cr_g711_kernels scalar, const uint8_t *end, size_t n, size_t shift)
+{
+    static uint8_t expected[2 * LENGTHS];
+    const char *const names[] = {"ulaw", "alaw"};
+    const cr_law_decode_fn decode[2][2] = {{ours.ulaw_decode, scalar.ulaw_decode},
+                                           {ours.alaw_decode, scalar.alaw_decode}};
+    const cr_law_encode_fn encode[2][2] = {{ours.ulaw_encode, scalar.ulaw_encode},
+                                           {ours.alaw_encode, scalar.alaw_encode}};
+    output out;
+    for (int law = 0; law < 2; law++) {
+        decode[law][0](mark(&out, 2 * n, shift), end - n, n);
+        decode[law][1](expected, end - n, n);
+        compare(names[law], &out, expected, n, shift);
+        encode[law][0](mark(&out, n, shift), end - 2 * n - shift, n);
+        encode[law][1](expected, end - 2 * n - shift, n);
+        compare(names[law], &out, expected, n, shift);
+        memcpy(mark(&out, 2 * n, shift), end - 2 * n - shift, 2 * n);
+        encode[law][0](out.start, out.start, n);
+        memcpy(expected + n, end - n - shift, n); /* the second half of the input is still there */
+        compare(names[law], &out, expected, n, shift);
+    }
+}
+
+static void compare_pcm(cr_pcm_kernels ours, cr_pcm_kernels scalar, uint8_t *const *ends, size_t n, size_t shift)
+{
+    static const float multipliers[] = {1.0f, 0.5f, 1.4125375f, 0.001f, 1e10f, 1e-10f, 31.6f};
+    static uint8_t expected[4 * LENGTHS], right_expected[2 * LENGTHS];
+    const uint8_t *tracks[TRACKS];
+    output out, right;
+    cr_pcm_energy a, b;
+    for (int t = 0; t < TRACKS; t++)
+        tracks[t] = ends[t] - 2 * n - (t % 2 ? shift : 0);
+
+    ours.interleave(mark(&out, 4 * n, shift), tracks[0], tracks[1], n);
+    scalar.interleave(expected, tracks[0], tracks[1], n);
+    compare("interleave", &out, expected, n, shift);
+    for (unsigned channel = 0; channel < 2; channel++) {
+        ours.pick_channel(mark(&out, n / 2 * 2, shift), tracks[1], n / 2, channel);
+        scalar.pick_channel(expected, tracks[1], n / 2, channel);
+        compare("pick_channel", &out, expected, n, shift);
+    }
+    ours.deinterleave(mark(&out, n / 2 * 2, shift), mark(&right, n / 2 * 2, shift), tracks[1], n / 2);
+    scalar.deinterleave(expected, right_expected, tracks[1], n / 2);
+    compare("deinterleave", &out, expected, n, shift);
+    compare("deinterleave", &right, right_expected, n, shift);
+
+    for (size_t count = 1; count <= TRACKS; count++) {
+        scalar.mix(expected, tracks, count, n);
+        ours.mix(mark(&out, 2 * n, shift), tracks, count, n);
+        compare("mix", &out, expected, n, shift);
+        memcpy(mark(&out, 2 * n, shift), tracks[count / 2], 2 * n);
+        {
+            const uint8_t *original = tracks[count / 2];
+            tracks[count / 2] = out.start;
+            if (count / 2 < count)
+                ours.mix(out.start, tracks, count, n);
+            tracks[count / 2] = original;
+        }
+        compare("mix in place", &out, expected, n, shift);
+    }
+    for (size_t m = 0; m < sizeof multipliers / sizeof *multipliers; m++) {
+        scalar.gain(expected, tracks[1], n, multipliers[m]);
+        ours.gain(mark(&out, 2 * n, shift), tracks[1], n, multipliers[m]);
+        compare("gain", &out, expected, n, shift);
+        memcpy(mark(&out, 2 * n, shift), tracks[1], 2 * n);
+        ours.gain(out.start, out.start, n, multipliers[m]);
+        compare("gain in place", &out, expected, n, shift);
+    }
+    a = ours.energy(tracks[1], n);
+    b = scalar.energy(tracks[1], n);
+    if (a.sum_of_squares != b.sum_of_squares || a.peak != b.peak)
+        differs("energy", n, shift);
+    compared++;
+}
+
+/* Sums that rounding would betray if they were added in another order, or fused. */
+static void compare_weighted_sum(cr_pcm_kernels ours, cr_pcm_kernels scalar)
+{
+    float samples[LENGTHS], weights[LENGTHS];
+    for (size_t shift = 0; shift < 4; shift++)
+        for (size_t count = 0; count + shift < LENGTHS; count += 8) {
+            float a, b;
+            for (size_t i = 0; i < LENGTHS; i++) {
+                samples[i] = (float)(int16_t)next_random();
+                weights[i] = (float)(int32_t)next_random() * 1e-7f - 0.5f;
+            }
+            a = ours.weighted_sum(samples + shift, weights + shift, count);
+            b = scalar.weighted_sum(samples + shift, weights + shift, count);
+            if (memcmp(&a, &b, sizeof a))
+                differs("weighted_sum", count, shift);
+            compared++;
+        }
+}
+
+/* Every value there is, in an order that puts each into every lane, and sums that do not fit 32 bits. */
+static void compare_all_values(cr_isa isa)
+{
+    const cr_g711_kernels laws = cr_g711_kernels_for(isa), scalar_laws = cr_g711_kernels_for(CR_ISA_SCALAR);
+    const cr_pcm_kernels pcm = cr_pcm_kernels_for(isa), scalar_pcm = cr_pcm_kernels_for(CR_ISA_SCALAR);
+    const size_t samples = 65536 + 61;
+    uint8_t *values = malloc(2 * samples), *ours = malloc(2 * samples), *expected = malloc(2 * samples);
+    cr_pcm_energy a, b;
+    if (!values || !ours || !expected)
+        exit(2);
+#define SAME(what, call, bytes)                                                                                       \
+    do {                                                                                                              \
+        scalar_##call(expected, values, samples);                                                                     \
+        call(ours, values, samples);                                                                                  \
+        if (memcmp(ours, expected, bytes))                                                                            \
+            differs(what, samples, 0);                                                                                \
+        compared++;                                                                                                   \
+    } while (0)
+    for (int shift = 0; shift < 64; shift++) {
+        for (size_t i = 0; i < samples; i++)
+            cr_store_s16(values + 2 * i, (int16_t)(uint16_t)(i + (size_t)shift));
+        SAME("every value to µ-law", laws.ulaw_encode, samples);
+        SAME("every value to A-law", laws.alaw_encode, samples);
+        for (size_t i = 0; i < samples; i++)
+            values[i] = (uint8_t)(i + (size_t)shift);
+        SAME("every µ-law code", laws.ulaw_decode, 2 * samples);
+        SAME("every A-law code", laws.alaw_decode, 2 * samples);
+    }
+#undef SAME
+    for (size_t i = 0; i < samples; i++)
+        cr_store_s16(values + 2 * i, (int16_t)(uint16_t)i);
+    for (float multiplier = 1e-6f; multiplier < 1e6f; multiplier *= 1.37f) {
+        scalar_pcm.gain(expected, values, samples, multiplier);
+        pcm.gain(ours, values, samples, multiplier);
+        if (memcmp(ours, expected, 2 * samples))
+            differs("gain of every value", samples, 0);
+        compared++;
+    }
+    for (size_t i = 0; i < samples; i++)
+        cr_store_s16(values + 2 * i, -32768);
+    a = pcm.energy(values, samples);
+    b = scalar_pcm.energy(values, samples);
+    if (a.sum_of_squares != b.sum_of_squares || a.peak != b.peak || a.sum_of_squares != (uint64_t)samples << 30)
+        differs("energy of full scale", samples, 0);
+    compared++;
+    free(values);
+    free(ours);
+    free(expected);
+}
+
+int main(void)
+{
+    uint8_t *ends[TRACKS];
+    for (int t = 0; t < TRACKS; t++) {
+        ends[t] = before_a_wall(4 * LENGTHS) + 4 * LENGTHS;
+        fill(ends[t] - 4 * LENGTHS, 4 * LENGTHS);
+    }
+    for (int isa = CR_ISA_SCALAR; isa < CR_ISA_COUNT; isa++) {
+        if (!cr_cpu_has((cr_isa)isa))
+            continue;
+        level = cr_isa_name((cr_isa)isa);
+        compared = 0;
+        for (size_t n = 0; n < LENGTHS; n++)
+            for (size_t shift = 0; shift < 2; shift++) {
+                compare_g711(cr_g711_kernels_for((cr_isa)isa), cr_g711_kernels_for(CR_ISA_SCALAR), ends[0], n, shift);
+                compare_pcm(cr_pcm_kernels_for((cr_isa)isa), cr_pcm_kernels_for(CR_ISA_SCALAR), ends, n, shift);
+            }
+        for (int round = 0; round < 100; round++)
+            compare_weighted_sum(cr_pcm_kernels_for((cr_isa)isa), cr_pcm_kernels_for(CR_ISA_SCALAR));
+        compare_all_values((cr_isa)isa);
+        printf("%s: %ld comparisons, no difference\n", level, compared);
+    }
+    return 0;
+}
