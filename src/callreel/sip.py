@@ -354,12 +354,13 @@ class StreamAssembler:
         if first_line_complete and _START_LINE.match(buffer):
             self._proven, self._seeking = True, False
             return True
-        if not first_line_complete and _START_LINE_SO_FAR.match(buffer):
+        may_become_one = _START_LINE.match(buffer) or _START_LINE_SO_FAR.match(buffer)
+        if not first_line_complete and may_become_one and len(buffer) < MAX_LINE_BYTES:
             return False
-        if (
-            self._proven
-        ):  # a wrong Content-Length, or a hole: drop whole lines; the last one may become a start line
+        if self._proven and not self._seeking:  # a wrong Content-Length: the next message may be here already
             self._seeking = True
+            return self._at_start_line()
+        if self._proven:  # drop whole lines; the last one may become a start line
             del buffer[: max(buffer.rfind(b"\n"), len(buffer) - MAX_LINE_BYTES, 0)]
             return False
         self._chances -= 1
