@@ -4,8 +4,10 @@ from typing import NamedTuple
 
 cimport buffers
 cimport cython
+cimport isa
+from cpython.list cimport PyList_New
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -19,6 +21,7 @@ cdef extern from "callreel/dtmf.h" nogil:
     ctypedef struct cr_dtmf_digit:
         int64_t start
         int64_t duration
+        size_t channel
         double level_dbm0
         double twist_db
         char symbol
@@ -26,14 +29,25 @@ cdef extern from "callreel/dtmf.h" nogil:
         cr_dtmf_digit *items
         size_t count
         int out_of_memory
-    ctypedef struct cr_dtmf:
+    ctypedef struct cr_dtmf_version:
+        isa.cr_isa isa
+    ctypedef struct cr_dtmf_plan:
         uint32_t rate
-    void cr_dtmf_init(cr_dtmf *state, uint32_t rate) noexcept
+    ctypedef struct cr_dtmf:
+        const cr_dtmf_plan *plan
+    const cr_dtmf_version *cr_dtmf_version_for(isa.cr_isa isa) noexcept
+    size_t cr_dtmf_plan_room(uint32_t rate) noexcept
+    void cr_dtmf_plan_init(
+        cr_dtmf_plan *plan, uint32_t rate, const cr_dtmf_version *version, int16_t *memory
+    ) noexcept
+    uint32_t cr_dtmf_raw_samples(const cr_dtmf_plan *plan) noexcept
+    void cr_dtmf_init(cr_dtmf *state, const cr_dtmf_plan *plan, int16_t *raw) noexcept
     void cr_dtmf_feed(cr_dtmf *state, const uint8_t *pcm, size_t samples, cr_dtmf_digits *found) noexcept
     void cr_dtmf_skip(cr_dtmf *state, uint64_t samples, cr_dtmf_digits *found) noexcept
     void cr_dtmf_flush(cr_dtmf *state, cr_dtmf_digits *found) noexcept
     int cr_dtmf_active(const cr_dtmf *state, cr_dtmf_digit *digit) noexcept
     int64_t cr_dtmf_position(const cr_dtmf *state) noexcept
+    void cr_dtmf_prefetch(const cr_dtmf *state) noexcept
 
 
 # Positions are kept in int64 and in double; up to here both are exact. 35,000 years at 8 kHz.
@@ -56,9 +70,18 @@ cdef object _digit(const cr_dtmf_digit *digit):
 
 cdef list _digits(cr_dtmf_digits *found):
     cdef size_t i
+    if found.count == 0 and not found.out_of_memory:
+        return PyList_New(0)
     if found.out_of_memory:
         raise MemoryError
     return [_digit(&found.items[i]) for i in range(found.count)]
+
+
+cdef list _digits_of_channels(cr_dtmf_digits *found):
+    cdef size_t i
+    if found.out_of_memory:
+        raise MemoryError
+    return [(found.items[i].channel, _digit(&found.items[i])) for i in range(found.count)]
 
 
 cdef uint32_t _rate(object sample_rate) except 0:
@@ -66,6 +89,50 @@ cdef uint32_t _rate(object sample_rate) except 0:
     if rate < CR_DTMF_MIN_RATE or rate > CR_DTMF_MAX_RATE:
         raise ValueError(f"sample_rate={rate}: need {CR_DTMF_MIN_RATE} to {CR_DTMF_MAX_RATE} Hz")
     return <uint32_t>rate
+
+
+cdef const cr_dtmf_version *_version = cr_dtmf_version_for(isa.in_use())
+
+
+def _use(str name):
+    """Make Detectors from now on with the version for this instruction set; whose it is. For tests."""
+    global _version
+    cdef isa.cr_isa wanted = isa.cr_isa_named(name.encode())
+    if wanted == isa.CR_ISA_COUNT or not isa.cr_cpu_has(wanted):
+        raise ValueError(f"this machine has no {name}")
+    _version = cr_dtmf_version_for(wanted)
+    _plans.clear()
+    return isa.cr_isa_name(_version.isa).decode()
+
+
+cdef class _Plan:
+    """What all Detectors of one rate share: 3 KB of tables at 8 kHz, 16 KB at 48 kHz."""
+
+    cdef cr_dtmf_plan plan
+    cdef int16_t *memory
+
+    def __cinit__(self, uint32_t rate):
+        self.memory = <int16_t *>calloc(cr_dtmf_plan_room(rate), sizeof(int16_t))
+        if self.memory == NULL:
+            raise MemoryError
+        cr_dtmf_plan_init(&self.plan, rate, _version, self.memory)
+
+    def __dealloc__(self):
+        free(self.memory)
+
+
+cdef dict _plans = {}
+
+
+cdef _Plan _plan(object sample_rate):
+    cdef uint32_t rate = _rate(sample_rate)
+    cdef _Plan made = _plans.get(rate)
+    if made is None:
+        made = _Plan(rate)
+        if len(_plans) >= 16:  # nobody uses so many rates; who tries them all shall not fill the memory
+            _plans.clear()
+        _plans[rate] = made
+    return made
 
 
 cdef class Detector:
@@ -76,10 +143,19 @@ cdef class Detector:
     """
 
     cdef cr_dtmf state
+    cdef _Plan plan
+    cdef int16_t *raw
     cdef bint busy
 
     def __cinit__(self, sample_rate=8000):
-        cr_dtmf_init(&self.state, _rate(sample_rate))
+        self.plan = _plan(sample_rate)
+        self.raw = <int16_t *>calloc(cr_dtmf_raw_samples(&self.plan.plan), sizeof(int16_t))
+        if self.raw == NULL:
+            raise MemoryError
+        cr_dtmf_init(&self.state, &self.plan.plan, self.raw)
+
+    def __dealloc__(self):
+        free(self.raw)
 
     cdef int _enter(self) except -1:
         # Without the GIL another thread could change the state in mid-block.
@@ -171,26 +247,158 @@ cdef class Detector:
     @property
     def sample_rate(self):
         """Samples a second, as given."""
-        return self.state.rate
+        return self.plan.plan.rate
+
+
+cdef class Bank:
+    """Detectors for many channels, fed together: a packet of each in one call, without the GIL.
+
+    Finds what one Detector each would find. A Bank belongs to one thread at a time.
+    """
+
+    cdef _Plan plan
+    cdef char *memory
+    cdef size_t stride  # bytes from one channel's state to the next; its samples lie behind it
+    cdef size_t count
+    cdef bint busy
+
+    def __cinit__(self, channels, sample_rate=8000):
+        cdef Py_ssize_t wanted = channels
+        cdef size_t i
+        if wanted < 1:
+            raise ValueError(f"channels={wanted}: need at least 1")
+        self.plan = _plan(sample_rate)
+        self.stride = sizeof(cr_dtmf) + cr_dtmf_raw_samples(&self.plan.plan) * sizeof(int16_t)
+        self.stride = (self.stride + 63) // 64 * 64
+        self.memory = <char *>calloc(<size_t>wanted, self.stride)
+        if self.memory == NULL:
+            raise MemoryError
+        self.count = <size_t>wanted
+        for i in range(self.count):
+            cr_dtmf_init(self.state(i), &self.plan.plan, <int16_t *>(<char *>self.state(i) + sizeof(cr_dtmf)))
+
+    def __dealloc__(self):
+        free(self.memory)
+
+    cdef inline cr_dtmf *state(self, size_t channel) noexcept nogil:
+        return <cr_dtmf *>(self.memory + channel * self.stride)
+
+    cdef int _enter(self) except -1:
+        if self.busy:
+            raise UsageError("this Bank is being fed by another thread")
+        self.busy = True
+        return 0
+
+    cdef void _feed_one(
+        self, size_t channel, const uint8_t *pcm, size_t samples, cr_dtmf_digits *found
+    ) noexcept nogil:
+        cdef size_t before = found.count
+        if channel + 1 < self.count:
+            cr_dtmf_prefetch(self.state(channel + 1))
+        cr_dtmf_feed(self.state(channel), pcm, samples, found)
+        while before < found.count:
+            found.items[before].channel = channel
+            before += 1
+
+    @cython.critical_section
+    def feed(self, audio):
+        """Listen to the next audio of all channels; (channel, digit) for each digit that ended in it."""
+        cdef Py_buffer view
+        cdef Py_buffer *views = NULL
+        cdef cr_dtmf_digits found
+        cdef size_t i, taken = 0, samples
+        cdef list parts = None
+        buffers.clear(&view)
+        memset(&found, 0, sizeof(found))
+        self._enter()
+        try:
+            if isinstance(audio, (list, tuple)):
+                parts = list(audio)
+                if <size_t>len(parts) != self.count:
+                    raise ValueError(f"audio of {len(parts)} channels for a Bank of {self.count}")
+                views = <Py_buffer *>calloc(self.count, sizeof(Py_buffer))
+                if views == NULL:
+                    raise MemoryError
+                for part in parts:
+                    taken += 1  # before borrowing: a cleared view may be released
+                    buffers.borrow_pcm(part, &views[taken - 1])
+                    self._need_room(taken - 1, <size_t>views[taken - 1].len // 2)
+                with nogil:
+                    for i in range(self.count):
+                        self._feed_one(i, <const uint8_t *>views[i].buf, <size_t>views[i].len // 2, &found)
+            else:
+                buffers.borrow_pcm(audio, &view)
+                samples = <size_t>view.len // 2 // self.count
+                if samples * self.count * 2 != <size_t>view.len:
+                    raise ValueError(f"{view.len // 2} samples do not divide into {self.count} channels")
+                for i in range(self.count):
+                    self._need_room(i, samples)
+                with nogil:
+                    for i in range(self.count):
+                        self._feed_one(i, <const uint8_t *>view.buf + 2 * i * samples, samples, &found)
+            return _digits_of_channels(&found)
+        finally:
+            self.busy = False
+            buffers.release(&view)
+            for i in range(taken):
+                buffers.release(&views[i])
+            free(views)
+            free(found.items)
+
+    cdef int _need_room(self, size_t channel, size_t samples) except -1:
+        if <int64_t>samples > MAX_POSITION - cr_dtmf_position(self.state(channel)):
+            raise OverflowError(f"{samples} more samples pass the last position a Bank can count")
+        return 0
+
+    @cython.critical_section
+    def flush(self):
+        """End all streams: (channel, digit) for each that still sounds. Later feeds start afresh."""
+        cdef cr_dtmf_digits found
+        cdef size_t i, before
+        memset(&found, 0, sizeof(found))
+        self._enter()
+        try:
+            with nogil:
+                for i in range(self.count):
+                    before = found.count
+                    cr_dtmf_flush(self.state(i), &found)
+                    while before < found.count:
+                        found.items[before].channel = i
+                        before += 1
+            return _digits_of_channels(&found)
+        finally:
+            self.busy = False
+            free(found.items)
+
+    @property
+    def channels(self):
+        """How many channels, as given."""
+        return self.count
+
+    @property
+    def sample_rate(self):
+        """Samples a second, as given."""
+        return self.plan.plan.rate
 
 
 def detect_many(channels, sample_rate=8000):
     """Find the digits of many channels, each a complete stream: a list of digits for each."""
-    cdef uint32_t rate = _rate(sample_rate)
+    cdef _Plan plan = _plan(sample_rate)
     cdef list sources = list(channels)
     cdef size_t count = <size_t>len(sources), taken = 0, i
     cdef cr_dtmf state
     cdef Py_buffer *views = <Py_buffer *>calloc(count + 1, sizeof(Py_buffer))
     cdef cr_dtmf_digits *found = <cr_dtmf_digits *>calloc(count + 1, sizeof(cr_dtmf_digits))
+    cdef int16_t *raw = <int16_t *>calloc(cr_dtmf_raw_samples(&plan.plan), sizeof(int16_t))
     try:
-        if views == NULL or found == NULL:
+        if views == NULL or found == NULL or raw == NULL:
             raise MemoryError
         for source in sources:
             taken += 1  # before borrowing: a cleared view may be released
             buffers.borrow_pcm(source, &views[taken - 1])
         with nogil:
             for i in range(count):
-                cr_dtmf_init(&state, rate)
+                cr_dtmf_init(&state, &plan.plan, raw)
                 cr_dtmf_feed(&state, <const uint8_t *>views[i].buf, <size_t>views[i].len // 2, &found[i])
                 cr_dtmf_flush(&state, &found[i])
         return [_digits(&found[i]) for i in range(count)]
@@ -202,3 +410,4 @@ def detect_many(channels, sample_rate=8000):
                 free(found[i].items)
         free(views)
         free(found)
+        free(raw)

@@ -134,6 +134,7 @@ cdef extern from "callreel/survey.h" nogil:
         uint32_t run_count, type_count
         uint64_t rtcp, foreign, malformed
 
+    int64_t cr_survey_early_ns(const cr_survey_run *run) noexcept
     void cr_survey_receive(cr_survey *s, const uint8_t *data, size_t size_bytes, int64_t time_ns, int cut) noexcept
     int64_t cr_sequence_lost(const cr_sequence *s) noexcept
 
@@ -536,6 +537,7 @@ class Run(NamedTuple):
     reordered: int
     orderly: int
     cut: int
+    early_ns: int
     payload_types: tuple
 
 
@@ -576,7 +578,7 @@ cdef class Survey:
             types = tuple(n for n in range(128) if run.payload_types[n // 64] >> (n % 64) & 1)
             found.append(Run(run.ssrc, run.first_ns, run.last_ns, run.packets,
                              run.lost_before + cr_sequence_lost(&run.sequence), run.duplicate, run.reordered,
-                             run.orderly, run.cut, types))
+                             run.orderly, run.cut, cr_survey_early_ns(run), types))
         return found
 
     @property

@@ -177,6 +177,12 @@ class _Share(NamedTuple):
         return max(self.stream.run.first_ns, self.from_ns)
 
     @property
+    def begins_ns(self) -> int:
+        """Where its audio will begin, if it is G.711: before its first packet's arrival if that packet was late."""
+        run = self.stream.run
+        return run.first_ns - run.early_ns if run.first_ns >= self.from_ns else self.from_ns
+
+    @property
     def last_ns(self) -> int:
         return min(self.stream.run.last_ns, self.to_ns)
 
@@ -532,19 +538,23 @@ class _Planner:
     ) -> PlannedCall | None:
         """Plan the recording of a call if there is anything in it to decode; name what there is not."""
         decodable = False
+        begins_ns = []
         for share in shares:
             codecs = {
                 codec_of(_name(number, payload_types[share.direction]))
                 for number in share.stream.run.payload_types
             }
-            if not any(codec.decodable for codec in codecs):
+            if any(codec.decodable for codec in codecs):
+                begins_ns.append(share.begins_ns)
+            else:
+                begins_ns.append(share.first_ns)
                 self._skip(
                     [share.stream], "codec", call.call_id if call else None, payload_types[share.direction]
                 )
             decodable |= any(codec.decodable and codec.name != "CN" for codec in codecs)
         if not decodable:
             return None
-        media_start_ns = min(share.first_ns for share in shares)
+        media_start_ns = min(begins_ns)
         last_ns = max(share.last_ns for share in shares)
         started_ns = media_start_ns if call is None else call.started_at_ns
         if call is not None and call.state == "unknown":

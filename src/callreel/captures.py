@@ -53,7 +53,8 @@ __all__ = [
 ]
 
 SECOND_NS = 1_000_000_000
-SLICE_NS = SECOND_NS  # how much of a call is fed before its recording moves on; a track holds 4 s
+SLICE_NS = 3 * SECOND_NS // 2  # how much of a call is fed before its recording moves on; a track holds 3.6 s
+TIMES_LOOKED_AT = 64  # of a flow's records, to find the middle one
 SETTLED_NS = 3 * SECOND_NS  # a call is over for good when the capture is this much past its end
 PAUSE_STEP_NS = 10 * SECOND_NS  # of a pause that is recorded at a time: 320 KB in stereo
 MAX_OPEN_FILES = 128
@@ -296,7 +297,7 @@ class _CaptureRecorder:
             record_time(batch, index)
             for piece in pieces
             if not piece.route.is_rtcp
-            for index in range(piece.first, piece.first + piece.count)
+            for index in range(piece.first, piece.first + piece.count, 1 + piece.count // TIMES_LOOKED_AT)
         )
         earliest_ns = times[len(times) // 2] - MAX_PAUSE_NS
         start_ns = plan.media_start_ns
@@ -344,7 +345,8 @@ class _CaptureRecorder:
             if running.changes:
                 slice_ns = min(slice_ns, running.changes[-1][0] - 1)
             taken = self._take(running, batch, pieces, slice_ns, force=False)
-            now_ns = min(slice_ns, batch_end_ns)
+            # Never past the call's end: what is read is recorded.
+            now_ns = min(slice_ns, batch_end_ns, max(running.plan.end_ns or 0, running.plan.last_ns))
             running.moved_ns = max(running.moved_ns, now_ns)
             call.handle_timeout(now=_seconds(now_ns))
             self._drain(number, running)

@@ -30,7 +30,7 @@ CORE = ORDER[: ORDER.index(IO_LINE)]
 
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyi")])
 CYTHON = sorted([*NATIVE.glob("*.pyx"), *NATIVE.glob("*.pxd")])
-COMES_WITH_CYTHON = {"cython", "cpython", "libc", "buffers", "kernels"}
+COMES_WITH_CYTHON = {"cython", "cpython", "libc"} | {path.stem for path in NATIVE.glob("*.pxd")}
 
 # What does I/O, waits, or gives another answer every time.
 NOT_ABOVE_THE_LINE = {
@@ -78,7 +78,7 @@ def test_a_module_imports_what_its_row_allows(path):
 @pytest.mark.parametrize("path", CYTHON, ids=name_of)
 def test_a_kernel_imports_only_what_the_kernels_row_allows(path):
     imports = cython_imports(path)
-    assert len(imports) > 1
+    assert imports or "cimport" not in path.read_text("utf-8")
     wrong = [
         str(one)
         for one in imports

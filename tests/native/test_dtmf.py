@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from callreel import kernels
 from callreel.errors import UsageError
-from callreel.kernels import g711
-from callreel.kernels.dtmf import Detector, Digit, detect_many
+from callreel.kernels import dtmf, g711
+from callreel.kernels.dtmf import Bank, Detector, Digit, detect_many
 
 from . import dtmf_signals as signals
 from .dtmf_signals import SYMBOLS, key, noise, pcm, silence, sine, string
@@ -492,6 +493,171 @@ def test_many_channels_at_once_equal_one_detector_each() -> None:
     assert detect_many(iter([BUSY])) == [BUSY_DIGITS]
     wide = busy_signal(16000)
     assert detect_many([wide], sample_rate=16000) == [detect(wide, 16000)]
+
+
+# ---- a bank of channels ----
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 700), max_size=12), st.sampled_from([8000, 16000]))
+def test_a_bank_finds_what_one_detector_a_channel_finds(cuts: list[int], rate: int) -> None:
+    signal = busy_signal(rate)
+    channels = np.stack([np.roll(signal, 111 * channel) for channel in range(5)])
+    bank, detectors = Bank(5, rate), [Detector(rate) for _ in range(5)]
+    at = 0
+    for cut in [*cuts, channels.shape[1] - sum(cuts)]:
+        parts = [np.ascontiguousarray(part) for part in channels[:, at : at + cut]]
+        at += cut
+        singly = [(i, digit) for i, part in enumerate(parts) for digit in detectors[i].feed(part)]
+        assert bank.feed(np.concatenate(parts)) == singly
+    assert at == channels.shape[1]
+    assert bank.flush() == [(i, digit) for i in range(5) for digit in detectors[i].flush()]
+
+
+def test_a_bank_takes_a_buffer_for_each_channel_too() -> None:
+    parts = [BUSY, BUSY[:0], BUSY[7:].tobytes(), bytearray(BUSY[:3000].tobytes())]
+    for audio in (parts, tuple(parts)):
+        bank = Bank(4)
+        found = bank.feed(audio) + bank.flush()
+        for channel, part in enumerate(parts):
+            assert [digit for where, digit in found if where == channel] == detect(part)
+
+
+def test_a_bank_listens_afresh_after_a_flush() -> None:
+    bank = Bank(2)
+    bank.feed(np.concatenate([BUSY, BUSY]))
+    bank.flush()
+    found = bank.feed(np.concatenate([BUSY, BUSY]))
+    digits = [digit._replace(start=digit.start + len(BUSY)) for digit in BUSY_DIGITS]
+    assert found + bank.flush() == [(channel, digit) for channel in range(2) for digit in digits]
+
+
+def test_a_bank_refuses_what_does_not_fit_and_changes_nothing() -> None:
+    bank = Bank(3)
+    assert (bank.channels, bank.sample_rate) == (3, 8000)
+    assert bank.feed(b"") == []
+    wrong = [
+        (bytes(8), ValueError),
+        (bytes(3), ValueError),
+        ([b"", b""], ValueError),
+        ([b"", b"", b"", b""], ValueError),
+        ([b"", b"", b"abc"], ValueError),
+        ([BUSY, "text", BUSY], TypeError),
+        (np.zeros(6), TypeError),
+        ("text", TypeError),
+    ]
+    for audio, error in wrong:
+        with pytest.raises(error):
+            bank.feed(audio)
+    found = bank.feed([BUSY] * 3) + bank.flush()
+    assert sorted(found) == sorted((channel, digit) for channel in range(3) for digit in BUSY_DIGITS)
+    for channels in (0, -1):
+        with pytest.raises(ValueError, match="at least 1"):
+            Bank(channels)
+    with pytest.raises(ValueError, match="8000 to 48000"):
+        Bank(1, 7999)
+    with pytest.raises((MemoryError, OverflowError)):
+        Bank(2**62)
+
+
+def test_a_second_thread_is_refused_while_one_feeds_a_bank() -> None:
+    bank = Bank(2)
+    feeder = threading.Thread(target=bank.feed, args=(np.tile(BUSY, 8000),))
+    feeder.start()
+    refused = 0
+    while feeder.is_alive():
+        try:
+            bank.feed(b"")
+        except UsageError:
+            refused += 1
+    feeder.join()
+    assert refused > 0
+
+
+# ---- versions ----
+
+
+@pytest.fixture(params=[isa for isa in kernels.ISAS if isa != "scalar"])
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    yield request.param
+    dtmf._use(kernels.isa())
+
+
+def both(isa: str, signal: object, rate: int = 8000) -> tuple[list[Digit], list[Digit]]:
+    """Let the version for `isa` and the scalar one hear the same, exact to the last bit."""
+    dtmf._use("scalar")
+    expected = detect(signal, rate)
+    dtmf._use(isa)
+    return detect(signal, rate), expected
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_every_version_finds_the_same_to_the_last_bit(isa: str, rate: int) -> None:
+    rng = np.random.default_rng(rate)
+    found, expected = both(isa, busy_signal(rate), rate)
+    assert found == expected
+    assert len(found) > 3
+    for dbm0, snr_db in ((-3, 15), (-20, 6), (-36, 20)):
+        clean = string(rng, dbm0=dbm0, rate=rate)
+        found, expected = both(isa, pcm(clean + noise(rng, len(clean), dbm0 - snr_db)), rate)
+        assert found == expected
+
+
+def test_every_version_follows_a_tone_through_the_same_values(isa: str) -> None:
+    # What is found is the sum of much; what sounds, asked for every 31 samples, shows each step.
+    rng = np.random.default_rng(5)
+    clean = string(rng, twist_db=-6)
+    signal = pcm(clean + noise(rng, len(clean), -25))
+    steps = []
+    for name in ("scalar", isa):
+        dtmf._use(name)
+        detector = Detector()
+        steps.append(
+            [(detector.feed(signal[at : at + 31]), detector.active) for at in range(0, len(signal), 31)]
+        )
+    assert steps[0] == steps[1]
+    assert sum(active is not None for _, active in steps[0]) > 100
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.binary(min_size=2, max_size=3000),
+    st.lists(st.integers(0, 1000), max_size=8),
+    st.sampled_from(RATES),
+    st.sampled_from(kernels.ISAS),
+)
+def test_any_version_agrees_with_scalar_on_any_bytes_in_any_pieces(
+    junk: bytes, cuts: list[int], rate: int, name: str
+) -> None:
+    # Loud tones with junk across them: plain junk would never get past the gate.
+    tone = pcm(string(np.random.default_rng(len(junk)), "15", rate=rate, dbm0=0))
+    signal = tone.copy()
+    noise = np.frombuffer((junk * (len(tone) * 2 // len(junk) + 1))[: len(tone) * 2], np.int16)
+    signal[::7] = noise[::7]
+    try:
+        dtmf._use("scalar")
+        expected = detect(signal, rate)
+        dtmf._use(name)
+        detector, found, at = Detector(rate), [], 0
+        for cut in cuts:
+            found += detector.feed(signal[at : at + cut])
+            at += cut
+        assert found + detector.feed(signal[at:]) + detector.flush() == expected
+    finally:
+        dtmf._use(kernels.isa())
+
+
+def test_the_extremes_of_pcm_are_the_same_in_every_version(isa: str) -> None:
+    square = np.where(np.arange(4000) // 5 % 2, 32767, -32768).astype(np.int16)
+    tones = np.sign(key("5", 500)) * 32768
+    for signal in (square, pcm(tones), np.full(4000, -32768, np.int16)):
+        found, expected = both(isa, signal)
+        assert found == expected
+
+
+def test_an_unknown_version_is_refused() -> None:
+    with pytest.raises(ValueError, match="mmx"):
+        dtmf._use("mmx")
 
 
 # ---- arguments ----

@@ -16,7 +16,8 @@
  * Requirements, each a test in tests/unit/test_legs.py:
  *   1. No line before 5 blocks (10 s): a short call is placed by its timestamps alone.
  *   2. Jitter raises delays but does not bend the line.
- *   3. A line is used from its own moment on, never earlier, so the result does not depend on when it is read.
+ *   3. A line is used from that position on which nobody can have read when it was fitted, never earlier, so the
+ *      result does not depend on when it is read.
  */
 #ifndef CALLREEL_DRIFT_H
 #define CALLREEL_DRIFT_H
@@ -33,8 +34,9 @@
 #define CR_DRIFT_REPORT_SPAN_S 10.0    /* two sender reports closer than this say nothing of the rate */
 #define CR_DRIFT_REPORT_TRUST 30e-6    /* a well-founded arrival fit that differs by more wins over the reports */
 #define CR_DRIFT_ENOUGH_BLOCKS 30
-#define CR_DRIFT_ANCHOR_MS 10     /* a first packet that was late by no more stays where it arrived, and so does the */
-#define CR_DRIFT_ANCHOR_BLOCKS 15 /* stream, for 30 s: a short call keeps its samples as they were sent */
+#define CR_DRIFT_GUESS_MS 10       /* by so much the lowest packet of a second may still be late, in 60 ms of jitter */
+#define CR_DRIFT_ANCHOR_BLOCKS 15 /* 30 s for which a late anchor may be left alone: a short call keeps its samples */
+#define CR_DRIFT_ANCHOR_SLOPE 50e-6 /* and only of a clock that hardly drifts */
 
 typedef struct {
     double at;    /* samples on the timeline */
@@ -61,19 +63,30 @@ typedef struct {
     uint32_t point_count, line_count;
     uint32_t epoch; /* numbers the anchors */
     uint32_t reports;
+    uint8_t quiet;       /* little jitter */
     uint8_t block_open, anchored; /* `anchored`: a line of this anchor has been fitted, `anchor_error` is known */
+    double ahead;        /* samples that readers stay behind arrivals */
+    double tolerance;    /* samples by which the anchor may be late and be left alone, in a quiet network */
+    double delay_sum, delay_count; /* of the packets since the anchor */
     double anchor_error; /* samples: how late the first packet was, if that is to be left alone */
     uint8_t rate_known; /* survives a new anchor, as the quartz does */
+    uint32_t rate_blocks; /* how many it was fitted through */
     double rate;        /* the last slope fitted, samples a sample */
 } cr_drift;
 
-/* Measure from a new anchor on. Lines of the one before stay: what it holds may not have been read yet. */
-static inline void cr_drift_start(cr_drift *d, uint32_t epoch)
+/* Measure from a new anchor on, which may be late by `tolerance` samples and still be left alone at first.
+ * `ahead`: samples by which readers stay behind arrivals. Lines of the anchor before stay: what it holds may not have
+ * been read yet. */
+static inline void cr_drift_start(cr_drift *d, uint32_t epoch, double tolerance, double ahead)
 {
     d->epoch = epoch;
+    d->ahead = ahead;
+    d->tolerance = tolerance;
+    d->delay_sum = d->delay_count = 0;
     d->point_count = 0;
     d->reports = 0;
     d->block_open = d->anchored = 0;
+    d->quiet = 1;
     d->anchor_error = 0;
     d->lowest = 0;
 }
@@ -111,6 +124,33 @@ static inline void cr_drift_least_squares(const cr_drift_point *points, const ui
     *delay = (sy - *slope * sx) / n;
 }
 
+static inline cr_drift_line *cr_drift_publish(cr_drift *d, double from, double delay, double slope)
+{
+    cr_drift_line *line = &d->lines[d->line_count++ % CR_DRIFT_LINES];
+    line->from = from - d->ahead;
+    line->at = from;
+    line->delay = delay;
+    line->slope = slope;
+    line->anchor_error = 0;
+    line->epoch = d->epoch;
+    return line;
+}
+
+/* Before there is enough for a line: through the lowest packet so far, with the slope of the anchor before, if any.
+ * Not in a quiet network, where the first packet is as good as that; nor where delays fall by more than luck explains:
+ * that sender's clock is not one of 8,000 Hz, and nothing is known of it yet. */
+static inline void cr_drift_guess(cr_drift *d, double from, uint32_t sample_rate)
+{
+    double slope = d->rate_known ? d->rate : 0, lowest = INFINITY;
+    if (d->quiet)
+        return;
+    for (uint32_t i = 0; i < d->point_count; i++)
+        lowest = fmin(lowest, d->points[i].delay + slope * (from - d->points[i].at));
+    if (lowest < -CR_DRIFT_GUESS_MS * (sample_rate / 1000.0))
+        return;
+    cr_drift_publish(d, from, lowest, slope);
+}
+
 static inline void cr_drift_fit(cr_drift *d, double from, uint32_t sample_rate)
 {
     uint8_t use[CR_DRIFT_BLOCKS];
@@ -120,8 +160,10 @@ static inline void cr_drift_fit(cr_drift *d, double from, uint32_t sample_rate)
     double slope = 0, delay = 0, at = from;
     cr_drift_line *line;
     int fixed = 0;
-    if (count < CR_DRIFT_MIN_BLOCKS)
+    if (count < CR_DRIFT_MIN_BLOCKS) {
+        cr_drift_guess(d, from, sample_rate);
         return;
+    }
     memset(use, 1, sizeof use);
     for (int pass = 0; pass < 3; pass++) {
         double sum = 0, limit, kept = 0;
@@ -152,15 +194,13 @@ static inline void cr_drift_fit(cr_drift *d, double from, uint32_t sample_rate)
     }
     if (fabs(slope) > CR_DRIFT_MAX_SLOPE)
         return;
-    d->rate_known = 1;
-    d->rate = slope;
-    line = &d->lines[d->line_count++ % CR_DRIFT_LINES];
-    line->from = from;
-    line->at = at;
-    line->delay = delay;
-    line->slope = slope;
-    line->epoch = d->epoch;
-    if (!d->anchored && fabs(delay) <= CR_DRIFT_ANCHOR_MS * (sample_rate / 1000.0))
+    if (fixed || !d->rate_known || 2 * count >= d->rate_blocks) { /* a new anchor must first be known as well as the last */
+        d->rate_known = 1;
+        d->rate_blocks = fixed ? 2 * CR_DRIFT_BLOCKS : count;
+        d->rate = slope;
+    }
+    line = cr_drift_publish(d, from, delay, slope);
+    if (!d->anchored && fabs(delay) <= d->tolerance && fabs(slope) <= CR_DRIFT_ANCHOR_SLOPE)
         d->anchor_error = delay;
     d->anchored = 1;
     if (d->point_count >= CR_DRIFT_ANCHOR_BLOCKS)
@@ -173,6 +213,8 @@ static inline void cr_drift_observe(cr_drift *d, double at, double delay, uint32
 {
     if (delay < d->lowest)
         d->lowest = delay;
+    d->delay_sum += delay;
+    d->delay_count += 1;
     if (d->block_open && at >= d->block_end) {
         d->points[d->point_count++ % CR_DRIFT_BLOCKS] = d->block;
         d->block_open = 0;
@@ -187,6 +229,25 @@ static inline void cr_drift_observe(cr_drift *d, double at, double delay, uint32
         d->block.at = at;
         d->block.delay = delay;
     }
+}
+
+/* Where jitter is large the first packet's lateness is but one throw of the dice: less of it is left alone. */
+static inline void cr_drift_weigh(cr_drift *d, double quiet, double settled)
+{
+    d->quiet = d->delay_count == 0 || d->delay_sum / d->delay_count - d->lowest <= quiet;
+    if (!d->quiet && d->tolerance > settled)
+        d->tolerance = settled;
+}
+
+/* The anchor was moved: all delays so far are longer by `samples`. No line has been fitted yet. */
+static inline void cr_drift_move(cr_drift *d, double samples)
+{
+    for (uint32_t i = 0; i < d->point_count && i < CR_DRIFT_BLOCKS; i++)
+        d->points[i].delay += samples;
+    d->block.delay += samples;
+    d->lowest += samples;
+    d->report_first_samples -= samples;
+    d->report_last_samples -= samples;
 }
 
 /* A sender report: at `ntp_s` on the sender's wall clock its media clock stood at `samples`. */
@@ -214,9 +275,27 @@ static inline const cr_drift_line *cr_drift_line_at(const cr_drift *d, uint32_t 
     return NULL;
 }
 
+/* The first position after `position` from which another line of `epoch` may be used; far away if there is none. */
+static inline int64_t cr_drift_next_line(const cr_drift *d, uint32_t epoch, int64_t position)
+{
+    int64_t next = INT64_MAX / 2;
+    for (uint32_t i = 0; i < d->line_count && i < CR_DRIFT_LINES; i++) {
+        const cr_drift_line *line = &d->lines[i];
+        if (line->epoch == epoch && line->from > (double)position && line->from < (double)next)
+            next = (int64_t)ceil(line->from);
+    }
+    return next;
+}
+
 static inline double cr_drift_delay(const cr_drift_line *line, double position)
 {
     return line->delay + line->slope * (position - line->at);
+}
+
+/* What is to be corrected of it. */
+static inline double cr_drift_correction(const cr_drift_line *line, double position)
+{
+    return cr_drift_delay(line, position) - line->anchor_error;
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* DTMF digits in PCM audio: the scalar specification.
+/* DTMF digits in PCM audio.
  *
  * What: signed 16-bit PCM of one channel at 8000 to 48000 Hz -> digits with start, duration, level and twist. Fed
  *       in any pieces; every result is a function of the samples fed, never of how they were cut.
@@ -15,26 +15,32 @@
  *    8. speech and music give next to no digits ("talk-off")
  *    9. start within 10 ms, duration within 15 ms; a digit is known 60 ms after its first 40 ms at the latest
  *
- * How: the high-pass of goertzel.h, then blocks of 5 ms. Everything below happens once a block:
+ * How: blocks of 5 ms as goertzel.h makes them, each with soft edges that reach into its neighbours. Everything below
+ * happens once a block:
  *
- *   samples   |----|----|----|----|----|----|----|      a block: Z at eight frequencies, energy
- *   look                     [------ 20 ms -----]       which symbol is it, if any
- *   mark                               [- 10 ms -]      is the tone there: finds both edges
- *   clarity   [----------- 35 ms --------------]        is it two steady tones and little else
+ *   samples   |----|----|----|----|----|----|----|----|   a block: Z at eight frequencies; its energy, when asked for
+ *   look                     /------ 20 ms ------\        which symbol is it, if any
+ *   mark                               /- 10 ms -\        is the tone there: finds both edges
+ *   clarity   /---------------- 35 ms -----------\        is it two steady tones and little else
  *
+ *   gate     Looks at the nominal frequencies: in each group one must be loud enough and stand out. Fast, in versions
+ *            for instruction sets, four blocks at a time; speech and noise seldom pass, silence does not get so far.
  *   look     The strongest low and the strongest high frequency of the window. How far the phase turned since the
  *            window one block earlier gives each component's true frequency, unambiguous to 100 Hz. Blocks are then
  *            summed at that frequency, so a mistuned sender loses nothing; `share` is the part of the energy that
- *            the two components hold.
+ *            the two components hold. Once a digit is accepted, looks only see whether it is still the same.
  *   mark     Amplitude of the fainter component, relative to its reference, over the newest two blocks. It falls in
- *            a straight line while an edge passes, and is 1/2 when the edge is in the middle: interpolating between
- *            blocks gives the moment.
+ *            nearly a straight line while an edge passes, and is 1/2 when the edge is in the middle: interpolating
+ *            between blocks gives the moment.
  *   clarity  Best share over any 35 ms of the tone, at the tone's mean frequencies. Noise costs what it weighs.
  *            Speech has energy elsewhere and glides, so that 35 ms of it do not add up.
+ *   sway     How much the ratio of the two components differs between looks. A sender keeps it, and an edge lowers
+ *            both alike; two harmonics of a voice move each for itself.
  *
- *   Acceptance (`cr_dtmf_is_digit`): long enough, inside the limits, and the clearer the further from nominal. What
- *   is exact may be noisy; what is 1.5 % off or twisted by 8 dB must be clean. Speech that meets two of the eight
- *   frequencies rarely meets them exactly, evenly and clearly at once.
+ *   Acceptance (`cr_dtmf_is_digit`): long enough, inside the limits, and the clearer and steadier the further from
+ *   nominal. What is exact may be noisy; what is 1.5 % off or twisted by 8 dB must be clean. Speech that meets two of
+ *   the eight frequencies rarely meets them exactly, evenly and clearly at once. What follows a digit at once with
+ *   the same symbol, 10 dB fainter, is its echo.
  *
  *   Following a tone (`cr_dtmf_next`):
  *
@@ -59,40 +65,47 @@
 #define CR_DTMF_BLOCK_RATE 200   /* blocks a second */
 #define CR_DTMF_LOOK_BLOCKS 4    /* 20 ms: fits twice into the shortest digit */
 #define CR_DTMF_MARK_BLOCKS 2    /* 10 ms */
-#define CR_DTMF_CLARITY_BLOCKS 7 /* 35 ms: whole blocks that lie inside any 40 ms */
-#define CR_DTMF_HISTORY 16       /* blocks kept; a power of two; a start is looked for in them */
+#define CR_DTMF_CLARITY_BLOCKS 7 /* 35 ms: blocks whose sum, but for its soft edges, lies inside any 40 ms */
+#define CR_DTMF_HISTORY 16       /* blocks kept; a power of two; a start is looked for in 15 of them */
 #define CR_DTMF_SEARCH_BLOCKS 6  /* blocks after the first look in which the start is still refined */
 #define CR_DTMF_RETREAT_BLOCKS 8 /* a start lies at most this far before the first look that saw the tone */
 
 /* Limits, between what must be accepted and what must be rejected; nearer to the former against talk-off. */
 #define CR_DTMF_MIN_MS 32.0               /* Q.24: 40 accepted, 23 rejected */
+#define CR_DTMF_NEARLY_MS 24.0            /* sooner, no clarity can be good, and no start is asked for */
 #define CR_DTMF_GAP_MS 20.0               /* Q.24: see the state table */
 #define CR_DTMF_MIN_LEVEL_DBM0 -38.5      /* a component; -36 accepted, -42 rejected */
 #define CR_DTMF_MAX_TWIST_DB 5.25f        /* +4 accepted, +7 rejected */
-#define CR_DTMF_MIN_TWIST_DB -9.25f       /* -8 accepted, -11 rejected */
-#define CR_DTMF_MAX_OFFSET 0.0185f        /* 1.5 % (with 2 Hz more, 1.8 %) accepted, 3.5 % rejected */
+#define CR_DTMF_MIN_TWIST_DB -8.75f       /* -8 accepted, -11 rejected */
+#define CR_DTMF_MAX_OFFSET 0.018f         /* 1.5 % (with 2 Hz more, 1.8 %) accepted, 3.5 % rejected */
 /* How clear a digit must be, by how far it strays from nominal; the three distances add up as squares. */
 #define CR_DTMF_STRAY_OFFSET 0.012f       /* a frequency offset that is a distance of 1 */
 #define CR_DTMF_STRAY_TWIST_DB 6.0f       /* a twist that is */
 #define CR_DTMF_NOMINAL_CLARITY 0.72f     /* at distance 0: 4.1 dB above white noise */
-#define CR_DTMF_STRAY_CLARITY 0.21f       /* more at distance 1 and beyond: 0.93, 11.2 dB above noise */
+#define CR_DTMF_STRAY_CLARITY 0.22f       /* more at distance 1 and beyond: 0.94, 11.9 dB above noise */
+#define CR_DTMF_NOMINAL_SWAY 3.0f         /* the ratio of its powers may differ so much between looks, at distance 0 */
+#define CR_DTMF_STRAY_SWAY -1.4f          /* more at distance 1 and beyond: 1.6 */
 #define CR_DTMF_LONG_CLARITY 0.2f         /* less is asked of a digit that lasts ... */
 #define CR_DTMF_LONG_LOOKS 20             /* ... for this many looks, about 100 ms, ... */
 #define CR_DTMF_LONG_STRAY 0.2f           /* ... nearer than this */
-#define CR_DTMF_MIN_SEEN 0.7              /* of the blocks of a digit, so many looks must have seen it */
+#define CR_DTMF_ECHO 0.1f                 /* power, to that of the digit before */
+#define CR_DTMF_MIN_SEEN 0.8              /* of the blocks of a digit, so many looks must have seen it */
 /* A single look only decides whether to follow a tone, so its limits are wider. */
 #define CR_DTMF_LOOK_SHARE 0.45f
-#define CR_DTMF_LOOK_GATE 0.06f           /* share at the nominal frequencies: saves time on all that is no tone */
-#define CR_DTMF_LOOK_OFFSET 0.03f
+#define CR_DTMF_LOOK_OFFSET 0.03f         /* a turn of at most 88 degrees */
 #define CR_DTMF_LOOK_MAX_RATIO 6.3f       /* high to low power: +8 dB */
 #define CR_DTMF_LOOK_MIN_RATIO 0.063f     /* -12 dB */
 #define CR_DTMF_MIN_LOOKS 3
 #define CR_DTMF_REFERENCE_LOOKS 16        /* the reference level follows the tone with this memory */
 #define CR_DTMF_LOUDER 1.25f              /* power of a look, to the reference: starts it anew */
 #define CR_DTMF_FAINTER 0.8f              /* ... is an edge */
-#define CR_DTMF_DELAY_S 0.0006            /* of the high-pass, mean over the eight frequencies */
 #define CR_DTMF_FULL_SCALE_DBM0 3.14      /* a sine of peak 32768, as A-law has it (G.711) */
-#define CR_DTMF_SILENCE 1e-20f            /* block energy below which the filter's memory is cleared */
+/* What costs next to nothing comes first: most blocks of speech and noise get no further. */
+#define CR_DTMF_QUIET_PEAK 48             /* a block whose every sample is below counts as silence: -54 dBm0 */
+#define CR_DTMF_GATE_LEVEL 2.0f           /* of 16 for a sum of four blocks: half the power, and 6 dB for the offset */
+#define CR_DTMF_GATE_RATIO 4.0f           /* so much a look at nominal frequencies may be wrong: 6 dB */
+#define CR_DTMF_GATE_SHARE 0.65f          /* the strongest of a group, of the group */
+#define CR_DTMF_TURN_LOSS 0.1307f         /* of power, per square of the turn: 1/3 - 2/pi^2 for a raised cosine */
 
 enum { CR_DTMF_NONE, CR_DTMF_ON, CR_DTMF_GAP };
 enum { CR_DTMF_TONE, CR_DTMF_HOLDS, CR_DTMF_BREAKS, CR_DTMF_ENDS };
@@ -109,6 +122,7 @@ static const char cr_dtmf_symbols[] = "123A456B789C*0#D"; /* row by row: low gro
 
 typedef struct {
     int64_t start, duration; /* samples since the first feed */
+    size_t channel;          /* 0, or for a bank to say */
     double level_dbm0;       /* mean of the two components' levels */
     double twist_db;         /* level of the high group less that of the low group */
     char symbol;
@@ -120,7 +134,7 @@ typedef struct {
     int out_of_memory; /* a digit was lost for want of memory */
 } cr_dtmf_digits;
 
-/* One look at the newest 20 ms. Index 0 is the low group, 1 the high group; powers are squared amplitudes. */
+/* One look at the newest four blocks. Index 0 is the low group, 1 the high group; powers are squared amplitudes. */
 typedef struct {
     int lane[2];
     float power[2];
@@ -128,224 +142,525 @@ typedef struct {
     float share;
 } cr_dtmf_look;
 
+/* How to sum blocks at a frequency: a lane's nominal one plus a turn. */
+typedef struct {
+    float re, im;  /* turn of a block, in all; of magnitude 1 */
+    float undo;    /* the loss of power inside a block that turned away */
+    float offset;  /* relative to nominal */
+} cr_dtmf_spin;
+
 /* The tone being followed. Times are in samples since `origin`. */
 typedef struct {
     int lane[2];
     int accepted;
+    int searched;               /* the start was refined */
     int looks, rivals, settled; /* looks: that saw it; in a row that saw another; in the reference */
     int64_t first_block;        /* newest block of the first look that saw it */
     float reference[2];         /* power of a look that lies wholly inside */
     float power[2], turn_re[2], turn_im[2]; /* sums over such looks */
+    cr_dtmf_spin spin[2];       /* at the mean turn */
+    float least_ratio, most_ratio; /* high to low power among them */
     float clarity, mark;
     double start, fall; /* fall: where it broke off, in GAP */
 } cr_dtmf_tone;
 
+struct cr_dtmf_version;
+
+/* All that channels of one rate share. */
 typedef struct {
-    uint32_t rate, block_samples;
-    float turn_re[CR_TONE_LANES], turn_im[CR_TONE_LANES]; /* exp(i w block_samples) */
-    float undo_gain[CR_TONE_LANES];                       /* 1 / power gain of the high-pass */
-    float offset_per_radian[CR_TONE_LANES];               /* relative frequency offset per radian of turn */
-    float min_power;
+    uint32_t rate;
+    float min_power, gate_power;
+    float offset_per_radian[CR_TONE_LANES]; /* relative frequency offset per radian of turn */
+    float most_turn[CR_TONE_LANES];         /* tangent of the turn that a look takes part in */
+    const struct cr_dtmf_version *version;
+    cr_tone_plan tones;
+} cr_dtmf_plan;
 
-    cr_highpass filter;
-    cr_goertzel bank;
-    uint32_t filled;       /* samples in the block under way */
-    int64_t origin, blocks; /* samples fed before block 0; blocks closed since */
-
-    float z_re[CR_DTMF_HISTORY][CR_TONE_LANES], z_im[CR_DTMF_HISTORY][CR_TONE_LANES], energy[CR_DTMF_HISTORY];
-    float look_re[CR_TONE_LANES], look_im[CR_TONE_LANES]; /* the window of the look before */
-
+typedef struct {
+    const cr_dtmf_plan *plan;
+    int16_t *raw;           /* cr_dtmf_raw_samples(): those that may still be needed, then those that come */
+    uint32_t fill, next;    /* samples in `raw`; where in it the hop of the next block starts */
+    uint32_t quiet_hops;    /* in a row up to there */
     int state;
-    double last_end; /* end of the last digit reported */
+    int64_t origin, blocks; /* samples fed before block 0; blocks closed since */
+    double last_end;        /* end of the last digit reported */
+    int last_lane[2];
+    float last_power;       /* of both its components */
     cr_dtmf_tone tone;
+    int64_t energy_hop[CR_DTMF_HISTORY]; /* whose energy is known, plus 1; 0: none */
+    float energy[CR_DTMF_HISTORY][2];    /* of the hop: under the rising and under the falling window */
+    float z[CR_DTMF_HISTORY][2 * CR_TONE_LANES]; /* of the block: eight real parts, eight imaginary */
 } cr_dtmf;
+
+/* Power of each lane in the looks of a batch, times 16, at the nominal frequencies. */
+typedef float cr_dtmf_powers[CR_TONE_BATCH][CR_TONE_LANES];
+
+/* A version for an instruction set: computes the blocks `d->blocks` and following, at most CR_TONE_BATCH, and says
+ * (bit n for the n-th) at which of them a look is worth while. All versions give the same. */
+typedef struct cr_dtmf_version {
+    cr_isa isa;
+    uint32_t (*blocks)(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers);
+    cr_tone_energy (*energy)(const cr_tone_plan *plan, const int16_t *x);
+} cr_dtmf_version;
 
 /* ---- set-up ---- */
 
-static void cr_dtmf_init(cr_dtmf *d, uint32_t rate)
+static uint32_t cr_dtmf_hop_samples(uint32_t rate) { return (rate + CR_DTMF_BLOCK_RATE / 2) / CR_DTMF_BLOCK_RATE; }
+
+static size_t cr_dtmf_plan_room(uint32_t rate) { return cr_tone_plan_room(cr_dtmf_hop_samples(rate)); }
+
+/* `memory` belongs to the caller: cr_dtmf_plan_room() int16, all zero. */
+static void cr_dtmf_plan_init(cr_dtmf_plan *plan, uint32_t rate, const cr_dtmf_version *version, int16_t *memory)
+{
+    plan->rate = rate;
+    plan->version = version;
+    plan->min_power = (float)pow(10, (CR_DTMF_MIN_LEVEL_DBM0 - CR_DTMF_FULL_SCALE_DBM0) / 10);
+    plan->gate_power = CR_DTMF_GATE_LEVEL * plan->min_power;
+    cr_tone_plan_init(&plan->tones, cr_dtmf_hz, rate, cr_dtmf_hop_samples(rate), memory);
+    for (int lane = 0; lane < CR_TONE_LANES; lane++) {
+        double angle = 2 * CR_PI * cr_dtmf_hz[lane] / rate * plan->tones.hop;
+        plan->offset_per_radian[lane] = (float)(1 / angle);
+        plan->most_turn[lane] = (float)tan(CR_DTMF_LOOK_OFFSET * angle); /* below 90 degrees for every lane */
+    }
+}
+
+/* Samples before the next hop that must stay: the hops of a clarity, and the reach of the filter before them. */
+static uint32_t cr_dtmf_kept_samples(const cr_dtmf_plan *plan)
+{
+    return (CR_DTMF_CLARITY_BLOCKS + 1) * plan->tones.hop + plan->tones.taps;
+}
+
+static uint32_t cr_dtmf_raw_samples(const cr_dtmf_plan *plan)
+{
+    return cr_dtmf_kept_samples(plan) + 16 * plan->tones.hop /* moved down once in 80 ms */
+           + CR_TONE_SLACK;
+}
+
+/* `raw` belongs to the caller and holds cr_dtmf_raw_samples(). */
+static void cr_dtmf_init(cr_dtmf *d, const cr_dtmf_plan *plan, int16_t *raw)
 {
     memset(d, 0, sizeof *d);
-    d->rate = rate;
-    d->block_samples = (rate + CR_DTMF_BLOCK_RATE / 2) / CR_DTMF_BLOCK_RATE;
-    d->min_power = (float)pow(10, (CR_DTMF_MIN_LEVEL_DBM0 - CR_DTMF_FULL_SCALE_DBM0) / 10);
-    cr_highpass_init(&d->filter, rate);
-    cr_goertzel_init(&d->bank, cr_dtmf_hz, rate);
-    for (int lane = 0; lane < CR_TONE_LANES; lane++) {
-        double turn = 2 * CR_PI * cr_dtmf_hz[lane] / rate * d->block_samples;
-        d->turn_re[lane] = (float)cos(turn);
-        d->turn_im[lane] = (float)sin(turn);
-        d->offset_per_radian[lane] = (float)(1 / turn);
-        d->undo_gain[lane] = (float)(1 / cr_highpass_gain(&d->filter, cr_dtmf_hz[lane], rate));
-    }
+    d->plan = plan;
+    d->raw = raw;
+    d->fill = d->next = cr_dtmf_kept_samples(plan);
+    d->quiet_hops = CR_DTMF_HISTORY;
+    memset(raw, 0, d->fill * sizeof *raw);
 }
 
 /* Samples fed so far. */
 static int64_t cr_dtmf_position(const cr_dtmf *d)
 {
-    return d->origin + d->blocks * d->block_samples + d->filled;
+    return d->origin + d->blocks * d->plan->tones.hop + (d->fill - d->next);
 }
 
 /* ---- measuring ---- */
 
 static int cr_dtmf_slot(int64_t block) { return (int)((uint64_t)block % CR_DTMF_HISTORY); }
 
-/* Power of a lane over the `count` blocks that end with `last`, summed at its nominal frequency plus a turn. */
-static float cr_dtmf_power(const cr_dtmf *d, int lane, int64_t last, int count, float turn_re, float turn_im)
+/* Whether the looks that end with the blocks from d->blocks on may have seen a symbol (bit n for the n-th): each
+ * group has one frequency that is loud enough and stands out. Sums at the nominal frequencies, lanes side by side. */
+static uint32_t cr_dtmf_gate_scalar(const cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
 {
-    float size = sqrtf(turn_re * turn_re + turn_im * turn_im), angle = atan2f(turn_im, turn_re);
-    float re = 0, im = 0, by_re, by_im;
+    const cr_tone_plan *tones = &d->plan->tones;
+    uint32_t worth = 0;
+    for (uint32_t block = 0; block < blocks; block++) {
+        const int64_t first = d->blocks + block - CR_DTMF_LOOK_BLOCKS + 1;
+        const float *z = d->z[cr_dtmf_slot(first)];
+        float re[CR_TONE_LANES], im[CR_TONE_LANES], *power = powers[block], least = 1;
+        for (int lane = 0; lane < CR_TONE_LANES; lane++) {
+            re[lane] = z[lane];
+            im[lane] = z[lane + CR_TONE_LANES];
+        }
+        for (int64_t next = first + 1; next < first + CR_DTMF_LOOK_BLOCKS; next++) {
+            z = d->z[cr_dtmf_slot(next)];
+            for (int lane = 0; lane < CR_TONE_LANES; lane++) {
+                float turned = re[lane] * tones->turn_re[lane] - im[lane] * tones->turn_im[lane];
+                im[lane] = (re[lane] * tones->turn_im[lane] + im[lane] * tones->turn_re[lane])
+                           + z[lane + CR_TONE_LANES];
+                re[lane] = turned + z[lane];
+            }
+        }
+        for (int lane = 0; lane < CR_TONE_LANES; lane++)
+            power[lane] = re[lane] * re[lane] + im[lane] * im[lane];
+        for (const float *of = power; of < power + CR_TONE_LANES; of += 4) {
+            float even = of[0] > of[2] ? of[0] : of[2], odd = of[1] > of[3] ? of[1] : of[3];
+            float best = even > odd ? even : odd, sum = (of[0] + of[2]) + (of[1] + of[3]);
+            if (best < d->plan->gate_power || best < CR_DTMF_GATE_SHARE * sum)
+                least = 0;
+        }
+        worth |= (least > 0) << block;
+    }
+    return worth;
+}
+
+#ifdef CR_HAVE_X86
+static uint32_t cr_dtmf_gate_sse2(const cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+{
+    uint32_t failed = 0;
+    for (uint32_t block = 0; block < blocks; block++) {
+        const int64_t first = d->blocks + block - CR_DTMF_LOOK_BLOCKS + 1;
+        for (int group = 0; group < CR_TONE_LANES; group += 4) {
+            const __m128 turn_re = _mm_loadu_ps(d->plan->tones.turn_re + group);
+            const __m128 turn_im = _mm_loadu_ps(d->plan->tones.turn_im + group);
+            const float *z = d->z[cr_dtmf_slot(first)] + group;
+            __m128 re = _mm_loadu_ps(z), im = _mm_loadu_ps(z + CR_TONE_LANES), power, best, sum;
+            for (int64_t next = first + 1; next < first + CR_DTMF_LOOK_BLOCKS; next++) {
+                __m128 turned = _mm_sub_ps(_mm_mul_ps(re, turn_re), _mm_mul_ps(im, turn_im));
+                z = d->z[cr_dtmf_slot(next)] + group;
+                im = _mm_add_ps(_mm_add_ps(_mm_mul_ps(re, turn_im), _mm_mul_ps(im, turn_re)),
+                                _mm_loadu_ps(z + CR_TONE_LANES));
+                re = _mm_add_ps(turned, _mm_loadu_ps(z));
+            }
+            power = _mm_add_ps(_mm_mul_ps(re, re), _mm_mul_ps(im, im));
+            _mm_storeu_ps(powers[block] + group, power);
+            best = _mm_max_ps(power, _mm_shuffle_ps(power, power, 0x4E));
+            best = _mm_max_ps(best, _mm_shuffle_ps(best, best, 0xB1));
+            sum = _mm_add_ps(power, _mm_shuffle_ps(power, power, 0x4E));
+            sum = _mm_add_ps(sum, _mm_shuffle_ps(sum, sum, 0xB1));
+            sum = _mm_max_ps(_mm_mul_ps(sum, _mm_set1_ps(CR_DTMF_GATE_SHARE)), _mm_set1_ps(d->plan->gate_power));
+            failed |= (uint32_t)(_mm_movemask_ps(_mm_cmplt_ps(best, sum)) != 0) << block;
+        }
+    }
+    return ~failed & ((1u << blocks) - 1);
+}
+
+/* `blocks` is a constant here: as many chains of additions run side by side. */
+CR_FORCE_INLINE CR_TARGET_AVX2 uint32_t cr_dtmf_gate_some_avx2(const cr_dtmf *d, uint32_t at, const uint32_t blocks,
+                                                            cr_dtmf_powers powers)
+{
+    const __m256 turn_re = _mm256_loadu_ps(d->plan->tones.turn_re), turn_im = _mm256_loadu_ps(d->plan->tones.turn_im);
+    const int64_t first = d->blocks + at - CR_DTMF_LOOK_BLOCKS + 1;
+    __m256 re[CR_TONE_BATCH], im[CR_TONE_BATCH];
+    uint32_t worth = 0;
+    for (uint32_t block = 0; block < blocks; block++) {
+        const float *z = d->z[cr_dtmf_slot(first + block)];
+        re[block] = _mm256_loadu_ps(z);
+        im[block] = _mm256_loadu_ps(z + CR_TONE_LANES);
+    }
+    for (int next = 1; next < CR_DTMF_LOOK_BLOCKS; next++)
+        for (uint32_t block = 0; block < blocks; block++) {
+            const float *z = d->z[cr_dtmf_slot(first + next + block)];
+            __m256 turned = _mm256_sub_ps(_mm256_mul_ps(re[block], turn_re), _mm256_mul_ps(im[block], turn_im));
+            im[block] = _mm256_add_ps(_mm256_add_ps(_mm256_mul_ps(re[block], turn_im),
+                                                    _mm256_mul_ps(im[block], turn_re)),
+                                      _mm256_loadu_ps(z + CR_TONE_LANES));
+            re[block] = _mm256_add_ps(turned, _mm256_loadu_ps(z));
+        }
+    for (uint32_t block = 0; block < blocks; block++) {
+        __m256 power = _mm256_add_ps(_mm256_mul_ps(re[block], re[block]), _mm256_mul_ps(im[block], im[block]));
+        __m256 best = _mm256_max_ps(power, _mm256_permute_ps(power, 0x4E));
+        __m256 sum = _mm256_add_ps(power, _mm256_permute_ps(power, 0x4E));
+        _mm256_storeu_ps(powers[at + block], power);
+        best = _mm256_max_ps(best, _mm256_permute_ps(best, 0xB1));
+        sum = _mm256_add_ps(sum, _mm256_permute_ps(sum, 0xB1));
+        sum = _mm256_max_ps(_mm256_mul_ps(sum, _mm256_set1_ps(CR_DTMF_GATE_SHARE)),
+                            _mm256_set1_ps(d->plan->gate_power));
+        worth |= (uint32_t)(_mm256_movemask_ps(_mm256_cmp_ps(best, sum, _CMP_LT_OQ)) == 0) << (at + block);
+    }
+    return worth;
+}
+
+CR_FORCE_INLINE CR_TARGET_AVX2 uint32_t cr_dtmf_gate_avx2(const cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+{
+    uint32_t worth = 0;
+    if (blocks == CR_TONE_BATCH)
+        return cr_dtmf_gate_some_avx2(d, 0, CR_TONE_BATCH, powers);
+    for (uint32_t block = 0; block < blocks; block++)
+        worth |= cr_dtmf_gate_some_avx2(d, block, 1, powers);
+    return worth;
+}
+#endif
+
+/* A version of cr_dtmf_version.blocks, of two parts. A block that holds nothing but quiet hops is zero, and a look
+ * over nothing but such blocks is not taken. */
+#define CR_DTMF_BLOCKS(sums_of, gate)                                                                                 \
+    const cr_tone_plan *tones = &d->plan->tones;                                                                      \
+    const float amplitude = tones->amplitude;                                                                         \
+    const int16_t *hop = d->raw + d->next;                                                                            \
+    uint32_t silent = 0, unseen = 0, loud = d->quiet_hops == 0;                                                       \
+    cr_tone_sums sums;                                                                                                \
+    for (uint32_t block = 0; block < blocks; block++) {                                                               \
+        if (cr_tone_is_quiet(hop + block * tones->hop, tones->hop, CR_DTMF_QUIET_PEAK))                               \
+            d->quiet_hops += d->quiet_hops < CR_DTMF_HISTORY;                                                         \
+        else                                                                                                          \
+            d->quiet_hops = 0;                                                                                        \
+        silent |= (uint32_t)(d->quiet_hops > 1) << block;                                                             \
+        unseen |= (uint32_t)(d->quiet_hops > CR_DTMF_LOOK_BLOCKS) << block;                                           \
+        loud |= d->quiet_hops == 0;                                                                                   \
+    }                                                                                                                 \
+    if (loud)                                                                                                         \
+        sums_of(tones, hop - tones->hop, blocks, sums);                                                               \
+    for (uint32_t block = 0; block < blocks; block++) {                                                               \
+        float *z = d->z[cr_dtmf_slot(d->blocks + block)];                                                             \
+        if (silent >> block & 1)                                                                                      \
+            memset(z, 0, sizeof d->z[0]);                                                                             \
+        else                                                                                                          \
+            for (int lane = 0; lane < 2 * CR_TONE_LANES; lane++)                                                      \
+                z[lane] = (float)sums[block][lane] * amplitude;                                                       \
+    }                                                                                                                 \
+    return unseen == (1u << blocks) - 1 ? 0 : gate(d, blocks, powers) & ~unseen;
+
+static uint32_t cr_dtmf_blocks_scalar(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+{
+    CR_DTMF_BLOCKS(cr_tone_sums_scalar, cr_dtmf_gate_scalar)
+}
+#ifdef CR_HAVE_X86
+static uint32_t cr_dtmf_blocks_sse2(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+{
+    CR_DTMF_BLOCKS(cr_tone_sums_sse2, cr_dtmf_gate_sse2)
+}
+CR_TARGET_AVX2 static uint32_t cr_dtmf_blocks_avx2(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+{
+    CR_DTMF_BLOCKS(cr_tone_sums_avx2, cr_dtmf_gate_avx2)
+}
+CR_TARGET_AVX512_VNNI static uint32_t cr_dtmf_blocks_avx512(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
+{
+    CR_DTMF_BLOCKS(cr_tone_sums_avx512, cr_dtmf_gate_avx2)
+}
+#endif
+
+static const cr_dtmf_version cr_dtmf_versions[] = {
+    {CR_ISA_SCALAR, cr_dtmf_blocks_scalar, cr_tone_energy_scalar},
+#ifdef CR_HAVE_X86
+    {CR_ISA_SSE2, cr_dtmf_blocks_sse2, cr_tone_energy_sse2},
+    {CR_ISA_AVX2, cr_dtmf_blocks_avx2, cr_tone_energy_avx2},
+    {CR_ISA_AVX512, cr_dtmf_blocks_avx512, cr_tone_energy_avx512},
+#endif
+};
+
+/* The version to run where `isa` is in use: its own, or the next simpler one. AVX-512 needs VNNI here. */
+static const cr_dtmf_version *cr_dtmf_version_for(cr_isa isa)
+{
+    const cr_dtmf_version *found = cr_dtmf_versions;
+#ifdef CR_HAVE_X86
+    for (size_t i = 0; i < sizeof cr_dtmf_versions / sizeof *cr_dtmf_versions && cr_dtmf_versions[i].isa <= isa; i++)
+        if (cr_dtmf_versions[i].isa != CR_ISA_AVX512 || cr_cpu_has_vnni())
+            found = &cr_dtmf_versions[i];
+#else
+    (void)isa;
+#endif
+    return found;
+}
+
+/* Energy above 670 Hz of a block, computed when first asked for. */
+static float cr_dtmf_energy(cr_dtmf *d, int64_t block)
+{
+    const cr_tone_plan *tones = &d->plan->tones;
+    for (int64_t hop = block - 1; hop <= block; hop++) {
+        int slot = cr_dtmf_slot(hop);
+        if (d->energy_hop[slot] != hop + 1) {
+            const int16_t *x = d->raw + d->next - (size_t)(d->blocks - hop) * tones->hop;
+            cr_tone_energy energy = {0, 0};
+            if (hop >= 0)
+                energy = d->plan->version->energy(tones, x);
+            d->energy_hop[slot] = hop + 1;
+            /* Signed: every machine converts that in one instruction. Both are below 2^38. */
+            d->energy[slot][0] = (float)(int64_t)energy.rising * tones->power;
+            d->energy[slot][1] = (float)(int64_t)(energy.whole - energy.rising) * tones->power;
+        }
+    }
+    return d->energy[cr_dtmf_slot(block - 1)][0] + d->energy[cr_dtmf_slot(block)][1];
+}
+
+static cr_dtmf_spin cr_dtmf_spin_of(const cr_dtmf *d, int lane, float turn_re, float turn_im)
+{
+    const cr_tone_plan *tones = &d->plan->tones;
+    float size = sqrtf(turn_re * turn_re + turn_im * turn_im), angle = cr_tone_angle(turn_re, turn_im), loss;
+    cr_dtmf_spin spin;
     if (size > 0) {
-        turn_re /= size;
-        turn_im /= size;
+        size = 1 / size;
+        turn_re *= size;
+        turn_im *= size;
     } else {
         turn_re = 1;
         turn_im = 0;
     }
-    by_re = d->turn_re[lane] * turn_re - d->turn_im[lane] * turn_im;
-    by_im = d->turn_re[lane] * turn_im + d->turn_im[lane] * turn_re;
+    spin.re = tones->turn_re[lane] * turn_re - tones->turn_im[lane] * turn_im;
+    spin.im = tones->turn_re[lane] * turn_im + tones->turn_im[lane] * turn_re;
+    loss = CR_DTMF_TURN_LOSS * angle * angle;
+    spin.undo = 1 + loss * (1 + loss * (1 + loss)); /* nearly 1 / (1 - loss) */
+    spin.offset = angle * d->plan->offset_per_radian[lane];
+    return spin;
+}
+
+/* Power of a lane over the `count` blocks that end with `last`, summed at a frequency. */
+static float cr_dtmf_power(const cr_dtmf *d, int lane, int64_t last, int count, const cr_dtmf_spin *spin)
+{
+    float re = 0, im = 0;
     for (int64_t block = last - count + 1; block <= last; block++) {
-        int slot = cr_dtmf_slot(block);
-        float turned = re * by_re - im * by_im;
-        im = re * by_im + im * by_re + d->z_im[slot][lane];
-        re = turned + d->z_re[slot][lane];
+        const float *z = d->z[cr_dtmf_slot(block)];
+        float turned = re * spin->re - im * spin->im;
+        im = re * spin->im + im * spin->re + z[lane + CR_TONE_LANES];
+        re = turned + z[lane];
     }
-    /* Inside a block the tone turned away too: the block lost 1 - sinc^2(angle / 2), nearly angle^2 / 12. */
-    return (re * re + im * im) / ((float)(count * count) * (1 - angle * angle / 12));
+    return (re * re + im * im) * spin->undo / (float)(count * count);
 }
 
-static float cr_dtmf_offset(const cr_dtmf *d, int lane, float turn_re, float turn_im)
+/* The sum of a lane at its nominal frequency over the look that ends with block `last`. */
+static void cr_dtmf_look_sum(const cr_dtmf *d, int lane, int64_t last, float *sum_re, float *sum_im)
 {
-    return atan2f(turn_im, turn_re) * d->offset_per_radian[lane];
-}
-
-/* Look at the newest 20 ms; true if a symbol is worth following. Blocks before the first are zeros. */
-static int cr_dtmf_take_look(cr_dtmf *d, cr_dtmf_look *look)
-{
-    float re[CR_TONE_LANES] = {0}, im[CR_TONE_LANES] = {0}, power[CR_TONE_LANES], energy = 0;
-    float before_re[CR_TONE_LANES], before_im[CR_TONE_LANES], ratio;
-    int64_t last = d->blocks - 1;
+    const cr_tone_plan *tones = &d->plan->tones;
+    float re = 0, im = 0;
     for (int64_t block = last - CR_DTMF_LOOK_BLOCKS + 1; block <= last; block++) {
-        int slot = cr_dtmf_slot(block);
-        energy += d->energy[slot];
-        for (int lane = 0; lane < CR_TONE_LANES; lane++) {
-            float turned = re[lane] * d->turn_re[lane] - im[lane] * d->turn_im[lane];
-            im[lane] = re[lane] * d->turn_im[lane] + im[lane] * d->turn_re[lane] + d->z_im[slot][lane];
-            re[lane] = turned + d->z_re[slot][lane];
-        }
+        const float *z = d->z[cr_dtmf_slot(block)];
+        float turned = re * tones->turn_re[lane] - im * tones->turn_im[lane];
+        im = re * tones->turn_im[lane] + im * tones->turn_re[lane] + z[lane + CR_TONE_LANES];
+        re = turned + z[lane];
     }
-    energy /= CR_DTMF_LOOK_BLOCKS;
-    memcpy(before_re, d->look_re, sizeof re);
-    memcpy(before_im, d->look_im, sizeof im);
-    memcpy(d->look_re, re, sizeof re);
-    memcpy(d->look_im, im, sizeof im);
-    if (energy < d->min_power)
-        return 0;
+    *sum_re = re;
+    *sum_im = im;
+}
 
-    for (int lane = 0; lane < CR_TONE_LANES; lane++)
-        power[lane] = re[lane] * re[lane] + im[lane] * im[lane];
-    look->lane[0] = 0;
-    look->lane[1] = 4;
-    for (int lane = 1; lane < 4; lane++) {
-        if (power[lane] > power[look->lane[0]])
-            look->lane[0] = lane;
-        if (power[lane + 4] > power[look->lane[1]])
-            look->lane[1] = lane + 4;
+/* A look at a digit that has been accepted: is it still that one? Neither its frequencies nor its share matter now. */
+static int cr_dtmf_look_again(const cr_dtmf *d, const float *power, cr_dtmf_look *look)
+{
+    const cr_dtmf_tone *tone = &d->tone;
+    for (int group = 0; group < 2; group++) {
+        int lane = tone->lane[group];
+        for (int other = 4 * group; other < 4 * group + 4; other++)
+            if (power[other] > power[lane])
+                return 0;
+        look->lane[group] = lane;
+        look->power[group] = cr_dtmf_power(d, lane, d->blocks - 1, CR_DTMF_LOOK_BLOCKS, &tone->spin[group]);
+        look->turn_re[group] = look->turn_im[group] = 0;
     }
-    if (power[look->lane[0]] + power[look->lane[1]]
-        < CR_DTMF_LOOK_GATE * CR_DTMF_LOOK_BLOCKS * CR_DTMF_LOOK_BLOCKS * energy)
+    return 1;
+}
+
+/* Look at the newest four blocks; true if a symbol is worth following. */
+static int cr_dtmf_take_look(cr_dtmf *d, const float *power, cr_dtmf_look *look)
+{
+    const cr_tone_plan *tones = &d->plan->tones;
+    float ratio, energy = 0, heard = 0;
+    int64_t last = d->blocks - 1;
+    for (int group = 0; group < 2; group++) {
+        int best = 4 * group;
+        for (int lane = best + 1; lane < 4 * group + 4; lane++)
+            if (power[lane] > power[best])
+                best = lane;
+        look->lane[group] = best;
+    }
+    ratio = power[look->lane[1]] / power[look->lane[0]];
+    if (ratio >= CR_DTMF_GATE_RATIO * CR_DTMF_LOOK_MAX_RATIO || CR_DTMF_GATE_RATIO * ratio <= CR_DTMF_LOOK_MIN_RATIO)
         return 0;
-    look->share = 0;
     for (int group = 0; group < 2; group++) {
         int lane = look->lane[group];
-        /* Where the window before would point by now at the nominal frequency. */
-        float expected_re = before_re[lane] * d->turn_re[lane] - before_im[lane] * d->turn_im[lane];
-        float expected_im = before_re[lane] * d->turn_im[lane] + before_im[lane] * d->turn_re[lane];
-        float turn_re = re[lane] * expected_re + im[lane] * expected_im;
-        float turn_im = im[lane] * expected_re - re[lane] * expected_im;
-        if (turn_re <= 0 && turn_im == 0)
+        float re, im, before_re, before_im, expected_re, expected_im;
+        /* How far it turned beyond where the look before would point by now at the nominal frequency. */
+        cr_dtmf_look_sum(d, lane, last, &re, &im);
+        cr_dtmf_look_sum(d, lane, last - 1, &before_re, &before_im);
+        expected_re = before_re * tones->turn_re[lane] - before_im * tones->turn_im[lane];
+        expected_im = before_re * tones->turn_im[lane] + before_im * tones->turn_re[lane];
+        look->turn_re[group] = re * expected_re + im * expected_im;
+        look->turn_im[group] = im * expected_re - re * expected_im;
+        if (fabsf(look->turn_im[group]) > d->plan->most_turn[lane] * look->turn_re[group])
             return 0;
-        if (fabsf(cr_dtmf_offset(d, lane, turn_re, turn_im)) > CR_DTMF_LOOK_OFFSET)
+    }
+    for (int group = 0; group < 2; group++) {
+        int lane = look->lane[group];
+        cr_dtmf_spin spin = cr_dtmf_spin_of(d, lane, look->turn_re[group], look->turn_im[group]);
+        look->power[group] = cr_dtmf_power(d, lane, last, CR_DTMF_LOOK_BLOCKS, &spin);
+        if (look->power[group] < d->plan->min_power / 2)
             return 0;
-        look->turn_re[group] = turn_re;
-        look->turn_im[group] = turn_im;
-        look->power[group] = cr_dtmf_power(d, lane, last, CR_DTMF_LOOK_BLOCKS, turn_re, turn_im);
-        if (look->power[group] * d->undo_gain[lane] < d->min_power / 2)
-            return 0;
-        look->share += look->power[group] / energy;
+        heard += look->power[group] * tones->gain[lane];
     }
     ratio = look->power[1] / look->power[0];
-    return look->share > CR_DTMF_LOOK_SHARE && ratio < CR_DTMF_LOOK_MAX_RATIO && ratio > CR_DTMF_LOOK_MIN_RATIO;
+    if (ratio >= CR_DTMF_LOOK_MAX_RATIO || ratio <= CR_DTMF_LOOK_MIN_RATIO)
+        return 0;
+    for (int64_t block = last - CR_DTMF_LOOK_BLOCKS + 1; block <= last; block++)
+        energy += cr_dtmf_energy(d, block);
+    look->share = energy > 0 ? heard * CR_DTMF_LOOK_BLOCKS / energy : 0;
+    return look->share > CR_DTMF_LOOK_SHARE;
 }
 
-/* Relative amplitude of the tone's fainter component over the 10 ms that end with block `last`. */
+/* Relative amplitude of the tone's fainter component over the two blocks that end with block `last`. */
 static float cr_dtmf_mark(const cr_dtmf *d, int64_t last)
 {
     const cr_dtmf_tone *tone = &d->tone;
     float least = 0;
     for (int group = 0; group < 2; group++) {
-        float power = cr_dtmf_power(d, tone->lane[group], last, CR_DTMF_MARK_BLOCKS,
-                                    tone->turn_re[group], tone->turn_im[group]) / tone->reference[group];
+        float power = cr_dtmf_power(d, tone->lane[group], last, CR_DTMF_MARK_BLOCKS, &tone->spin[group])
+                      / tone->reference[group];
         if (group == 0 || power < least)
             least = power;
     }
     return sqrtf(least);
 }
 
-/* Share of the tone over the 35 ms that end with the newest block. */
-static float cr_dtmf_clarity(const cr_dtmf *d)
+/* Share of the tone over the seven blocks that end with the newest. */
+static float cr_dtmf_clarity(cr_dtmf *d)
 {
     const cr_dtmf_tone *tone = &d->tone;
     int64_t last = d->blocks - 1;
     float energy = 0, power = 0;
     for (int64_t block = last - CR_DTMF_CLARITY_BLOCKS + 1; block <= last; block++)
-        energy += d->energy[cr_dtmf_slot(block)];
+        energy += cr_dtmf_energy(d, block);
     for (int group = 0; group < 2; group++)
-        power += cr_dtmf_power(d, tone->lane[group], last, CR_DTMF_CLARITY_BLOCKS,
-                               tone->turn_re[group], tone->turn_im[group]);
+        power += cr_dtmf_power(d, tone->lane[group], last, CR_DTMF_CLARITY_BLOCKS, &tone->spin[group])
+                 * d->plan->tones.gain[tone->lane[group]];
     return energy > 0 ? power * CR_DTMF_CLARITY_BLOCKS / energy : 0;
 }
 
-/* The middle of the 10 ms that end with a block, which is where an edge lies when the mark is 1/2. */
+/* The middle of the two blocks that end with `last`, which is where an edge lies when the mark is 1/2. */
 static double cr_dtmf_middle(const cr_dtmf *d, int64_t last)
 {
-    return (double)last * d->block_samples - CR_DTMF_DELAY_S * d->rate;
+    return ((double)last - 0.5) * d->plan->tones.hop;
 }
 
 static double cr_dtmf_twist(const cr_dtmf *d)
 {
-    const cr_dtmf_tone *tone = &d->tone;
-    return 10 * log10((double)tone->power[1] * d->undo_gain[tone->lane[1]]
-                      / ((double)tone->power[0] * d->undo_gain[tone->lane[0]]));
+    return 10 * log10((double)d->tone.power[1] / (double)d->tone.power[0]);
 }
 
 /* ---- deciding ---- */
+
+/* Whether the tone followed is what a line sends back of the digit before: the same, at once, and much fainter. */
+static int cr_dtmf_is_echo(const cr_dtmf *d)
+{
+    const cr_dtmf_tone *tone = &d->tone;
+    return tone->lane[0] == d->last_lane[0] && tone->lane[1] == d->last_lane[1]
+           && tone->reference[0] + tone->reference[1] < CR_DTMF_ECHO * d->last_power
+           && tone->start - d->last_end < CR_DTMF_GAP_MS * d->plan->rate / 1000;
+}
 
 /* Whether the tone followed, if it ends at `end`, is a digit. */
 static int cr_dtmf_is_digit(const cr_dtmf *d, double end)
 {
     const cr_dtmf_tone *tone = &d->tone;
     double length = end - tone->start;
-    float twist, stray, asked;
-    if (tone->looks < CR_DTMF_MIN_LOOKS || length < CR_DTMF_MIN_MS * d->rate / 1000)
+    float twist, stray, far, asked;
+    if (tone->looks < CR_DTMF_MIN_LOOKS || length < CR_DTMF_MIN_MS * d->plan->rate / 1000)
         return 0;
-    if (tone->looks < CR_DTMF_MIN_SEEN * length / d->block_samples)
+    if (tone->looks < CR_DTMF_MIN_SEEN * length / d->plan->tones.hop)
+        return 0;
+    if (cr_dtmf_is_echo(d))
         return 0;
     twist = (float)cr_dtmf_twist(d);
     if (twist > CR_DTMF_MAX_TWIST_DB || twist < CR_DTMF_MIN_TWIST_DB)
         return 0;
     stray = twist * twist / (CR_DTMF_STRAY_TWIST_DB * CR_DTMF_STRAY_TWIST_DB);
     for (int group = 0; group < 2; group++) {
-        int lane = tone->lane[group];
-        float offset = cr_dtmf_offset(d, lane, tone->turn_re[group], tone->turn_im[group]);
-        if (fabsf(offset) > CR_DTMF_MAX_OFFSET || tone->reference[group] * d->undo_gain[lane] < d->min_power)
+        float offset = tone->spin[group].offset;
+        if (fabsf(offset) > CR_DTMF_MAX_OFFSET || tone->reference[group] < d->plan->min_power)
             return 0;
         stray += offset * offset / (CR_DTMF_STRAY_OFFSET * CR_DTMF_STRAY_OFFSET);
     }
     stray = sqrtf(stray);
-    asked = CR_DTMF_NOMINAL_CLARITY + CR_DTMF_STRAY_CLARITY * (stray < 1 ? stray : 1);
+    far = stray < 1 ? stray : 1;
+    if (tone->most_ratio > (CR_DTMF_NOMINAL_SWAY + CR_DTMF_STRAY_SWAY * far) * tone->least_ratio)
+        return 0;
+    asked = CR_DTMF_NOMINAL_CLARITY + CR_DTMF_STRAY_CLARITY * far;
     if (tone->looks >= CR_DTMF_LONG_LOOKS && stray < CR_DTMF_LONG_STRAY)
         asked -= CR_DTMF_LONG_CLARITY;
     return tone->clarity >= asked;
+}
+
+/* The frequencies of the tone from all looks so far. */
+static void cr_dtmf_average(cr_dtmf *d)
+{
+    cr_dtmf_tone *tone = &d->tone;
+    for (int group = 0; group < 2; group++)
+        tone->spin[group] = cr_dtmf_spin_of(d, tone->lane[group], tone->turn_re[group], tone->turn_im[group]);
 }
 
 /* Take a look into the tone's sums. Only looks that lie wholly inside the tone count: one that is clearly louder
@@ -356,6 +671,7 @@ static void cr_dtmf_add_look(cr_dtmf *d, const cr_dtmf_look *look)
     cr_dtmf_tone *tone = &d->tone;
     float power = look->power[0] + look->power[1], reference = tone->reference[0] + tone->reference[1];
     int restart = power > CR_DTMF_LOUDER * reference;
+    float ratio;
     tone->looks++;
     if (power < CR_DTMF_FAINTER * reference)
         return;
@@ -363,6 +679,11 @@ static void cr_dtmf_add_look(cr_dtmf *d, const cr_dtmf_look *look)
         tone->settled = 0;
     if (tone->settled < CR_DTMF_REFERENCE_LOOKS)
         tone->settled++;
+    ratio = look->power[1] / look->power[0];
+    if (tone->settled == 1 || ratio < tone->least_ratio)
+        tone->least_ratio = ratio;
+    if (tone->settled == 1 || ratio > tone->most_ratio)
+        tone->most_ratio = ratio;
     for (int group = 0; group < 2; group++) {
         float keep_power = restart ? 0.0f : 1.0f, keep_turn = tone->settled > 2 ? 1.0f : 0.0f;
         tone->power[group] = tone->power[group] * keep_power + look->power[group];
@@ -373,6 +694,8 @@ static void cr_dtmf_add_look(cr_dtmf *d, const cr_dtmf_look *look)
         else
             tone->reference[group] += (look->power[group] - tone->reference[group]) / (float)tone->settled;
     }
+    if (tone->settled <= 2)
+        cr_dtmf_average(d);
 }
 
 /* Go back from the first look to where the mark rose through 1/2. */
@@ -388,7 +711,7 @@ static void cr_dtmf_find_start(cr_dtmf *d)
         float before = cr_dtmf_mark(d, --block);
         tone->start = cr_dtmf_middle(d, block);
         if (before < 0.5f)
-            tone->start += (0.5f - before) / (here - before) * (float)d->block_samples;
+            tone->start += (0.5f - before) / (here - before) * (float)d->plan->tones.hop;
         here = before;
     }
     if (tone->start < d->last_end)
@@ -403,7 +726,7 @@ static void cr_dtmf_describe(const cr_dtmf *d, double end, cr_dtmf_digit *digit)
     double level = 0, fed = (double)(cr_dtmf_position(d) - d->origin);
     int64_t start = (int64_t)(tone->start + 0.5);
     for (int group = 0; group < 2; group++)
-        level += 10 * log10((double)tone->reference[group] * d->undo_gain[tone->lane[group]]) / 2;
+        level += 10 * log10((double)tone->reference[group]) / 2;
     digit->symbol = cr_dtmf_symbols[tone->lane[0] * 4 + tone->lane[1] - 4];
     digit->start = d->origin + start;
     digit->duration = (int64_t)((end < fed ? end : fed) + 0.5) - start;
@@ -425,6 +748,9 @@ static void cr_dtmf_report(cr_dtmf *d, cr_dtmf_digits *found)
     }
     cr_dtmf_describe(d, d->tone.fall, &found->items[found->count++]);
     d->last_end = d->tone.fall;
+    for (int group = 0; group < 2; group++)
+        d->last_lane[group] = d->tone.lane[group];
+    d->last_power = d->tone.reference[0] + d->tone.reference[1];
 }
 
 /* What the newest block means to the tone followed. Sets `fall` where it breaks or ends. */
@@ -433,12 +759,12 @@ static int cr_dtmf_event(cr_dtmf *d, int seen, const cr_dtmf_look *look)
     cr_dtmf_tone *tone = &d->tone;
     int64_t last = d->blocks - 1;
     int same = seen && look->lane[0] == tone->lane[0] && look->lane[1] == tone->lane[1];
-    double here = cr_dtmf_middle(d, last), gap = CR_DTMF_GAP_MS * d->rate / 1000, rise;
+    double here = cr_dtmf_middle(d, last), gap = CR_DTMF_GAP_MS * d->plan->rate / 1000, rise;
     float before = tone->mark, mark = cr_dtmf_mark(d, last), crossing = 0;
     tone->mark = mark;
     tone->rivals = seen && !same ? tone->rivals + 1 : 0;
     if ((before < 0.5f) != (mark < 0.5f)) /* 1/2 was crossed this many samples before `here` */
-        crossing = (0.5f - mark) / (before - mark) * (float)d->block_samples;
+        crossing = (0.5f - mark) / (before - mark) * (float)d->plan->tones.hop;
 
     if (d->state == CR_DTMF_ON && (mark < 0.5f || tone->rivals > 1)) {
         tone->fall = here - crossing;
@@ -454,28 +780,36 @@ static int cr_dtmf_event(cr_dtmf *d, int seen, const cr_dtmf_look *look)
     return here - tone->fall >= gap ? CR_DTMF_ENDS : CR_DTMF_BREAKS;
 }
 
-/* Everything that happens once a block. */
-static void cr_dtmf_step(cr_dtmf *d, cr_dtmf_digits *found)
+/* Everything that happens once a block; `power` if a look is worth while. */
+static void cr_dtmf_step(cr_dtmf *d, const float *power, cr_dtmf_digits *found)
 {
     cr_dtmf_tone *tone = &d->tone;
     cr_dtmf_look look;
-    int seen = cr_dtmf_take_look(d, &look);
+    double nearly = CR_DTMF_NEARLY_MS * d->plan->rate / 1000;
+    int seen = power && ((d->state != CR_DTMF_NONE && tone->accepted && cr_dtmf_look_again(d, power, &look))
+                         || cr_dtmf_take_look(d, power, &look));
     if (d->state != CR_DTMF_NONE) {
         int event = cr_dtmf_event(d, seen, &look);
         if (event == CR_DTMF_HOLDS) {
             if (seen && !tone->rivals)
                 cr_dtmf_add_look(d, &look);
-            if (!tone->accepted) {
-                float clarity = cr_dtmf_clarity(d);
+            if (!tone->accepted && cr_dtmf_middle(d, d->blocks - 1) - tone->start >= nearly) {
+                float clarity;
+                cr_dtmf_average(d);
+                clarity = cr_dtmf_clarity(d);
                 if (clarity > tone->clarity)
                     tone->clarity = clarity;
-                if (d->blocks - 1 - tone->first_block <= CR_DTMF_SEARCH_BLOCKS)
+                if (!tone->searched || tone->settled <= 2) {
                     cr_dtmf_find_start(d);
+                    tone->searched = 1;
+                }
             }
         }
         if (!tone->accepted) {
             double end = event == CR_DTMF_HOLDS ? cr_dtmf_middle(d, d->blocks - 1) : tone->fall;
             tone->accepted = cr_dtmf_is_digit(d, end);
+            if (tone->accepted && d->blocks - 1 - tone->first_block <= CR_DTMF_SEARCH_BLOCKS)
+                cr_dtmf_find_start(d);
         }
         if (event == CR_DTMF_ENDS && tone->accepted)
             cr_dtmf_report(d, found);
@@ -495,71 +829,72 @@ static void cr_dtmf_step(cr_dtmf *d, cr_dtmf_digits *found)
 
 /* ---- feeding ---- */
 
-static void cr_dtmf_close_block(cr_dtmf *d, cr_dtmf_digits *found)
+/* Close the whole blocks that have come. */
+static void cr_dtmf_close_blocks(cr_dtmf *d, cr_dtmf_digits *found)
 {
-    int slot = cr_dtmf_slot(d->blocks), quiet;
-    cr_goertzel_close(&d->bank, 2.0f / (float)d->block_samples, d->z_re[slot], d->z_im[slot], &d->energy[slot]);
-    d->filled = 0;
-    d->blocks++;
-    /* In digital silence the filter's tail would run into denormal numbers, which are slow, and never end. */
-    quiet = d->energy[slot] < CR_DTMF_SILENCE;
-    for (int i = 0; i < CR_FILTER_REACH; i++)
-        quiet = quiet && d->filter.past[0][i] == 0;
-    if (quiet) {
-        memset(d->filter.past, 0, sizeof d->filter.past);
-        memset(d->z_re[slot], 0, sizeof d->z_re[slot]);
-        memset(d->z_im[slot], 0, sizeof d->z_im[slot]);
-        d->energy[slot] = 0;
+    const uint32_t hop = d->plan->tones.hop;
+    uint32_t blocks = (d->fill - d->next) / hop;
+    while (blocks) {
+        /* One at a time while a tone is followed: it may look back at as many blocks as are kept. */
+        uint32_t most = d->state == CR_DTMF_NONE ? CR_TONE_BATCH : 1, batch = blocks < most ? blocks : most;
+        cr_dtmf_powers powers;
+        uint32_t worth = d->plan->version->blocks(d, batch, powers);
+        if (!worth && d->state == CR_DTMF_NONE) {
+            d->blocks += batch;
+            d->next += batch * hop;
+        } else {
+            for (uint32_t block = 0; block < batch; block++) {
+                d->blocks++;
+                d->next += hop;
+                cr_dtmf_step(d, worth >> block & 1 ? powers[block] : NULL, found);
+            }
+        }
+        blocks -= batch;
     }
-    cr_dtmf_step(d, found);
 }
 
 /* Feed samples (NULL: that much silence); digits that have ended are added to `found`. */
 static void cr_dtmf_feed(cr_dtmf *d, const uint8_t *pcm, size_t samples, cr_dtmf_digits *found)
 {
-    float filtered[CR_FILTER_RUN];
+    const uint32_t kept = cr_dtmf_kept_samples(d->plan), room = cr_dtmf_raw_samples(d->plan) - CR_TONE_SLACK;
     while (samples) {
-        size_t run = d->block_samples - d->filled;
+        size_t run = room - d->fill;
+        if (!run) {
+            uint32_t passed = d->next - kept;
+            memmove(d->raw, d->raw + passed, (d->fill - passed) * sizeof *d->raw);
+            d->fill -= passed;
+            d->next -= passed;
+            continue;
+        }
         if (run > samples)
             run = samples;
-        cr_highpass_run_scalar(&d->filter, filtered, pcm, run);
-        cr_goertzel_run_scalar(&d->bank, filtered, run);
-        if (pcm)
-            pcm += 2 * run;
+        if (pcm) {
+            memcpy(d->raw + d->fill, pcm, run * sizeof *d->raw);
+            pcm += run * sizeof *d->raw;
+        } else {
+            memset(d->raw + d->fill, 0, run * sizeof *d->raw);
+        }
         samples -= run;
-        d->filled += (uint32_t)run;
-        if (d->filled == d->block_samples)
-            cr_dtmf_close_block(d, found);
+        d->fill += (uint32_t)run;
+        cr_dtmf_close_blocks(d, found);
     }
-}
-
-/* Nothing in the memory is other than zero: more silence changes nothing but the position. */
-static int cr_dtmf_is_at_rest(const cr_dtmf *d)
-{
-    if (d->state != CR_DTMF_NONE || d->filled)
-        return 0;
-    for (int stage = 0; stage <= CR_FILTER_SECTIONS; stage++)
-        for (int i = 0; i < CR_FILTER_REACH; i++)
-            if (d->filter.past[stage][i] != 0)
-                return 0;
-    for (int slot = 0; slot < CR_DTMF_HISTORY; slot++)
-        if (d->energy[slot] != 0)
-            return 0;
-    return 1;
 }
 
 /* The same as feeding that many zeros, in a time that does not grow with their number. */
 static void cr_dtmf_skip(cr_dtmf *d, uint64_t samples, cr_dtmf_digits *found)
 {
-    while (samples && !cr_dtmf_is_at_rest(d)) {
-        uint64_t run = d->block_samples - d->filled;
+    const uint32_t hop = d->plan->tones.hop;
+    /* After as many blocks as are kept, and one more that came in part, nothing but zeros is in the memory. */
+    for (int block = 0; samples && (block <= CR_DTMF_HISTORY || d->state != CR_DTMF_NONE || d->fill > d->next);
+         block++) {
+        uint64_t run = hop - (d->fill - d->next);
         if (run > samples)
             run = samples;
         cr_dtmf_feed(d, NULL, (size_t)run, found);
         samples -= run;
     }
-    d->blocks += (int64_t)(samples / d->block_samples);
-    cr_dtmf_feed(d, NULL, (size_t)(samples % d->block_samples), found);
+    d->blocks += (int64_t)(samples / hop);
+    cr_dtmf_feed(d, NULL, (size_t)(samples % hop), found);
 }
 
 /* The stream is over: report what is still sounding, then listen afresh. The position stays. */
@@ -567,11 +902,11 @@ static void cr_dtmf_flush(cr_dtmf *d, cr_dtmf_digits *found)
 {
     int64_t position = cr_dtmf_position(d);
     size_t already = found->count;
-    cr_dtmf_skip(d, d->rate / 10, found);
+    cr_dtmf_skip(d, d->plan->rate / 10, found);
     for (size_t i = already; i < found->count; i++) /* edges are interpolated: none may lie beyond the end */
         if (found->items[i].start + found->items[i].duration > position)
             found->items[i].duration = position - found->items[i].start;
-    cr_dtmf_init(d, d->rate);
+    cr_dtmf_init(d, d->plan, d->raw);
     d->origin = position;
 }
 
@@ -582,6 +917,20 @@ static int cr_dtmf_active(const cr_dtmf *d, cr_dtmf_digit *digit)
         return 0;
     cr_dtmf_describe(d, d->state == CR_DTMF_GAP ? d->tone.fall : cr_dtmf_middle(d, d->blocks - 1), digit);
     return 1;
+}
+
+/* Ask the memory for what the next feed of this channel will touch; a bank of channels is larger than the caches. */
+static void cr_dtmf_prefetch(const cr_dtmf *d)
+{
+#ifdef CR_HAVE_X86
+    const char *raw = (const char *)(d->raw + d->next - d->plan->tones.hop);
+    for (int line = 0; line < 8; line++) {
+        _mm_prefetch(raw + 64 * line, _MM_HINT_T0);
+        _mm_prefetch((const char *)d->z[cr_dtmf_slot(d->blocks - CR_DTMF_LOOK_BLOCKS + line)], _MM_HINT_T0);
+    }
+#else
+    (void)d;
+#endif
 }
 
 #endif

@@ -52,6 +52,48 @@ static inline uint32_t cr_segment_cut(cr_track *t, int64_t end, int64_t first)
     return at;
 }
 
+/* Begin to measure delays against a new anchor, which was set by a packet that came at `arrival`. */
+static inline void cr_anchor_open(cr_track *t, int64_t arrival)
+{
+    double tolerance = t->epoch == 1 ? CR_ANCHOR_TOLERANCE_US * (t->sample_rate / 1e6) : (double)cr_ms(t, CR_SETTLED_MS);
+    cr_drift_start(&t->drift, t->epoch, tolerance, (double)(t->late_samples + cr_ms(t, CR_LOOKAHEAD_MS)));
+    t->expected_shift = 0;
+    t->anchor_open = 1;
+    t->anchor_until = arrival + cr_ms(t, CR_ANCHOR_MS);
+    cr_drift_observe(&t->drift, (double)arrival, 0, t->sample_rate); /* the packet itself */
+}
+
+/* The anchor has been weighed: if its packet was late, compared with those of the second after it, all that hangs on it
+ * moves to where it belongs. Nobody can have read it yet. */
+static inline void cr_anchor_settle(cr_track *t, int64_t arrival)
+{
+    int64_t early = (int64_t)floor(-t->drift.lowest + 0.5), room;
+    uint32_t at = 0;
+    if (!t->anchor_open || arrival < t->anchor_until)
+        return;
+    t->anchor_open = 0;
+    cr_drift_weigh(&t->drift, (double)cr_ms(t, CR_QUIET_MS), (double)cr_ms(t, CR_SETTLED_MS));
+    while (at < t->segment_count && cr_segment_at(t, at)->epoch != t->epoch)
+        at++;
+    if ((double)early <= t->drift.tolerance || at == t->segment_count || cr_segment_at(t, at)->entered)
+        return;
+    room = t->anchor_until - t->late_samples - cr_ms(t, CR_LOOKAHEAD_MS);
+    room = room > t->position ? room : t->position;
+    if (at > 0 && cr_segment_end_position(cr_segment_at(t, at - 1)) > room)
+        room = cr_segment_end_position(cr_segment_at(t, at - 1));
+    room = cr_segment_position(cr_segment_at(t, at)) - room;
+    early = early < room ? early : room;
+    if (early <= 0)
+        return;
+    for (uint32_t i = 0; i < t->event_count; i++)
+        if (t->events[i].first >= cr_segment_at(t, at)->first)
+            t->events[i].position -= early;
+    for (; at < t->segment_count; at++)
+        cr_segment_at(t, at)->nominal -= early;
+    t->timestamp_nominal -= early;
+    cr_drift_move(&t->drift, (double)early);
+}
+
 /* Anchor the stream anew: the sample with `timestamp` stands at `arrival`, or where the audio before it ends. */
 static inline cr_segment *cr_epoch_start(cr_track *t, uint32_t timestamp, int64_t arrival, uint32_t lead)
 {
@@ -85,8 +127,7 @@ static inline cr_segment *cr_epoch_start(cr_track *t, uint32_t timestamp, int64_
     t->have_epoch = 1;
     t->step_open = t->queue_open = 0;
     t->lead = lead;
-    cr_drift_start(&t->drift, t->epoch);
-    t->expected_shift = 0;
+    cr_anchor_open(t, arrival);
     s = cr_segment_add(t, first, nominal, timestamp, arrival);
     t->timestamp = timestamp;
     t->timestamp_first = first;
@@ -114,8 +155,7 @@ static inline void cr_step_confirm(cr_track *t)
         if (t->events[i].first >= t->step_first)
             t->events[i].position += moved;
     t->timestamp_nominal += moved;
-    cr_drift_start(&t->drift, t->epoch);
-    t->expected_shift = 0;
+    cr_anchor_open(t, t->step_opened);
 }
 
 /* It was a queue, and it has drained: what came too late is taken out, as if it had never come. */

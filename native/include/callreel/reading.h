@@ -123,8 +123,8 @@ static inline void cr_track_fill(cr_track *t, const cr_segment *s, int16_t *pcm,
             if (!t->gap_open && t->after_audio && !ended && t->store.sample_bytes == 1 &&
                 t->sample_rate == CR_CONCEAL_RATE)
                 cr_gap_open(t, s, t->fill_next);
-            if (t->fill_next < s->end)
-                cr_gap_note(t, cr_track_number_position(t, t->fill_next), run);
+            if (t->fill_next < s->end) /* by the slew of the last control: the same however reading is cut up */
+                cr_gap_note(t, cr_segment_position(s) + (t->fill_next - s->first) + (int64_t)floor(t->slew + 0.5), run);
             if (ended) {
                 memset(pcm, 0, run * sizeof *pcm);
             } else if (t->gap_open) {
@@ -291,16 +291,28 @@ static inline void cr_segment_leave(cr_track *t)
         cr_segment_at(t, 0)->shift = shift;
 }
 
-/* Enter segment `s`, the first sample of which is due at or before `t->position`. */
-static inline void cr_segment_enter(cr_track *t, cr_segment *s)
+/* The shift with which segment `s` is to begin, by what may be known at `t->position`: a pause before it is the place to
+ * move in, unheard. */
+static inline double cr_segment_begin_shift(const cr_track *t, const cr_segment *s)
 {
     const cr_drift_line *line = cr_drift_line_at(&t->drift, s->epoch, (double)t->position);
+    double shift = s->shift;
     if (line) {
-        double wanted = cr_drift_delay(line, (double)s->nominal) - line->anchor_error;
-        if (fabs(wanted - s->shift) > (double)cr_ms(t, CR_SETTLED_MS))
-            s->shift = wanted;
+        double wanted = cr_drift_correction(line, (double)s->nominal);
+        if (fabs(wanted - shift) > (double)cr_ms(t, CR_SETTLED_MS))
+            shift = wanted;
     }
-    s->shift = floor(s->shift + 0.5);
+    return floor(shift + 0.5);
+}
+
+/* Begin to read segment `s`, the first sample of which is due at or before `t->position`. */
+static inline void cr_segment_enter(cr_track *t, cr_segment *s, double shift)
+{
+    int64_t start = s->nominal + (int64_t)shift;
+    /* What was read up to here leaves no room before: it queues, and nothing overlaps. What nobody wanted is cut. */
+    if (start < t->position && start >= t->skipped)
+        shift = (double)(t->position - s->nominal);
+    s->shift = shift;
     s->entered = 1;
     t->fill_next = s->first;
     t->slew = t->slew_rate = 0;
@@ -329,14 +341,17 @@ static inline void cr_track_read(cr_track *t, int64_t until, int16_t *pcm)
     while (t->position < until) {
         cr_segment *s = t->segment_count ? cr_segment_at(t, 0) : NULL;
         int64_t left = until - t->position, end;
-        if (s && !s->entered && cr_segment_position(s) <= t->position)
-            cr_segment_enter(t, s);
-        if (s && cr_segment_position(s) > t->position) {
-            /* Not yet; entering may have moved it. */
-            int64_t wait = cr_segment_position(s) - t->position;
-            s->entered = 0;
-            pcm = cr_track_silence(t, pcm, wait < left ? wait : left);
-            continue;
+        if (s && !s->entered) {
+            double shift = cr_segment_begin_shift(t, s);
+            int64_t wait = s->nominal + (int64_t)shift - t->position;
+            if (wait > 0) {
+                /* Look again where more is known, not only where it seems to begin by now. */
+                int64_t news = cr_drift_next_line(&t->drift, s->epoch, t->position) - t->position;
+                wait = wait < news ? wait : news;
+                pcm = cr_track_silence(t, pcm, wait < left ? wait : left);
+                continue;
+            }
+            cr_segment_enter(t, s, shift);
         }
         if (!s) {
             pcm = cr_track_silence(t, pcm, left);
@@ -352,9 +367,8 @@ static inline void cr_track_read(cr_track *t, int64_t until, int16_t *pcm)
             int64_t limit = cr_segment_position(next);
             /* The loss began in this segment. Only if that was known in time for everyone, see requirement 7. */
             t->tail_lost = next->lost_before && next->arrival - end <= (int64_t)t->late_samples;
-            if (t->tail_lost)
-                end += CR_CONCEAL_MAX;
-            end = end < limit ? end : limit;
+            if (t->tail_lost && end < limit)
+                end = end + CR_CONCEAL_MAX < limit ? end + CR_CONCEAL_MAX : limit;
             if (end <= t->position) {
                 cr_segment_leave(t);
                 continue;

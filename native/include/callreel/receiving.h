@@ -188,6 +188,7 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
     }
     t->counts.received++;
     cr_step_expire(t, arrival);
+    cr_anchor_settle(t, arrival);
     cr_events_expire(t, arrival);
     codec = t->codec[packet.payload_type];
     t->payload_types_seen[packet.payload_type / 64] |= (uint64_t)1 << packet.payload_type % 64;
@@ -320,6 +321,7 @@ static inline enum cr_receive_result cr_track_push(cr_track *t, const uint8_t *p
         return CR_STORE_FULL;
     }
     cr_step_expire(t, arrival);
+    cr_anchor_settle(t, arrival);
     /* A frame's delay is measured at its start: equal leads cancel out in cr_place_ahead. */
     number = cr_place_ahead(t, timestamp, t->lead, 1, arrival, 1);
     if (number >= 0)
@@ -344,6 +346,7 @@ static inline int64_t cr_track_ready(cr_track *t, int64_t now_ns)
     int64_t now = cr_track_position_of(t, now_ns);
     int64_t ready = now - t->late_samples - cr_ms(t, CR_LOOKAHEAD_MS);
     cr_step_expire(t, now);
+    cr_anchor_settle(t, now);
     cr_events_expire(t, now);
     if (t->step_open) {
         int64_t held = cr_track_number_position(t, t->step_first);

@@ -19,10 +19,12 @@
 #include "callreel/bytes.h"
 #include "callreel/rtp_packet.h"
 #include "callreel/sequence.h"
+#include "callreel/track.h"
 
 #define CR_SURVEY_RUNS 8
 #define CR_SURVEY_TYPES 8
 #define CR_SURVEY_IDLE_NS 60000000000u /* a pause of a minute without signalling ends a call */
+#define CR_SURVEY_AUDIO_BYTES 20        /* telephone events and comfort noise are shorter than any packet of G.711 */
 #define CR_SURVEY_ORDERLY_STEP 20       /* sequence numbers a packet may be ahead of the one before */
 
 typedef struct {
@@ -30,7 +32,8 @@ typedef struct {
     uint64_t packets, duplicate, reordered, orderly, cut;
     int64_t lost_before;
     uint64_t payload_types[2]; /* a bit each */
-    uint32_t ssrc;
+    double delay_lowest, delay_sum, delay_count; /* of the first second, at 8,000 timestamps a second, in samples */
+    uint32_t ssrc, first_timestamp, first_bytes;
     cr_sequence sequence;
 } cr_survey_run;
 
@@ -85,6 +88,29 @@ static inline void cr_survey_event(cr_survey_type *type, const uint8_t *payload,
     type->events++;
 }
 
+/* How much earlier than its first packet's arrival a run will begin, once its timeline has weighed the anchor, if the
+ * run is G.711: as in cr_anchor_settle. */
+static inline int64_t cr_survey_early_ns(const cr_survey_run *run)
+{
+    double tolerance = CR_ANCHOR_TOLERANCE_US * 8e-3, early = floor(-run->delay_lowest + 0.5);
+    if (run->delay_count > 0 && run->delay_sum / run->delay_count - run->delay_lowest > CR_QUIET_MS * 8)
+        tolerance = CR_SETTLED_MS * 8;
+    return early > tolerance ? (int64_t)(early * 125000) : 0;
+}
+
+/* Weigh a packet ahead of all others of its run, as cr_place_ahead does. */
+static inline void cr_survey_weigh(cr_survey_run *run, const cr_rtp_packet *packet, int64_t time_ns)
+{
+    double elapsed_ns = (double)time_ns - (double)run->first_ns, delay;
+    if (elapsed_ns < 0 || elapsed_ns >= CR_ANCHOR_MS * 1e6)
+        return;
+    delay = elapsed_ns / 125000 - (int32_t)(packet->timestamp - run->first_timestamp) -
+            ((double)packet->payload_bytes - run->first_bytes);
+    run->delay_lowest = fmin(run->delay_lowest, delay);
+    run->delay_sum += delay;
+    run->delay_count += 1;
+}
+
 static inline void cr_survey_receive(cr_survey *s, const uint8_t *data, size_t size_bytes, int64_t time_ns, int cut)
 {
     cr_rtp_packet packet;
@@ -114,10 +140,14 @@ static inline void cr_survey_receive(cr_survey *s, const uint8_t *data, size_t s
     run->payload_types[packet.payload_type / 64] |= (uint64_t)1 << packet.payload_type % 64;
     if (!run->sequence.started) {
         cr_sequence_start(&run->sequence, packet.sequence);
+        run->first_timestamp = packet.timestamp;
+        run->first_bytes = packet.payload_bytes;
     } else {
         switch (cr_sequence_receive(&run->sequence, packet.sequence)) {
         case CR_SEQUENCE_NEW:
             run->orderly += run->sequence.step <= CR_SURVEY_ORDERLY_STEP;
+            if (packet.payload_bytes >= CR_SURVEY_AUDIO_BYTES)
+                cr_survey_weigh(run, &packet, time_ns);
             break;
         case CR_SEQUENCE_DUPLICATE:
             run->duplicate++;

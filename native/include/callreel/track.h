@@ -45,6 +45,9 @@ enum cr_codec {
 #define CR_RESTART_PACKETS 3    /* stale packets in order, and nothing else for CR_RESTART_MS: the sender began again */
 #define CR_RESTART_MS 40
 #define CR_EVENT_SEGMENT 0xFFFFu /* samples: a longer event goes on in a new one, RFC 4733 section 2.5.1.3 */
+#define CR_ANCHOR_MS 1000       /* how long a new anchor is weighed: the lowest delay in it is the true place */
+#define CR_ANCHOR_TOLERANCE_US 5250 /* the first packet of a track stays at its arrival if it was late by no more, */
+#define CR_QUIET_MS 4           /* in a network that delays packets by no more than this on average */
 #define CR_CONTROL_MS 20        /* how often the resampler is steered */
 #define CR_SETTLED_MS 2         /* misplacement that is left alone: the samples stay as they were sent */
 #define CR_SLEW_MAX 0.002       /* 2,000 ppm = 3.5 cents: below what a listener notices */
@@ -145,6 +148,8 @@ typedef struct {
     uint32_t missing;        /* so many */
     cr_hole holes[CR_HOLES];
     uint32_t hole_count;     /* ever; the ring holds the last of them */
+    uint8_t anchor_open;     /* the present anchor is being weighed, */
+    int64_t anchor_until;    /* up to this arrival, samples */
     cr_drift drift;
     double expected_shift; /* of the present epoch's newest segment, before anything of it has been read, samples */
 
@@ -231,7 +236,7 @@ static inline int64_t cr_segment_end_position(const cr_segment *s)
 static inline double cr_track_correction(const cr_track *t, double at)
 {
     const cr_drift_line *line = cr_drift_line_at(&t->drift, t->epoch, at);
-    return line ? cr_drift_delay(line, at) - line->anchor_error : 0;
+    return line ? cr_drift_correction(line, at) : 0;
 }
 
 /* The shift to expect at timeline position `at`: a new one only where the one before is no longer good enough. */

@@ -56,16 +56,22 @@ class PartFile:
         self._target = target
         self._part = target.with_name(target.name + PART_SUFFIX)
         self._file: BinaryIO | None = self._part.open("wb")
+        self._size_bytes = 0
+        # Of bytes that are there already only the last version counts, and nobody sees the file before it is closed.
+        self._patches: dict[int, bytes] = {}
         self._error: OSError | None = None  # of a suspend: whoever asked for that writes another file
 
     def write(self, writes: Iterable[tuple[int, bytes]]) -> None:
-        """Apply writes: (offset, bytes) each."""
+        """Take writes, (offset, bytes) each: what comes at the end is written, what lies before it when closing."""
         try:
             file = self._opened()
             for offset, data in writes:
-                if file.tell() != offset:
-                    file.seek(offset)
-                file.write(data)
+                if offset == self._size_bytes:
+                    file.write(data)
+                    self._size_bytes += len(data)
+                else:
+                    self._patches.pop(offset, None)
+                    self._patches[offset] = data
         except OSError as error:
             self.discard()
             raise _as_delivery_error(error, self.key) from error
@@ -74,6 +80,9 @@ class PartFile:
         """Make the file appear: flush, fsync, rename, fsync of the folder."""
         try:
             file = self._opened()
+            for offset, data in self._patches.items():
+                file.seek(offset)
+                file.write(data)
             file.flush()
             os.fsync(file.fileno())
             self.suspend()
@@ -111,6 +120,7 @@ class PartFile:
             raise self._error
         if self._file is None:
             self._file = self._part.open("r+b")
+            self._file.seek(self._size_bytes)
         return self._file
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> Path:

@@ -60,6 +60,34 @@ class Detector:
     def sample_rate(self) -> int:
         """Samples a second, as given."""
 
+class Bank:
+    """Detectors for many channels, fed together: a packet of each in one call, without the GIL.
+
+    Finds what one Detector each would find. A Bank belongs to one thread at a time; 5 KB a channel at 8 kHz.
+
+    Raises ValueError if `channels` is not at least 1 or `sample_rate` not within 8000 to 48000 Hz; every method raises
+    UsageError while another thread is inside one.
+    """
+
+    def __init__(self, channels: int, sample_rate: int = 8000) -> None: ...
+    def feed(self, audio: Buffer | list[Buffer] | tuple[Buffer, ...]) -> list[tuple[int, Digit]]:
+        """Listen to the next audio of all channels; (channel, digit) for each digit that ended in it.
+
+        `audio` is one buffer that holds equally many samples of each channel, channel after channel, or a list of
+        a buffer for each channel, of any lengths. The result is in the order of channels, then of time.
+        """
+
+    def flush(self) -> list[tuple[int, Digit]]:
+        """End all streams: (channel, digit) for each that still sounds. Later feeds start afresh."""
+
+    @property
+    def channels(self) -> int:
+        """How many channels, as given."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second, as given."""
+
 def detect_many(channels: Sequence[Buffer], sample_rate: int = 8000) -> list[list[Digit]]:
     """Find the digits of many channels, each a complete stream: a list of digits for each.
 

@@ -46,6 +46,8 @@ class Run(NamedTuple):
     """Packets whose sequence number followed those before it."""
     cut: int
     """Packets that the capture holds in part only."""
+    early_ns: int
+    """How much before its first packet's arrival its audio begins on a timeline, if it is G.711: that packet was late."""
     payload_types: tuple[int, ...]
 
 def parse(packet: Buffer) -> Packet:

@@ -1,0 +1,54 @@
+"""spandsp's DTMF receiver through ctypes, the peer of ours, where Debian's libspandsp2 is installed."""
+
+import ctypes
+import ctypes.util
+
+_MOST_DIGITS = 128  # spandsp keeps no more until they are fetched
+
+
+def _load() -> ctypes.CDLL | None:
+    name = ctypes.util.find_library("spandsp")
+    if name is None:
+        return None
+    library = ctypes.CDLL(name)
+    library.dtmf_rx_init.restype = ctypes.c_void_p
+    library.dtmf_rx_init.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    library.dtmf_rx.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    library.dtmf_rx_parms.argtypes = [ctypes.c_void_p, *[ctypes.c_int] * 4]
+    library.dtmf_rx_get.restype = ctypes.c_size_t
+    library.dtmf_rx_get.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
+    library.dtmf_rx_free.argtypes = [ctypes.c_void_p]
+    return library
+
+
+LIBRARY = _load()
+
+
+class Receiver:
+    """One channel of 8 kHz; `filter_dial_tone` is spandsp's own option for tones beneath."""
+
+    def __init__(self, filter_dial_tone: bool = False) -> None:
+        assert LIBRARY is not None
+        self.state = LIBRARY.dtmf_rx_init(None, None, None)
+        # -1 leaves what spandsp has: 8 dB of twist, 4 dB of reverse twist, -42 dBm0
+        LIBRARY.dtmf_rx_parms(self.state, int(filter_dial_tone), -1, -1, -99)
+        self._digits = ctypes.create_string_buffer(_MOST_DIGITS + 1)
+
+    def __del__(self) -> None:
+        if LIBRARY is not None:
+            LIBRARY.dtmf_rx_free(self.state)
+
+    def feed(self, pcm: bytes) -> str:
+        """Listen to PCM; the digits found in it."""
+        LIBRARY.dtmf_rx(self.state, pcm, len(pcm) // 2)
+        count = LIBRARY.dtmf_rx_get(self.state, self._digits, _MOST_DIGITS)
+        return self._digits.raw[:count].decode()
+
+
+def detect(pcm: bytes, filter_dial_tone: bool = False) -> str:
+    """Find the digits of a whole channel, fed a second at a time so that none are lost."""
+    receiver = Receiver(filter_dial_tone)
+    silence = bytes(1600)  # what still sounds at the end is a digit too
+    return "".join(receiver.feed(pcm[at : at + 16000]) for at in range(0, len(pcm), 16000)) + receiver.feed(
+        silence
+    )
