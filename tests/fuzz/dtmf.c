@@ -11,42 +11,33 @@
 
 #define MOST_SAMPLES 16384
 
-/* A detector in whichever form dtmf.h has it. */
 typedef struct {
     cr_dtmf state;
-#ifdef CR_TONE_BATCH /* dtmf.h has versions */
     cr_dtmf_plan plan;
-    int16_t *raw;
-#endif
+    int16_t *tables, *raw;
     cr_dtmf_digits found;
 } detector;
 
-static detector *detector_new(uint32_t rate, int isa)
+static detector *detector_new(uint32_t rate, cr_isa isa)
 {
     detector *d = (detector *)calloc(1, sizeof *d);
-    if (!d)
+    if (!d || !(d->tables = (int16_t *)calloc(cr_dtmf_plan_room(rate), sizeof *d->tables)))
         abort();
-#ifdef CR_TONE_BATCH
-    cr_dtmf_plan_init(&d->plan, rate, cr_dtmf_version_for((cr_isa)isa));
+    cr_dtmf_plan_init(&d->plan, rate, cr_dtmf_version_for(isa), d->tables);
     d->raw = (int16_t *)fuzz_memory(cr_dtmf_raw_samples(&d->plan) * sizeof *d->raw);
     cr_dtmf_init(&d->state, &d->plan, d->raw);
-#else
-    (void)isa;
-    cr_dtmf_init(&d->state, rate);
-#endif
     return d;
 }
 
 static void detector_free(detector *d)
 {
-#ifdef CR_TONE_BATCH
+    free(d->tables);
     free(d->raw);
-#endif
     free(d->found.items);
     free(d);
 }
 
-static detector *detect(uint32_t rate, int isa, const uint8_t *pcm, size_t samples, size_t piece)
+static detector *detect(uint32_t rate, cr_isa isa, const uint8_t *pcm, size_t samples, size_t piece)
 {
     detector *d = detector_new(rate, isa);
     for (size_t at = 0; at < samples; at += piece) {
@@ -125,19 +116,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *pcm = fuzz_memory(2 * MOST_SAMPLES);
     detector *whole, *other;
     samples = compose(&in, rate, pcm);
-    whole = detect(rate, 0, pcm, samples, samples ? samples : 1);
+    whole = detect(rate, CR_ISA_SCALAR, pcm, samples, samples ? samples : 1);
     check_digits(whole, samples);
-    other = detect(rate, 0, pcm, samples, piece ? piece : 256);
+    other = detect(rate, CR_ISA_SCALAR, pcm, samples, piece ? piece : 256);
     same_digits(whole, other);
     detector_free(other);
-#ifdef CR_TONE_BATCH
     for (int isa = CR_ISA_SCALAR + 1; isa < CR_ISA_COUNT; isa++)
         if (cr_cpu_has((cr_isa)isa)) {
-            other = detect(rate, isa, pcm, samples, piece ? piece : 256);
+            other = detect(rate, (cr_isa)isa, pcm, samples, piece ? piece : 256);
             same_digits(whole, other);
             detector_free(other);
         }
-#endif
     detector_free(whole);
     free(pcm);
     return 0;
