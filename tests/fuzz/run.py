@@ -114,9 +114,9 @@ def report(outcome: Outcome) -> None:
         f"{name:12} {outcome.inputs:>12,} inputs in {outcome.seconds} s", "FAILED" if outcome.failed else ""
     )
     if outcome.failed:
-        print(
-            "".join(f"    {line}\n" for line in outcome.log.read_text("utf-8", "replace").splitlines()[-60:])
-        )
+        lines = outcome.log.read_text("utf-8", "replace").splitlines()
+        told = [line for line in lines if not line.startswith(("#", "\t"))]  # not how the corpus grew
+        print("".join(f"    {line}\n" for line in told[-60:]))
         for path in outcome.findings:
             print(f"    {path.relative_to(ROOT)}: when it is mended, keep a copy in")
             print(f"    {(REGRESSIONS / name).relative_to(ROOT)}, under a name that says what it is")
