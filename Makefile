@@ -17,17 +17,18 @@ PACKAGE := $(shell find src -name '*.py')
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench sanitize fuzz lint wheel clean
+.PHONY: help demo test bench sanitize fuzz lint wheel test-wheel clean
 
 help:
-	@echo "make demo     build callreel and record the calls of a capture that ships with it into ./recordings"
-	@echo "make test     build callreel and run its tests (CALLREEL_TEST_DATA=folder adds tests over more files)"
-	@echo "make bench    compare callreel with its peers on this machine"
-	@echo "make sanitize run the tests of all native code under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)"
-	@echo "make fuzz     feed hostile bytes to every parser, SECONDS=60 each, JOBS=1 at a time (clang)"
-	@echo "make lint     check style and types"
-	@echo "make wheel    build a wheel and a source distribution into ./dist"
-	@echo "make clean    remove everything that was built"
+	@echo "make demo        build callreel and record the calls of a capture that ships with it into ./recordings"
+	@echo "make test        build callreel and run its tests (CALLREEL_TEST_DATA=folder adds tests over more files)"
+	@echo "make bench       compare callreel with its peers on this machine"
+	@echo "make sanitize    run the tests of all native code under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)"
+	@echo "make fuzz        feed hostile bytes to every parser, SECONDS=60 each, JOBS=1 at a time (clang)"
+	@echo "make lint        check style and types"
+	@echo "make wheel       build a source distribution and a wheel into ./dist, audit them, try the wheel"
+	@echo "make test-wheel  run the tests against that wheel on the oldest and the newest Python of this machine"
+	@echo "make clean       remove everything that was built"
 
 demo: $(VENV)/.built
 	@$(BIN)/callreel record $(DEMO_CAPTURE) --out recordings
@@ -56,7 +57,10 @@ lint: $(VENV)/.lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint native
 
 wheel: $(VENV)/.wheel
-	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python .ci/wheels.py build
+
+test-wheel: wheel
+	$(BIN)/python .ci/wheels.py test $(PYTHONS)
 
 clean:
 	rm -rf $(VENV) build dist recordings src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
@@ -94,6 +98,6 @@ $(FUZZED)/.built: $(VENV)/.made $(SOURCES) $(PACKAGE)
 	    $(INSTALL) --no-deps --upgrade --target $(FUZZED) .
 	@touch $@
 
-$(VENV)/.wheel: $(VENV)/.made
-	@$(INSTALL) build
+$(VENV)/.wheel: $(VENV)/.made pyproject.toml
+	@$(INSTALL) --group wheel
 	@touch $@

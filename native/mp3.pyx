@@ -6,12 +6,13 @@ Nothing here decodes or encodes audio. Bytes go in, whole or in pieces; nothing 
 import collections
 import re
 
+cimport cython
 cimport buffers
 from libc.stddef cimport size_t
 from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from callreel.errors import Mp3Error
+from callreel.errors import Mp3Error, UsageError
 
 
 cdef extern from "callreel/mpeg_frame.h" nogil:
@@ -160,31 +161,40 @@ cdef class _FrameIterator:
                 self.held += 1
             self.offset += item.size_bytes
 
-    def __next__(self):
+    cdef object _find_more(self):
         cdef Py_buffer view
-        cdef int i
-        if self.given == self.held and self.data is not None:
-            if self.busy:
-                raise RuntimeError("frames() is being iterated by another thread")
-            self.busy = True
-            self.given = self.held = 0
-            buffers.clear(&view)
-            try:
-                buffers.borrow_bytes(self.data, &view)
-                if self.offset < <uint64_t>view.len and view.len - self.offset > buffers.GIL_MIN_SAMPLES:
-                    with nogil:
-                        self._find(<const uint8_t *>view.buf, view.len)
-                else:
+        self.given = self.held = 0
+        buffers.clear(&view)
+        try:
+            buffers.borrow_bytes(self.data, &view)
+            if self.offset < <uint64_t>view.len and view.len - self.offset > buffers.GIL_MIN_SAMPLES:
+                with nogil:
                     self._find(<const uint8_t *>view.buf, view.len)
-            finally:
-                buffers.release(&view)
+            else:
+                self._find(<const uint8_t *>view.buf, view.len)
+        finally:
+            buffers.release(&view)
+
+    def __next__(self):
+        cdef bint busy
+        cdef int i
+        with cython.critical_section(self):
+            busy = self.busy
+            self.busy = True
+        if busy:
+            raise UsageError("frames() is being iterated by another thread")
+        try:
+            if self.given == self.held and self.data is not None:
+                self._find_more()
+            if self.given == self.held:
+                self.data = None
+                raise StopIteration
+            i = self.given
+            self.given += 1
+            return _frame(self.offsets[i], &self.headers[i])
+        finally:
+            with cython.critical_section(self):
                 self.busy = False
-        if self.given == self.held:
-            self.data = None
-            raise StopIteration
-        i = self.given
-        self.given += 1
-        return _frame(self.offsets[i], &self.headers[i])
 
 
 def frames(data, offset=0):
@@ -626,17 +636,28 @@ cdef class Scanner:
         del self.pending[:used]
 
     cdef object _enter(self):
-        if self.busy:
-            raise RuntimeError("this Scanner is in use by another thread")
+        cdef bint busy
+        with cython.critical_section(self):
+            busy = self.busy
+            self.busy = True
+        if busy:
+            raise UsageError("this Scanner is in use by another thread")
+
+    cdef object _enter_unfinished(self):
+        self._enter()
         if self.finished:
-            raise RuntimeError("this Scanner has finished")
-        self.busy = True
+            self._leave()
+            raise UsageError("this Scanner has finished")
+
+    cdef void _leave(self) noexcept:
+        with cython.critical_section(self):
+            self.busy = False
 
     def feed(self, chunk):
         """Take the next bytes of the file, any number of them."""
         cdef Py_buffer view
         cdef Py_ssize_t at = 0, count
-        self._enter()
+        self._enter_unfinished()
         buffers.clear(&view)
         try:
             buffers.borrow_bytes(chunk, &view)
@@ -649,17 +670,17 @@ cdef class Scanner:
                     self._take_pending(False)
         finally:
             buffers.release(&view)
-            self.busy = False
+            self._leave()
 
     def finish(self):
         """The file ends here: what it is. Raises Mp3Error when it holds no frame of MPEG audio layer III."""
-        self._enter()
+        self._enter_unfinished()
         try:
             self._take_pending(True)
             self.finished = True
             return self._info()
         finally:
-            self.busy = False
+            self._leave()
 
     cdef object _whole(self, object data):
         cdef Py_buffer view
@@ -677,10 +698,12 @@ cdef class Scanner:
 
         `leading_bytes` are those of an Info frame before what was fed; `total_bytes` include them.
         """
-        if self.busy:
-            raise RuntimeError("this Scanner is in use by another thread")
-        _need(self.scan.end_offset, "bytes fed", total_bytes + 1)
-        return _table(&self.scan.seek, leading_bytes, total_bytes)
+        self._enter()
+        try:
+            _need(self.scan.end_offset, "bytes fed", total_bytes + 1)
+            return _table(&self.scan.seek, leading_bytes, total_bytes)
+        finally:
+            self._leave()
 
     cdef object _info(self):
         cdef cr_mpeg_scan *s = &self.scan

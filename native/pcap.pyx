@@ -239,7 +239,7 @@ cdef class Reader:
             self._state.flows.secret[0] = <uint64_t>(hash(b"callreel flow addresses") & 0xFFFFFFFFFFFFFFFF)
             self._state.flows.secret[1] = <uint64_t>(hash(b"callreel flow ports") & 0xFFFFFFFFFFFFFFFF)
         finally:
-            self._busy = False
+            self._release()
 
     def __dealloc__(self):
         cr_reader_free(&self._state)
@@ -253,6 +253,10 @@ cdef class Reader:
         if busy:
             raise UsageError("a Reader belongs to one thread at a time")
         return 0
+
+    cdef void _release(self) noexcept:
+        with cython.critical_section(self):
+            self._busy = False
 
     cdef int _raise_if_no_capture(self) except -1:
         cdef int problem = self._state.file.problem
@@ -291,7 +295,7 @@ cdef class Reader:
         finally:
             cr_reader_clear_batch(&self._state)
             buffers.release(&view)
-            self._busy = False
+            self._release()
 
     cdef Batch _batch(self, _Arena arena):
         cdef Batch batch = Batch.__new__(Batch)
@@ -320,7 +324,7 @@ cdef class Reader:
                 cr_reader_end(&self._state)
             self._raise_if_no_capture()
         finally:
-            self._busy = False
+            self._release()
 
     def flow(self, number):
         """The flow with this number."""
@@ -341,7 +345,7 @@ cdef class Reader:
                 None if flow.vlan < 0 else flow.vlan,
             )
         finally:
-            self._busy = False
+            self._release()
 
     cdef cr_flow *_flow(self, number) except NULL:
         number = as_index(number)
@@ -355,7 +359,7 @@ cdef class Reader:
         try:
             self._flow(flow).ignored = 1
         finally:
-            self._busy = False
+            self._release()
 
     @property
     def flows(self):

@@ -351,6 +351,10 @@ cdef class Resampler:
             self.busy = True
         return 0
 
+    cdef void leave(self) noexcept:
+        with cython.critical_section(self):
+            self.busy = False
+
     def feed(self, pcm):
         """Convert the next piece of the input; returns the output it completes, as bytes."""
         cdef Py_buffer source
@@ -373,7 +377,7 @@ cdef class Resampler:
                         &self.resampler, <uint8_t *>start, <const uint8_t *>source.buf, samples)
             return result
         finally:
-            self.busy = False
+            self.leave()
             buffers.release(&source)
 
     def flush(self):
@@ -386,7 +390,7 @@ cdef class Resampler:
             cr_resampler_flush(&self.resampler, <uint8_t *>start)
             return result
         finally:
-            self.busy = False
+            self.leave()
 
 
 def resample(pcm, from_rate, to_rate):

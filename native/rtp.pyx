@@ -1,7 +1,7 @@
 """RTP: one stream's packets in, its true timeline out (RFC 3550, RFC 4733, RFC 3389).
 
-The work is done in include/callreel/timeline.h; here are only the doors to it. A `Receiver` belongs to one thread at a
-time: nothing in it is locked.
+The work is done in include/callreel/timeline.h; here are only the doors to it. A `Receiver` and a `Survey` belong to
+one thread at a time; a second one that comes in meanwhile gets a UsageError.
 """
 
 cimport cython
@@ -12,7 +12,7 @@ from libc.stdint cimport INT64_MAX, int16_t, int64_t, uint8_t, uint16_t, uint32_
 
 from typing import NamedTuple
 
-from callreel.errors import RtpError
+from callreel.errors import RtpError, UsageError
 
 
 cdef extern from "callreel/packet_record.h" nogil:
@@ -144,6 +144,22 @@ cdef extern from "callreel/g711.h" nogil:
 
 
 cr_g711_use(isa.in_use())
+cdef extern from *:
+    """
+    /* One thread at a time: batches and long reads run without the GIL, and some Pythons have none. There only an
+     * atomic exchange lets in no more than one of two threads that come at once. */
+    #ifdef Py_GIL_DISABLED
+    #define cr_claim(busy) _Py_atomic_exchange_int((busy), 1)
+    #define cr_release(busy) _Py_atomic_store_int_release((busy), 0)
+    #else
+    static inline int cr_claim(int *busy) { int before = *busy; *busy = 1; return before; }
+    static inline void cr_release(int *busy) { *busy = 0; }
+    #endif
+    """
+    int cr_claim(int *busy) noexcept
+    void cr_release(int *busy) noexcept
+
+
 cr_resample_init()
 
 # What a payload type may be called; anything else is counted as undecoded.
@@ -235,9 +251,10 @@ def sender_report(packet):
         buffers.release(&view)
 
 
-cdef Py_ssize_t _borrow_records(object data, object records, Py_ssize_t first, object count, Py_buffer *payloads,
-                                Py_buffer *table) except -1:
-    """Borrow payloads and packet records, and check that the records chosen lie within the data; returns their end."""
+cdef Py_ssize_t _borrow_records(object data, object records, Py_ssize_t first, object count, int64_t until_ns,
+                                Py_buffer *payloads, Py_buffer *table) except -1:
+    """Borrow payloads and packet records; returns the end of those chosen, which is before the first one later than
+    `until_ns`, and which all lie within the data."""
     cdef const cr_packet_record *record
     cdef Py_ssize_t available, end, i
     cdef size_t size_bytes
@@ -254,6 +271,8 @@ cdef Py_ssize_t _borrow_records(object data, object records, Py_ssize_t first, o
     size_bytes = <size_t>payloads.len
     record = <const cr_packet_record *>table.buf
     for i in range(first, end):
+        if record[i].time_ns > until_ns:
+            return i
         if record[i].offset > size_bytes or record[i].length > size_bytes - record[i].offset:
             raise ValueError(f"record {i} lies outside the data")
     return end
@@ -267,6 +286,14 @@ cdef int _codec_of(object name) except -1:
     return known
 
 
+cdef inline int _enter(int *busy) except -1:
+    return _refuse() if cr_claim(busy) else 0
+
+
+cdef int _refuse() except -1:
+    raise UsageError("this Receiver or Survey is in use by another thread")
+
+
 @cython.final
 cdef class Receiver:
     """One track's true timeline: packets or host frames in, gap-free PCM out.
@@ -277,6 +304,7 @@ cdef class Receiver:
     """
 
     cdef cr_track *track
+    cdef int busy
     cdef readonly bint host_frames
 
     def __cinit__(self, payload_types=None, *, int64_t origin_ns=0, uint32_t sample_rate=8000, uint32_t late_ms=1000,
@@ -318,8 +346,12 @@ cdef class Receiver:
             if not 0 <= payload_type <= 127:
                 raise ValueError(f"payload type {payload_type}: 0 to 127 are possible")
             wanted[payload_type] = _codec_of(name)
-        for payload_type in range(128):
-            self.track.codec[payload_type] = <uint8_t>wanted.get(payload_type, CR_CODEC_UNKNOWN)
+        _enter(&self.busy)
+        try:
+            for payload_type in range(128):
+                self.track.codec[payload_type] = <uint8_t>wanted.get(payload_type, CR_CODEC_UNKNOWN)
+        finally:
+            cr_release(&self.busy)
 
     def receive(self, packet, int64_t arrival_ns, *, bint force=False):
         """Take one datagram: RTP, or RTCP of the same port. Wire faults are counted, not raised.
@@ -328,12 +360,14 @@ cdef class Receiver:
         `force` a packet that finds no room is counted as discarded.
         """
         cdef Py_buffer view
+        _enter(&self.busy)
         buffers.clear(&view)
         try:
             buffers.borrow_bytes(packet, &view)
             return cr_track_receive(self.track, <const uint8_t *>view.buf, <size_t>view.len, arrival_ns,
                                     force) == CR_RECEIVED
         finally:
+            cr_release(&self.busy)
             buffers.release(&view)
 
     def receive_batch(self, data, records, Py_ssize_t first=0, count=None, *, until_ns=None, bint force=False):
@@ -349,14 +383,15 @@ cdef class Receiver:
         cdef Py_ssize_t end, i = first
         cdef int64_t until = INT64_MAX if until_ns is None else until_ns
         cdef int result = CR_RECEIVED
+        _enter(&self.busy)
         buffers.clear(&payloads)
         buffers.clear(&table)
         try:
-            end = _borrow_records(data, records, first, count, &payloads, &table)
+            end = _borrow_records(data, records, first, count, until, &payloads, &table)
             start = <const uint8_t *>payloads.buf
             record = <const cr_packet_record *>table.buf
             with nogil:
-                while i < end and record[i].time_ns <= until:
+                while i < end:
                     result = cr_track_receive(self.track, start + record[i].offset, record[i].length,
                                               record[i].time_ns, force)
                     if result != CR_RECEIVED:
@@ -364,6 +399,7 @@ cdef class Receiver:
                     i += 1
             return i - first
         finally:
+            cr_release(&self.busy)
             buffers.release(&payloads)
             buffers.release(&table)
 
@@ -376,6 +412,7 @@ cdef class Receiver:
         cdef Py_ssize_t samples, done = 0, taken = 0, most
         if not self.host_frames:
             raise TypeError("this receiver takes RTP; create it with host_frames=True for PCM")
+        _enter(&self.busy)
         buffers.clear(&view)
         try:
             buffers.borrow_pcm(pcm, &view)
@@ -388,36 +425,49 @@ cdef class Receiver:
                 done += most
             return taken
         finally:
+            cr_release(&self.busy)
             buffers.release(&view)
 
     def finish(self):
         """Say that no packet will come any more: all that arrived is final."""
+        _enter(&self.busy)
         cr_track_finish(self.track)
+        cr_release(&self.busy)
 
     def ready(self, int64_t now_ns):
         """The position up to which the timeline is final at time `now_ns`: later packets could not change it."""
-        return cr_track_ready(self.track, now_ns)
+        cdef int64_t position
+        _enter(&self.busy)
+        position = cr_track_ready(self.track, now_ns)
+        cr_release(&self.busy)
+        return position
 
     def read(self, int64_t until):
         """The timeline from `position` up to `until` as 16-bit PCM, gaps filled; moves `position` there."""
         cdef char *start = NULL
         cdef int64_t samples
-        if until <= self.track.position:
-            return b""
-        samples = until - self.track.position
-        if samples > MAX_READ_SAMPLES:
-            raise ValueError(f"{samples} samples at once: read at most {MAX_READ_SAMPLES}")
-        result = buffers.new_bytes(<Py_ssize_t>samples * 2, &start)
-        if samples < buffers.GIL_MIN_SAMPLES:
-            cr_track_read(self.track, until, <int16_t *>start)
-        else:
-            with nogil:
+        _enter(&self.busy)
+        try:
+            if until <= self.track.position:
+                return b""
+            samples = until - self.track.position
+            if samples > MAX_READ_SAMPLES:
+                raise ValueError(f"{samples} samples at once: read at most {MAX_READ_SAMPLES}")
+            result = buffers.new_bytes(<Py_ssize_t>samples * 2, &start)
+            if samples < buffers.GIL_MIN_SAMPLES:
                 cr_track_read(self.track, until, <int16_t *>start)
-        return result
+            else:
+                with nogil:
+                    cr_track_read(self.track, until, <int16_t *>start)
+            return result
+        finally:
+            cr_release(&self.busy)
 
     def skip(self, int64_t until):
         """Move `position` to `until` without reading."""
+        _enter(&self.busy)
         cr_track_read(self.track, until, NULL)
+        cr_release(&self.busy)
 
     def hear(self):
         """Audio that arrived since the last call, in order, as a list of (position, pcm): for detectors.
@@ -428,31 +478,43 @@ cdef class Receiver:
         cdef int64_t position = 0
         cdef uint32_t samples
         heard = []
-        while True:
-            samples = cr_track_hear(self.track, pcm, HEAR_SAMPLES, HEAR_PATIENCE_MS, &position)
-            if not samples:
-                return heard
-            heard.append((position, <bytes>(<char *>pcm)[:2 * samples]))
+        _enter(&self.busy)
+        try:
+            while True:
+                samples = cr_track_hear(self.track, pcm, HEAR_SAMPLES, HEAR_PATIENCE_MS, &position)
+                if not samples:
+                    return heard
+                heard.append((position, <bytes>(<char *>pcm)[:2 * samples]))
+        finally:
+            cr_release(&self.busy)
 
     def digits(self):
         """Telephone events that have ended since the last call, as a list of (symbol, position, duration_samples)."""
         cdef cr_event_digit *digit
         ended = []
-        while self.track.digit_count:
-            digit = &self.track.digits[self.track.digit_head]
-            ended.append((DIGITS[digit.code], digit.position, digit.duration))
-            self.track.digit_head = (self.track.digit_head + 1) % CR_DIGITS
-            self.track.digit_count -= 1
-        return ended
+        _enter(&self.busy)
+        try:
+            while self.track.digit_count:
+                digit = &self.track.digits[self.track.digit_head]
+                ended.append((DIGITS[digit.code], digit.position, digit.duration))
+                self.track.digit_head = (self.track.digit_head + 1) % CR_DIGITS
+                self.track.digit_count -= 1
+            return ended
+        finally:
+            cr_release(&self.busy)
 
     def gaps(self):
         """Stretches read since the last call whose audio was lost, as a list of (position, samples), in order.
 
         They were concealed, or silent when long. At most 256 are kept between two calls.
         """
-        lost = [(self.track.gaps[i].position, self.track.gaps[i].samples) for i in range(self.track.gap_count)]
-        self.track.gap_count = 0
-        return lost
+        _enter(&self.busy)
+        try:
+            lost = [(self.track.gaps[i].position, self.track.gaps[i].samples) for i in range(self.track.gap_count)]
+            self.track.gap_count = 0
+            return lost
+        finally:
+            cr_release(&self.busy)
 
     @property
     def sample_rate(self):
@@ -462,22 +524,38 @@ cdef class Receiver:
     @property
     def position(self):
         """The next timeline sample to be read."""
-        return self.track.position
+        cdef int64_t position
+        _enter(&self.busy)
+        position = self.track.position
+        cr_release(&self.busy)
+        return position
 
     @property
     def end(self):
         """One past the last timeline sample that has arrived, or `position`."""
-        return cr_track_end_position(self.track)
+        cdef int64_t end
+        _enter(&self.busy)
+        end = cr_track_end_position(self.track)
+        cr_release(&self.busy)
+        return end
 
     @property
     def ssrcs(self):
         """The sources heard, in order of their first packet (at most 16 are kept)."""
-        return tuple(self.track.ssrcs[i] for i in range(self.track.ssrc_count))
+        _enter(&self.busy)
+        try:
+            return tuple([self.track.ssrcs[i] for i in range(self.track.ssrc_count)])
+        finally:
+            cr_release(&self.busy)
 
     @property
     def payload_types_seen(self):
         """The payload types of the packets received, in order of their number."""
-        return tuple(n for n in range(128) if self.track.payload_types_seen[n // 64] >> (n % 64) & 1)
+        cdef uint64_t seen[2]
+        _enter(&self.busy)
+        seen[0], seen[1] = self.track.payload_types_seen[0], self.track.payload_types_seen[1]
+        cr_release(&self.busy)
+        return tuple([n for n in range(128) if seen[n // 64] >> (n % 64) & 1])
 
     @property
     def counts(self):
@@ -487,10 +565,15 @@ cdef class Receiver:
         came; `undecoded` those of an unknown payload type; `discarded` those of a second source at the same time, or
         that found no room.
         """
-        cdef cr_track_counts *c = &self.track.counts
+        cdef cr_track_counts c
+        cdef int64_t lost
+        _enter(&self.busy)
+        c = self.track.counts
+        lost = cr_track_lost(self.track)
+        cr_release(&self.busy)
         return {
             "received": c.received,
-            "lost": cr_track_lost(self.track),
+            "lost": lost,
             "duplicate": c.duplicate,
             "late": c.late,
             "malformed": c.malformed,
@@ -502,27 +585,47 @@ cdef class Receiver:
     @property
     def sender_reports(self):
         """RTCP sender reports that came with the stream."""
-        return self.track.counts.sender_reports
+        cdef uint64_t reports
+        _enter(&self.busy)
+        reports = self.track.counts.sender_reports
+        cr_release(&self.busy)
+        return reports
 
     @property
     def concealed_samples(self):
         """Samples read that were made up from the audio around a loss."""
-        return self.track.counts.concealed_samples
+        cdef uint64_t samples
+        _enter(&self.busy)
+        samples = self.track.counts.concealed_samples
+        cr_release(&self.busy)
+        return samples
 
     @property
     def silence_samples(self):
         """Samples read that were silent because there was no audio."""
-        return self.track.counts.silence_samples
+        cdef uint64_t samples
+        _enter(&self.busy)
+        samples = self.track.counts.silence_samples
+        cr_release(&self.busy)
+        return samples
 
     @property
     def drift_ppm(self):
         """How fast the sender's clock runs against ours, or None before 10 s were seen; positive: fast."""
-        return 0.0 - 1e6 * self.track.drift.rate if self.track.drift.rate_known else None
+        cdef cr_drift drift
+        _enter(&self.busy)
+        drift = self.track.drift
+        cr_release(&self.busy)
+        return 0.0 - 1e6 * drift.rate if drift.rate_known else None
 
     @property
     def alignment_error_ms(self):
         """The farthest any audio stood from where the sender's clock puts it, as far as arrivals tell."""
-        return 1e3 * cr_track_alignment_error(self.track) / self.track.sample_rate
+        cdef double samples
+        _enter(&self.busy)
+        samples = cr_track_alignment_error(self.track)
+        cr_release(&self.busy)
+        return 1e3 * samples / self.track.sample_rate
 
 
 class Run(NamedTuple):
@@ -546,6 +649,7 @@ cdef class Survey:
     """What a flow of datagrams holds, without decoding it: is it RTP, from whom, when, in which payload types."""
 
     cdef cr_survey survey
+    cdef int busy
 
     def receive_batch(self, data, records, Py_ssize_t first=0, count=None):
         """Look at packet records (`pcap.DTYPE`) over one buffer of payloads."""
@@ -553,10 +657,11 @@ cdef class Survey:
         cdef const cr_packet_record *record
         cdef const uint8_t *start
         cdef Py_ssize_t end, i
+        _enter(&self.busy)
         buffers.clear(&payloads)
         buffers.clear(&table)
         try:
-            end = _borrow_records(data, records, first, count, &payloads, &table)
+            end = _borrow_records(data, records, first, count, INT64_MAX, &payloads, &table)
             start = <const uint8_t *>payloads.buf
             record = <const cr_packet_record *>table.buf
             with nogil:
@@ -564,6 +669,7 @@ cdef class Survey:
                     cr_survey_receive(&self.survey, start + record[i].offset, record[i].length, record[i].time_ns,
                                       record[i].flags & CR_RECORD_CUT)
         finally:
+            cr_release(&self.busy)
             buffers.release(&payloads)
             buffers.release(&table)
 
@@ -573,13 +679,17 @@ cdef class Survey:
         cdef cr_survey_run *run
         cdef uint32_t i
         found = []
-        for i in range(self.survey.run_count):
-            run = &self.survey.runs[i]
-            types = tuple(n for n in range(128) if run.payload_types[n // 64] >> (n % 64) & 1)
-            found.append(Run(run.ssrc, run.first_ns, run.last_ns, run.packets,
-                             run.lost_before + cr_sequence_lost(&run.sequence), run.duplicate, run.reordered,
-                             run.orderly, run.cut, cr_survey_early_ns(run), types))
-        return found
+        _enter(&self.busy)
+        try:
+            for i in range(self.survey.run_count):
+                run = &self.survey.runs[i]
+                types = tuple(n for n in range(128) if run.payload_types[n // 64] >> (n % 64) & 1)
+                found.append(Run(run.ssrc, run.first_ns, run.last_ns, run.packets,
+                                 run.lost_before + cr_sequence_lost(&run.sequence), run.duplicate, run.reordered,
+                                 run.orderly, run.cut, cr_survey_early_ns(run), types))
+            return found
+        finally:
+            cr_release(&self.busy)
 
     @property
     def event_payload_types(self):
@@ -587,18 +697,30 @@ cdef class Survey:
         cdef cr_survey_type *t
         cdef uint32_t i
         found = []
-        for i in range(self.survey.type_count):
-            t = &self.survey.types[i]
-            if t.payload_type >= 96 and t.packets == t.events and t.repeats:
-                found.append(t.payload_type)
-        return tuple(sorted(found))
+        _enter(&self.busy)
+        try:
+            for i in range(self.survey.type_count):
+                t = &self.survey.types[i]
+                if t.payload_type >= 96 and t.packets == t.events and t.repeats:
+                    found.append(t.payload_type)
+            return tuple(sorted(found))
+        finally:
+            cr_release(&self.busy)
 
     @property
     def rtcp(self):
         """RTCP packets seen."""
-        return self.survey.rtcp
+        cdef uint64_t packets
+        _enter(&self.busy)
+        packets = self.survey.rtcp
+        cr_release(&self.busy)
+        return packets
 
     @property
     def malformed(self):
         """Datagrams that begin like RTP and are not."""
-        return self.survey.malformed
+        cdef uint64_t packets
+        _enter(&self.busy)
+        packets = self.survey.malformed
+        cr_release(&self.busy)
+        return packets

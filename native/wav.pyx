@@ -425,17 +425,19 @@ cdef class Parser:
         self._next = self._chunk = self._bext = self._info = self._error = None
 
     @property
+    @cython.critical_section
     def wanted(self):
         """(offset, size) of the bytes to feed next, or None when the walk is over."""
         return None if self._state == _AT_END else (self._at, self._want)
 
     @property
+    @cython.critical_section
     def info(self):
         """What the file holds; the walk must be over."""
         if self._error is not None:
             raise WavError(self._error[0], offset=self._error[1])
         if self._info is None:
-            raise ValueError(f"the walk is not over: (offset, size) {self.wanted} is wanted")
+            raise ValueError(f"the walk is not over: (offset, size) {(self._at, self._want)} is wanted")
         return self._info
 
     @cython.critical_section

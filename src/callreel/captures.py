@@ -98,6 +98,7 @@ class CaptureReport:
     """The reader's counts, SIP messages and what was left out for want of room."""
     calls: tuple[CallReport, ...]
     takes: tuple[Take, ...]
+    """In order of their beginning."""
     skipped: tuple[SkippedStream, ...]
     failures: tuple[str, ...]
     """Recordings that could not be stored."""
@@ -166,7 +167,9 @@ def record_capture(
         problem=problem,
         counts=counts,
         calls=tuple(recorder.reports(plan.reports)),
-        takes=tuple(recorder.takes),
+        takes=tuple(
+            sorted(recorder.takes, key=lambda take: (take.manifest["started_at"], take.manifest["key"]))
+        ),
         skipped=tuple(plan.skipped),
         failures=tuple(recorder.failures),
     )

@@ -9,7 +9,6 @@ with the date of the call's start in UTC (the page names no time zone).
 
 from __future__ import annotations
 
-import hashlib
 import re
 from datetime import UTC, datetime
 
@@ -35,6 +34,8 @@ def safe_component(text: str, *, max_bytes: int = MAX_COMPONENT_BYTES) -> str:
     if safe in ("", ".", ".."):
         safe = "%2E" * len(safe) or "~"
     if len(safe) > max_bytes:
+        import hashlib  # OpenSSL is a tenth of what `import callreel` takes, and few keys are too long
+
         digest = hashlib.sha256(raw).hexdigest()[:16]
         safe = f"{safe[: max_bytes - 17]}~{digest}"
     return safe

@@ -1,5 +1,6 @@
 """docs/architecture.md says what is so: files it names are there, numbers it gives are measured."""
 
+import importlib
 import re
 import tracemalloc
 
@@ -26,6 +27,22 @@ def test_the_gil_is_kept_below_the_number_it_gives():
     (said,) = re.findall(r"fewer than ([\d,]+) samples", TEXT)
     (set_to,) = re.findall(r"GIL_MIN_SAMPLES = (\d+)", (NATIVE / "buffers.pxd").read_text("utf-8"))
     assert int(said.replace(",", "")) == int(set_to)
+
+
+def test_the_threads_of_every_class_that_changes_are_told():
+    told = [name for row in table(TEXT, "class") for name in code_spans(row[0])]
+    assert len(told) == len(set(told))
+    for name in told:
+        module, _, attribute = name.rpartition(".")
+        package = "callreel.kernels" if (NATIVE / f"{module}.pyx").exists() else "callreel"
+        assert hasattr(importlib.import_module(f"{package}.{module}"), attribute), name
+    compiled = [
+        f"{path.stem}.{name}"
+        for path in NATIVE.glob("*.pyx")
+        for name in re.findall(r"^cdef class ([A-Z]\w*)", path.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert len(compiled) > 5
+    assert set(compiled) <= set(told)
 
 
 @pytest.mark.parametrize("row", table(TEXT, "what"), ids=lambda row: row[0])

@@ -1,4 +1,4 @@
-"""Hours of a two-leg call whose truth is known: clocks that drift, a network that jitters and loses, pauses of all kinds.
+"""Hours of a two-leg call whose truth is known: drifting clocks, a network that jitters and loses, pauses of all kinds.
 
 Each leg's packets are made in numpy, block by block, so that eight hours take seconds. Every `MARK_S` seconds of true
 time both senders make the same click; where it comes out is what counts.

@@ -1,7 +1,9 @@
-"""spandsp's DTMF receiver through ctypes, the peer of ours, where Debian's libspandsp2 is installed."""
+"""spandsp's DTMF receiver and loss concealment through ctypes, the peers of ours, where libspandsp2 is installed."""
 
 import ctypes
 import ctypes.util
+
+import numpy as np
 
 _MOST_DIGITS = 128  # spandsp keeps no more until they are fetched
 
@@ -18,6 +20,11 @@ def _load() -> ctypes.CDLL | None:
     library.dtmf_rx_get.restype = ctypes.c_size_t
     library.dtmf_rx_get.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
     library.dtmf_rx_free.argtypes = [ctypes.c_void_p]
+    library.plc_init.restype = ctypes.c_void_p
+    library.plc_init.argtypes = [ctypes.c_void_p]
+    for function in (library.plc_rx, library.plc_fillin):
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    library.plc_free.argtypes = [ctypes.c_void_p]
     return library
 
 
@@ -52,3 +59,15 @@ def detect(pcm: bytes, filter_dial_tone: bool = False) -> str:
     return "".join(receiver.feed(pcm[at : at + 16000]) for at in range(0, len(pcm), 16000)) + receiver.feed(
         silence
     )
+
+
+def concealed(pcm: np.ndarray, lost: np.ndarray, packet_samples: int) -> np.ndarray:
+    """Audio whose packets marked in `lost` did not come, as spandsp's plc makes it good."""
+    assert LIBRARY is not None
+    state = LIBRARY.plc_init(None)
+    out = np.where(np.repeat(lost, packet_samples), 0, pcm).astype(np.int16)
+    for number, is_lost in enumerate(lost):
+        packet = out[number * packet_samples : (number + 1) * packet_samples]
+        (LIBRARY.plc_fillin if is_lost else LIBRARY.plc_rx)(state, packet.ctypes.data, packet_samples)
+    LIBRARY.plc_free(state)
+    return out

@@ -37,25 +37,42 @@ typedef struct {
     uint32_t done;
 } cr_conceal;
 
-/* The lag between 5 and 15 ms at which `samples` best repeats: x[i] against x[i - lag] for the last `window`. */
+/* The lag between 5 and 15 ms at which `samples` best repeats: x[i] against x[i - lag] for the last `window`.
+ * In integers, scaled so that no sum of products overflows: compilers make vectors of it. */
 static inline uint32_t cr_pitch_period(const int16_t *samples, uint32_t count)
 {
-    const int16_t *x = samples + count - CR_PITCH_WINDOW;
+    int16_t scaled[CR_CONCEAL_HISTORY];
+    const int16_t *source = samples + count - CR_CONCEAL_HISTORY;
+    const int16_t *x = scaled + CR_CONCEAL_HISTORY - CR_PITCH_WINDOW, *past;
     uint32_t best_lag = CR_PITCH_MIN;
-    double best = -2;
+    int32_t energy = 0, highest = 0;
+    int shift = 0;
+    double best = 0;
+    for (int i = 0; i < CR_CONCEAL_HISTORY; i++) {
+        int32_t size = source[i] < 0 ? -(int32_t)source[i] : source[i];
+        highest = size > highest ? size : highest;
+    }
+    while (highest >> shift > 2047) /* 160 * 2,047^2 fits 31 bits */
+        shift++;
+    for (int i = 0; i < CR_CONCEAL_HISTORY; i++)
+        scaled[i] = (int16_t)(source[i] >> shift);
+    past = x - CR_PITCH_MIN;
+    for (int i = 0; i < CR_PITCH_WINDOW; i++)
+        energy += past[i] * past[i];
     for (uint32_t lag = CR_PITCH_MIN; lag <= CR_PITCH_MAX; lag++) {
-        double cross = 0, energy = 0, own = 0, score;
-        for (int i = 0; i < CR_PITCH_WINDOW; i++) {
-            double past = x[i - (int)lag];
-            cross += x[i] * past;
-            energy += past * past;
-            own += (double)x[i] * x[i];
+        int32_t cross = 0;
+        for (int i = 0; i < CR_PITCH_WINDOW; i++)
+            cross += x[i] * past[i];
+        if (cross > 0 && energy > 0) {
+            double score = (double)cross * cross / energy;
+            if (score > best) {
+                best = score;
+                best_lag = lag;
+            }
         }
-        score = energy > 0 && own > 0 ? cross / sqrt(energy * own) : 0;
-        if (score > best + 1e-9) {
-            best = score;
-            best_lag = lag;
-        }
+        energy -= past[CR_PITCH_WINDOW - 1] * past[CR_PITCH_WINDOW - 1];
+        past--;
+        energy += past[0] * past[0];
     }
     return best_lag;
 }

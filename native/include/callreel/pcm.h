@@ -36,6 +36,7 @@
 
 #include "callreel/bytes.h"
 #include "callreel/cpu.h"
+#include "callreel/decibel.h"
 
 #define CR_MIX_MAX_TRACKS 65535         /* int32 / int16, requirement 1 */
 #define CR_MIX_BLOCK_SAMPLES 512        /* 2 KB of sums: they stay in the first-level cache while tracks pass by */
@@ -87,7 +88,7 @@ static inline double cr_dbm0_of_peak(double peak)
 
 static inline double cr_peak_of_dbm0(double dbm0)
 {
-    return CR_FULL_SCALE * pow(10, (dbm0 - CR_FULL_SCALE_DBM0) / 20);
+    return CR_FULL_SCALE * cr_ten_to((dbm0 - CR_FULL_SCALE_DBM0) / 20);
 }
 
 static inline void cr_pcm_interleave_scalar(uint8_t *stereo, const uint8_t *left, const uint8_t *right, size_t frames)
@@ -136,7 +137,7 @@ static inline void cr_pcm_mix_scalar(uint8_t *mixed, const uint8_t *const *track
 }
 
 /* The multiplier of `cr_pcm_gain_scalar` for a gain in dB; exactly 1 for 0 dB. */
-static inline float cr_gain_multiplier(double db) { return (float)pow(10, db / 20); }
+static inline float cr_gain_multiplier(double db) { return (float)cr_ten_to(db / 20); }
 
 /* Requirement 2. */
 static inline void cr_pcm_gain_scalar(uint8_t *out, const uint8_t *pcm, size_t samples, float multiplier)

@@ -5,6 +5,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include "callreel/bytes.h"
 #include "callreel/g711.h"
@@ -53,7 +56,7 @@ static inline int cr_peek_audio(const cr_track *t, int64_t number, int16_t *pcm,
 static inline void cr_gap_open(cr_track *t, const cr_segment *s, int64_t number)
 {
     int16_t after[CR_CONCEAL_HISTORY];
-    uint32_t length = 0, limit = CR_CONCEAL_MAX;
+    uint32_t length = 0, limit = CR_CONCEAL_MAX + 1;
     int known = 0;
     if (s->end - number < limit)
         limit = s->end > number ? (uint32_t)(s->end - number) : 0;
@@ -65,10 +68,10 @@ static inline void cr_gap_open(cr_track *t, const cr_segment *s, int64_t number)
             break;
         length += run;
     }
-    if (length < CR_CONCEAL_MAX && number + length + CR_CONCEAL_HISTORY <= s->end)
+    if (length <= CR_CONCEAL_MAX && number + length + CR_CONCEAL_HISTORY <= s->end)
         known = cr_peek_audio(t, number + length, after, CR_CONCEAL_HISTORY);
-    if (!known && number + length >= s->end)
-        length = CR_CONCEAL_MAX; /* the gap runs out of the segment */
+    if (length > CR_CONCEAL_MAX || (!known && number + length >= s->end))
+        length = CR_CONCEAL_MAX; /* it is longer, or runs out of the segment */
     cr_conceal_start(&t->conceal, length, t->history + CR_HISTORY - CR_CONCEAL_HISTORY, known ? after : NULL);
     t->gap_open = 1;
 }
@@ -189,19 +192,34 @@ static inline void cr_resample_init(void)
     }
 }
 
-static inline int16_t cr_resample_at(const int16_t *samples, double fraction)
+/* Eight samples a stream sample apart, the first `fraction` behind samples[CR_RESAMPLE_TAPS / 2 - 1].
+ *
+ *     out[j] = round(sum over i of tap[i] * samples[i + j]),  in order of i, to the nearest, to even at a tie, saturated
+ *
+ * SSE2 is there on every x86-64: four sums side by side, the same bits. */
+static inline void cr_resample_group(int16_t *out, const float *samples, double fraction)
 {
     double scaled = fraction * CR_RESAMPLE_PHASES;
     int phase = (int)scaled;
-    float between = (float)(scaled - phase), sum = 0;
+    float between = (float)(scaled - phase);
     const float *a = cr_resample.taps[phase], *b = cr_resample.taps[phase + 1];
-    for (int i = 0; i < CR_RESAMPLE_TAPS; i++)
-        sum += samples[i] * (a[i] + between * (b[i] - a[i]));
-    if (sum > 32767)
-        sum = 32767;
-    if (sum < -32768)
-        sum = -32768;
-    return (int16_t)lrintf(sum);
+#if defined(__SSE2__)
+    __m128 low = _mm_setzero_ps(), high = _mm_setzero_ps();
+    for (int i = 0; i < CR_RESAMPLE_TAPS; i++) {
+        __m128 tap = _mm_set1_ps(a[i] + between * (b[i] - a[i]));
+        low = _mm_add_ps(low, _mm_mul_ps(tap, _mm_loadu_ps(samples + i)));
+        high = _mm_add_ps(high, _mm_mul_ps(tap, _mm_loadu_ps(samples + i + 4)));
+    }
+    _mm_storeu_si128((__m128i *)out, _mm_packs_epi32(_mm_cvtps_epi32(low), _mm_cvtps_epi32(high)));
+#else
+    for (int j = 0; j < CR_RESAMPLE_GROUP; j++) {
+        float sum = 0;
+        for (int i = 0; i < CR_RESAMPLE_TAPS; i++)
+            sum += (a[i] + between * (b[i] - a[i])) * samples[i + j];
+        sum = sum > 32767 ? 32767 : sum < -32768 ? -32768 : sum;
+        out[j] = (int16_t)lrintf(sum);
+    }
+#endif
 }
 
 /* Steer the resampler at timeline position `at` of segment `s`, a moment of control. */
@@ -226,12 +244,21 @@ static inline void cr_track_control(cr_track *t, const cr_segment *s, int64_t at
     }
 }
 
+/* Where in the stream a group of samples begins, counted from the segment's first sample. */
+static inline double cr_group_start(double from, double step, uint32_t group)
+{
+    const double middle = (CR_RESAMPLE_GROUP - 1) / 2.0;
+    return from + (group * CR_RESAMPLE_GROUP + middle) * step - middle;
+}
+
 /* Produce up to `count` samples of segment `s`, which `t->position` lies in; returns how many. */
 static inline uint32_t cr_segment_read(cr_track *t, const cr_segment *s, int16_t *pcm, uint32_t count)
 {
     const int before = CR_RESAMPLE_TAPS / 2 - 1, behind = CR_RESAMPLE_TAPS / 2;
     uint32_t interval = (uint32_t)cr_ms(t, CR_CONTROL_MS), into;
     int16_t window[CR_HISTORY + 2 * CR_RESAMPLE_TAPS];
+    float samples[CR_HISTORY + 2 * CR_RESAMPLE_TAPS];
+    uint32_t group, last_group;
     int64_t offset = t->position - cr_segment_position(s), low, high, have;
     double from, step;
     into = cr_since_control(t, t->position);
@@ -249,18 +276,29 @@ static inline uint32_t cr_segment_read(cr_track *t, const cr_segment *s, int16_t
     step = 1 - t->slew_rate;
     /* Stream samples, with fraction, counted from the segment's first: a pure function of the position. */
     from = (double)(offset - into) - t->slew;
-    low = s->first + (int64_t)floor(from + into * step) - before;
-    high = s->first + (int64_t)floor(from + (into + count - 1) * step) + behind;
+    /* Samples in groups of eight, which share their fraction: that in the middle of the group, a pure function of the
+     * position too. At 2,000 ppm, as fast as it gets, the outer ones are off by 0.007 samples. */
+    group = into / CR_RESAMPLE_GROUP;
+    last_group = (into + count - 1) / CR_RESAMPLE_GROUP;
+    low = s->first + (int64_t)floor(cr_group_start(from, step, group)) - before;
+    high = s->first + (int64_t)floor(cr_group_start(from, step, last_group)) + CR_RESAMPLE_GROUP - 1 + behind;
     if (low > t->fill_next || t->fill_next - low > CR_HISTORY)
         t->fill_next = low; /* the segment has grown after it seemed to have ended */
     have = t->fill_next - low; /* already decoded: the end of the history */
     memcpy(window, t->history + CR_HISTORY - have, (size_t)have * sizeof *window);
     if (high >= t->fill_next)
         cr_track_fill(t, s, window + have, (uint32_t)(high + 1 - t->fill_next));
-    for (uint32_t i = 0; i < count; i++) {
-        double at = from + (into + i) * step;
-        double whole = floor(at);
-        pcm[i] = cr_resample_at(window + (s->first + (int64_t)whole - before - low), at - whole);
+    for (int64_t i = 0; i <= high - low; i++)
+        samples[i] = window[i];
+    for (; group <= last_group; group++) {
+        double start = cr_group_start(from, step, group), whole = floor(start);
+        int16_t eight[CR_RESAMPLE_GROUP];
+        cr_resample_group(eight, samples + (s->first + (int64_t)whole - before - low), start - whole);
+        for (uint32_t j = 0; j < CR_RESAMPLE_GROUP; j++) {
+            uint32_t at = group * CR_RESAMPLE_GROUP + j - into; /* wraps for those before what is asked for */
+            if (at < count)
+                pcm[at] = eight[j];
+        }
     }
     return count;
 }

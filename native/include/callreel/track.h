@@ -62,6 +62,7 @@ enum cr_codec {
 #define CR_HISTORY 320          /* samples of the stream's output kept for concealment and resampling */
 #define CR_RESAMPLE_TAPS 16
 #define CR_RESAMPLE_PHASES 128
+#define CR_RESAMPLE_GROUP 8     /* samples that are made at a time */
 
 enum cr_receive_result { CR_RECEIVED, CR_STORE_FULL };
 

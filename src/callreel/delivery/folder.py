@@ -15,7 +15,6 @@ from callreel.errors import DeliveryError
 
 __all__ = ["Folder", "PartFile", "Stored"]
 
-HASH_BYTES = 1 << 20
 PART_SUFFIX = ".part"
 
 
@@ -143,11 +142,8 @@ class PartFile:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(HASH_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(path: Path) -> None:

@@ -47,7 +47,7 @@ class Run(NamedTuple):
     cut: int
     """Packets that the capture holds in part only."""
     early_ns: int
-    """How much before its first packet's arrival its audio begins on a timeline, if it is G.711: that packet was late."""
+    """How much before its first packet arrived its audio begins on a timeline, if it is G.711."""
     payload_types: tuple[int, ...]
 
 def parse(packet: Buffer) -> Packet:
