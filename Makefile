@@ -6,19 +6,29 @@ BIN := $(VENV)/bin
 DEMO_CAPTURE := tests/data/pcap/calls/baresip-pcmu-47hash.pcap
 
 SOURCES := pyproject.toml setup.py MANIFEST.in $(wildcard native/*.pyx native/*.pxd native/include/callreel/*.h)
+SECONDS ?= 60
+JOBS ?= 1
+
+# Native code with checks stands in folders of its own, in front of the ordinary one by PYTHONPATH.
+SANITIZED := build/sanitize
+FUZZED := build/fuzz/native
+PACKAGE := $(shell find src -name '*.py')
+
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint wheel test-wheel clean
+.PHONY: help demo test bench sanitize fuzz lint wheel test-wheel clean
 
 help:
-	@echo "make demo    build callreel and record the calls of a capture that ships with it into ./recordings"
-	@echo "make test    build callreel and run its tests (CALLREEL_TEST_DATA=folder adds tests over more files)"
-	@echo "make bench   compare callreel with its peers on this machine"
-	@echo "make lint    check style and types"
-	@echo "make wheel   build a source distribution and a wheel into ./dist, audit them, try the wheel"
-	@echo "make test-wheel   run the tests against that wheel on the oldest and the newest Python of this machine"
-	@echo "make clean   remove everything that was built"
+	@echo "make demo        build callreel and record the calls of a capture that ships with it into ./recordings"
+	@echo "make test        build callreel and run its tests (CALLREEL_TEST_DATA=folder adds tests over more files)"
+	@echo "make bench       compare callreel with its peers on this machine"
+	@echo "make sanitize    run the tests of all native code under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)"
+	@echo "make fuzz        feed hostile bytes to every parser, SECONDS=60 each, JOBS=1 at a time (clang)"
+	@echo "make lint        check style and types"
+	@echo "make wheel       build a source distribution and a wheel into ./dist, audit them, try the wheel"
+	@echo "make test-wheel  run the tests against that wheel on the oldest and the newest Python of this machine"
+	@echo "make clean       remove everything that was built"
 
 demo: $(VENV)/.built
 	@$(BIN)/callreel record $(DEMO_CAPTURE) --out recordings
@@ -30,6 +40,15 @@ test: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m pytest benchmarks --benchmark-group-by=group --benchmark-columns=median,iqr,ops
+
+# Leaks are not looked for: CPython frees little of what it has at its end.
+sanitize: $(VENV)/.test $(SANITIZED)/.built
+	PYTHONPATH=$(SANITIZED) PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	    $(BIN)/python -m pytest -p no:cacheprovider tests/native tests/property tests/unit tests/fuzz
+
+fuzz: $(VENV)/.test $(VENV)/.fuzz $(FUZZED)/.built
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) --jobs $(JOBS) $(TARGETS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -63,8 +82,20 @@ $(VENV)/.built: $(VENV)/.made $(SOURCES)
 	@touch $@
 
 # A group of pyproject.toml each.
-$(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.built
+$(VENV)/.test $(VENV)/.bench $(VENV)/.fuzz $(VENV)/.lint: $(VENV)/.%: $(VENV)/.built
 	@$(INSTALL) --group $*
+	@touch $@
+
+$(SANITIZED)/.built: $(VENV)/.made $(SOURCES) $(PACKAGE)
+	@echo "building callreel with sanitizers ..."
+	@CC=gcc CALLREEL_DEBUG=1 CALLREEL_SANITIZE=address,undefined,float-cast-overflow \
+	    $(INSTALL) --no-deps --upgrade --target $(SANITIZED) .
+	@touch $@
+
+$(FUZZED)/.built: $(VENV)/.made $(SOURCES) $(PACKAGE)
+	@echo "building callreel with sanitizers and counters ..."
+	@CC=clang CALLREEL_SANITIZE=address,undefined,float-cast-overflow,fuzzer-no-link \
+	    $(INSTALL) --no-deps --upgrade --target $(FUZZED) .
 	@touch $@
 
 $(VENV)/.wheel: $(VENV)/.made pyproject.toml

@@ -13,6 +13,8 @@ KERNELS = ["cpu", "g711", "pcm", "tone", "dtmf", "wav", "mp3", "rtp", "pcap"]
 
 DEBUG = os.environ.get("CALLREEL_DEBUG") == "1"  # checks on, optimiser off
 SANITIZE = os.environ.get("CALLREEL_SANITIZE", "")  # for example "address,undefined"
+# A build with checks stands apart: nothing of it may end up in an ordinary one.
+BUILD = "/".join(filter(None, ["build", "debug" if DEBUG else "", SANITIZE.replace(",", "-")]))
 STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")  # abi3 has no free-threaded form
 
 MSVC = sys.platform == "win32"
@@ -47,7 +49,7 @@ setup(
     ext_modules=cythonize(
         extensions,
         include_path=["native"],
-        build_dir="build/cython",
+        build_dir=f"{BUILD}/cython",
         compiler_directives={
             "language_level": 3,
             "boundscheck": DEBUG,
@@ -58,5 +60,8 @@ setup(
             "freethreading_compatible": True,
         },
     ),
-    options={"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE_ABI else {},
+    options={
+        "build": {"build_base": BUILD},
+        **({"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE_ABI else {}),
+    },
 )

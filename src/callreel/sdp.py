@@ -366,7 +366,7 @@ def _agreed(
     direction = _DIRECTIONS[we_send and they_receive, we_receive and they_send]
     return AgreedMedia(
         kind=kind or last_word.kind,
-        transport=last_word.transport or lines[-1].transport,
+        transport=next((line.transport for line in lines if line.transport), ""),
         participant=_endpoint(ours, mux=mux, declined=declined),
         server=_endpoint(theirs, mux=mux, declined=declined),
         direction="inactive" if declined else direction,

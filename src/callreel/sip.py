@@ -63,7 +63,7 @@ _START = (
     rb"|[A-Za-z0-9\-.!%*_+`'~]{1,64} (?i:sips?|tel|urn):[^\r\n]{1,4096} (?i:SIP)/2\.0[ \t]*(?=\r?\n|\Z))"
 )
 _START_LINE = re.compile(rb"(?:\r?\n){0,8}" + _START)
-_NEXT_START_LINE = re.compile(rb"\n(?=" + _START + rb")")
+_NEXT_START_LINE = re.compile(rb"\n\r*(?=" + _START + rb")")
 _START_LINE_SO_FAR = re.compile(rb"[A-Za-z0-9\-.!%*_+`'~/]{1,64}(?: [^\r\n]{0,4200})?\r?\Z")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _FOLD = re.compile(r"\r?\n[ \t]+")
@@ -354,12 +354,13 @@ class StreamAssembler:
         if first_line_complete and _START_LINE.match(buffer):
             self._proven, self._seeking = True, False
             return True
-        if not first_line_complete and _START_LINE_SO_FAR.match(buffer):
+        may_become_one = _START_LINE.match(buffer) or _START_LINE_SO_FAR.match(buffer)
+        if not first_line_complete and may_become_one and len(buffer) < MAX_LINE_BYTES:
             return False
-        if (
-            self._proven
-        ):  # a wrong Content-Length, or a hole: drop whole lines; the last one may become a start line
+        if self._proven and not self._seeking:  # a wrong Content-Length: the next message may be here already
             self._seeking = True
+            return self._at_start_line()
+        if self._proven:  # drop whole lines; the last one may become a start line
             del buffer[: max(buffer.rfind(b"\n"), len(buffer) - MAX_LINE_BYTES, 0)]
             return False
         self._chances -= 1

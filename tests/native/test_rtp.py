@@ -424,6 +424,22 @@ def test_many_packets_that_are_late_beyond_the_window_never_make_the_losses_nega
     assert receiver.counts["late"] == 100
 
 
+def test_a_straggler_from_before_the_first_packet_is_not_taken_for_one_that_was_lost():
+    receiver = rtp.Receiver()
+    for number, lost in ((5000, 0), (5002, 1), (2990, 1), (5001, 0)):
+        receiver.receive(rtp_packet(bytes(160), number, 160 * number), 0)
+        assert receiver.counts["lost"] == lost
+    assert receiver.counts["late"] == 1
+
+
+def test_a_packet_that_comes_again_beyond_the_window_never_makes_the_losses_negative():
+    receiver = rtp.Receiver()
+    for at, number in enumerate([*range(2990), *range(2991, 3000), 5, 2990]):
+        receiver.receive(rtp_packet(bytes(160), number, 160 * number), at * 20_000_000)
+        receiver.skip(receiver.ready(at * 20_000_000))
+        assert receiver.counts["lost"] >= 0
+
+
 # ---- Survey ----
 
 

@@ -1,6 +1,7 @@
 """MP3 files: exact lengths in three independent decoders, the Info frame, bit rates, tags."""
 
 import io
+import os
 import subprocess
 import sys
 from functools import partial
@@ -193,4 +194,5 @@ def test_lame_is_imported_only_when_a_file_is_started():
         "import sys, callreel.formats as f; m = f.Mp3(sample_rate=8000, channels=1);"
         "assert 'lameenc' not in sys.modules; m.start(); assert 'lameenc' in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)

@@ -304,6 +304,13 @@ def test_a_media_line_without_an_answer_is_declined_and_one_without_an_offer_is_
     assert len(sdp.agree(answer, offer, participant_offered=True)) == 1
 
 
+def test_an_answer_that_cannot_be_read_leaves_the_transport_that_was_offered():
+    offer, answer = describe("m=audio 4000 RTP/AVP 0"), describe("m=audio")
+    for participant, server, offered in ((offer, answer, True), (answer, offer, False)):
+        (media,) = sdp.agree(participant, server, participant_offered=offered)
+        assert (media.transport, media.declined) == ("RTP/AVP", True)
+
+
 @pytest.mark.parametrize(
     ("offer", "answer", "encrypted"),
     [

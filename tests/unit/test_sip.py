@@ -398,6 +398,25 @@ def test_retransmissions_and_overlaps_change_nothing():
     assert [message.data for message in out] == [INVITE]
 
 
+@pytest.mark.parametrize("size", [7, 400, 100_000])
+def test_a_content_length_that_reaches_into_the_next_message_costs_that_one_only(size):
+    long = with_body(b"", "Content-Length: 40")
+    assert feed(started(), long + RINGING + INVITE, size=size) == [long + RINGING[:40], INVITE]
+
+
+@pytest.mark.parametrize("size", [7, 400, 100_000])
+def test_line_ends_in_the_wrong_order_before_a_start_line_do_not_hide_it(size):
+    long = with_body(b"", "Content-Length: 40")
+    stream = long + RINGING[:40] + b"rest\n\r" + INVITE
+    assert feed(started(), stream, size=size) == [long + RINGING[:40], INVITE]
+
+
+@pytest.mark.parametrize("size", [18, 100_000])
+def test_a_stray_carriage_return_in_a_status_line_is_no_reason_to_give_up_the_stream(size):
+    stream = RINGING.replace(b"Ringing", b"Ring\ring")
+    assert feed(started(), stream, size=size) == [stream]
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_any_order_of_overlapping_segments_gives_the_same_messages(data):

@@ -226,7 +226,7 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
         } else if (behind && difference <= cr_ms(t, CR_PACKET_MIN_MS) * step &&
                    difference > -cr_ms(t, CR_STRAGGLER_MS)) {
             t->counts.late++;
-            if (cr_sequence_lost(&t->sequence) > 0)
+            if (t->sequence.highest + step >= t->sequence.first && cr_sequence_lost(&t->sequence) > 0)
                 t->sequence.unique++;
             return CR_RECEIVED;
         } else {

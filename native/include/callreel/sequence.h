@@ -88,10 +88,12 @@ static inline enum cr_sequence_verdict cr_sequence_receive(cr_sequence *s, uint1
     return CR_SEQUENCE_JUMP;
 }
 
-/* Numbers between the first and the highest that never came. */
+/* Numbers between the first and the highest that never came. `unique` may be too high: of a straggler from beyond the
+ * window nobody knows whether it came before, and callers may take it for one of those that were missing. */
 static inline int64_t cr_sequence_lost(const cr_sequence *s)
 {
-    return s->started ? s->highest - s->first + 1 - s->unique : 0;
+    int64_t lost = s->started ? s->highest - s->first + 1 - s->unique : 0;
+    return lost > 0 ? lost : 0;
 }
 
 #endif

@@ -1,0 +1,278 @@
+"""The fuzz targets: which there are, how they are built, and the inputs they begin with (tests/fuzz/README.md).
+
+Nothing of callreel is imported before a seed or a target in Python asks for it: under Atheris it must be
+instrumented on the way in.
+"""
+
+import importlib.util
+import itertools
+import os
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from project import NATIVE, ROOT
+
+FOLDER = ROOT / "tests" / "fuzz"
+REGRESSIONS = FOLDER / "regressions"
+"""A folder for each target, with the inputs that once broke something."""
+
+Seeds = Callable[[], Iterable[bytes]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One way of feeding hostile bytes to something."""
+
+    path: Path
+    most_bytes: int
+    """How long an input may grow."""
+    seeds: Seeds
+    compiled: bool = True
+    """Whether what it feeds is C or Cython, for the sanitizers to watch."""
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def is_c(self) -> bool:
+        return self.path.suffix == ".c"
+
+    @property
+    def dictionary(self) -> list[bytes]:
+        """Words that inputs are made of; targets in C need none, their comparisons are traced."""
+        return [] if self.is_c else _module(self).DICTIONARY
+
+    def inputs(self) -> Iterator[tuple[str, bytes]]:
+        """Each seed and each input that once broke something, with a name."""
+        for number, seed in enumerate(self.seeds()):
+            yield f"seed {number}", seed[: self.most_bytes]
+        for path in sorted((REGRESSIONS / self.name).glob("*")):
+            yield path.name, path.read_bytes()
+
+
+def _module(target: Target):
+    spec = importlib.util.spec_from_file_location(f"fuzz_{target.name}", target.path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def python_target(target: Target) -> Callable[[bytes], None]:
+    """The function that takes one input; whatever it raises is a finding."""
+    return _module(target).run
+
+
+def build(target: Target, program: Path, compiler: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Compile a target in C; `options` say with which checks and whether libFuzzer or files feed it."""
+    command = [compiler, "-std=c11", "-g", "-Wall", "-Wextra", "-Wno-unused-function", "-ffp-contract=off"]
+    command += [*options, f"-I{NATIVE / 'include'}", str(target.path), "-lm", "-o", str(program)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+# ---- the test files -------------------------------------------------------------------------------------------
+
+
+def files(*patterns: str) -> list[Path]:
+    """Test files: those that ship, and those below CALLREEL_TEST_DATA."""
+    folders = [ROOT / "tests" / "data"]
+    if elsewhere := os.environ.get("CALLREEL_TEST_DATA"):
+        folders.append(Path(elsewhere))
+    found = {
+        path.relative_to(folder): path
+        for folder in reversed(folders)
+        for pattern in patterns
+        for path in folder.glob(pattern)
+        if path.is_file()
+    }
+    return [found[name] for name in sorted(found)]
+
+
+def captures() -> list[Path]:
+    return files("pcap/**/*.pcap", "pcap/**/*.pcapng", "pcap/**/*.cap")
+
+
+def datagrams(path: Path) -> list[list[tuple[int, bytes, tuple[str, int], tuple[str, int]]]]:
+    """The flows of a capture, each a list of (time in ns, payload, source, destination)."""
+    import numpy as np
+
+    from callreel.errors import CaptureError
+    from callreel.kernels import pcap
+
+    reader = pcap.Reader()
+    flows: dict[int, list] = {}
+    try:
+        for batch in pcap.packets(path.read_bytes(), reader=reader):
+            table = np.frombuffer(batch.records, pcap.DTYPE)
+            for record in table:
+                flow = reader.flow(record["flow"])
+                payload = bytes(batch.data[record["offset"] : record["offset"] + record["length"]])
+                flows.setdefault(record["flow"], []).append(
+                    (int(record["time_ns"]), payload, (flow.source, flow.source_port), flow[3:5])
+                )
+    except CaptureError:
+        pass
+    return list(flows.values())
+
+
+def sip_messages(path: Path) -> list[tuple[int, bytes, tuple[str, int], tuple[str, int]]]:
+    """The SIP of a capture in time order; of TCP the segments that begin a message."""
+    from callreel import sip
+
+    found = [one for flow in datagrams(path) for one in flow if sip.looks_like_sip(one[1])]
+    return sorted(found, key=lambda one: one[0])
+
+
+def descriptions(messages: Iterable[bytes]) -> list[bytes]:
+    from callreel import sip
+    from callreel.errors import SipError
+
+    found = []
+    for message in messages:
+        try:
+            found.append(sip.sdp_body(sip.parse(message)))
+        except SipError:
+            continue
+    return [body for body in found if body]
+
+
+# ---- seeds ----------------------------------------------------------------------------------------------------
+
+
+def rtp_seeds() -> Iterator[bytes]:
+    ready, hear, fetch = b"\xc0", b"\xd8", b"\xe0"
+
+    def play(flow: Sequence[tuple], settings: int) -> bytes:
+        actions = [bytes([settings])]
+        before = flow[0][0]
+        for number, (time_ns, payload, *_) in enumerate(flow, 1):
+            wait = max(-32768, min(32767, (time_ns - before) // 125_000))
+            before = time_ns
+            actions += [
+                b"\0",
+                wait.to_bytes(2, "little", signed=True),
+                len(payload).to_bytes(2, "little"),
+                payload,
+            ]
+            if number % 8 == 0:
+                actions += [ready, hear, fetch]
+        return b"".join([*actions, b"\xff", ready, fetch])
+
+    for path in captures():
+        for flow in datagrams(path)[:8]:
+            if flow[0][1][:1] >= b"\x80" and len(flow) > 1:
+                yield play(flow[:40], 4)
+                yield play(flow[-20:], 2)
+    for path in files("rtp-packets/*"):
+        yield play([(0, path.read_bytes())] * 3, 4)
+    yield b"\x0c" + b"".join(b"\xf8\xa0" + bytes(range(160)) * 2 + b"\xf0\x14\x00" for _ in range(20)) + ready
+
+
+def pcap_seeds() -> Iterator[bytes]:
+    return (bytes([size % 97, 0]) + path.read_bytes() for size, path in enumerate(captures()))
+
+
+def wav_samples_seeds() -> Iterator[bytes]:
+    from callreel.errors import WavError
+    from callreel.kernels import wav
+
+    for path in files("**/*.wav"):
+        data = path.read_bytes()
+        try:
+            info = wav.parse(data)
+        except WavError:
+            continue
+        for chunk in info.chunks:
+            if chunk.id == "fmt ":
+                fmt = data[chunk.offset + 8 : chunk.offset + 8 + min(chunk.size, 255)]
+                yield bytes([len(fmt)]) + fmt + data[info.data_offset : info.data_offset + 400]
+
+
+def mp3_seeds() -> Iterator[bytes]:
+    return (bytes([size % 251]) + path.read_bytes() for size, path in enumerate(files("mp3/*.mp3")))
+
+
+def mpeg_frame_seeds() -> Iterator[bytes]:
+    return (path.read_bytes() for path in files("mp3/*.mp3"))
+
+
+def kernels_seeds() -> Iterator[bytes]:
+    for path in files("dtmf/*.wav", "g711/**/*", "speech/**/*.wav"):
+        data = path.read_bytes()
+        for size in (0, 1, 31, 160, 321, 1024):
+            yield bytes([size % 64, size % 8, 0, 0, 0, 0x3F]) + data[1000 : 1000 + size]
+
+
+def dtmf_seeds() -> Iterator[bytes]:
+    for number in range(16):
+        key = bytes([number, 60, 3 * number, 128, 50])
+        yield bytes([number % 4, 37 * number % 256]) + key + key
+    yield bytes([0, 160, 200, 255]) + bytes(range(255)) * 2
+
+
+def sip_seeds() -> Iterator[bytes]:
+    for path in captures():
+        messages = [message for _, message, *_ in sip_messages(path)]
+        for message in messages[:12]:
+            yield b"\x3c" + message
+        if messages:
+            yield b"\xff" + b"".join(messages[:4])
+    for path in files("siprec/*"):
+        yield b"\x9f" + path.read_bytes()
+
+
+def sdp_seeds() -> Iterator[bytes]:
+    for path in captures():
+        bodies = descriptions(message for _, message, *_ in sip_messages(path))
+        for offer, answer in itertools.islice(itertools.zip_longest(bodies, bodies[1:], fillvalue=b""), 12):
+            yield offer + b"\0" + answer
+    yield from descriptions(path.read_bytes() for path in files("siprec/*"))
+
+
+def dialogs_seeds() -> Iterator[bytes]:
+    for path in captures():
+        hosts: dict[str, int] = {}
+        messages = []
+        for _, message, (source, _), (destination, _) in sip_messages(path)[:20]:
+            ends = [hosts.setdefault(host, len(hosts)) & 3 for host in (source, destination)]
+            messages.append(bytes([0x40 | ends[1] << 2 | ends[0]]) + message)
+        if messages:
+            yield b"\0".join(messages)
+
+
+def manifest_seeds() -> Iterator[bytes]:
+    import tempfile
+
+    from callreel.captures import RecordOptions, record_capture
+
+    with tempfile.TemporaryDirectory() as folder:
+        for path in captures():
+            if "calls" in path.parts or "events" in path.parts:
+                record_capture(path, RecordOptions(Path(folder)))
+        for path in sorted(Path(folder).rglob("*.json")):
+            yield path.read_bytes()
+
+
+def wav_seeds() -> Iterator[bytes]:
+    return (path.read_bytes() for path in files("**/*.wav"))
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target(FOLDER / "rtp.c", 16_384, rtp_seeds),
+        Target(FOLDER / "pcap.c", 32_768, pcap_seeds),
+        Target(FOLDER / "wav_samples.c", 1_024, wav_samples_seeds),
+        Target(FOLDER / "mpeg_frame.c", 16_384, mpeg_frame_seeds),
+        Target(FOLDER / "kernels.c", 2_048, kernels_seeds),
+        Target(FOLDER / "dtmf.c", 512, dtmf_seeds),
+        Target(FOLDER / "sip.py", 4_096, sip_seeds, compiled=False),
+        Target(FOLDER / "sdp.py", 4_096, sdp_seeds, compiled=False),
+        Target(FOLDER / "dialogs.py", 8_192, dialogs_seeds, compiled=False),
+        Target(FOLDER / "manifest.py", 4_096, manifest_seeds, compiled=False),
+        Target(FOLDER / "wav.py", 8_192, wav_seeds),
+        Target(FOLDER / "mp3.py", 40_960, mp3_seeds),
+    )
+}
