@@ -63,7 +63,8 @@ _START = (
     rb"|[A-Za-z0-9\-.!%*_+`'~]{1,64} (?i:sips?|tel|urn):[^\r\n]{1,4096} (?i:SIP)/2\.0[ \t]*(?=\r?\n|\Z))"
 )
 _START_LINE = re.compile(rb"(?:\r?\n){0,8}" + _START)
-_NEXT_START_LINE = re.compile(rb"\n\r*(?=" + _START + rb")")
+# Within a stream: what has come so far ends nowhere (\Z), the next byte may belong to the line.
+_NEXT_START_LINE = re.compile(rb"\n\r*(?=" + _START.replace(rb"|\Z", b"") + rb")")
 _START_LINE_SO_FAR = re.compile(rb"[A-Za-z0-9\-.!%*_+`'~/]{1,64}(?: [^\r\n]{0,4200})?\r?\Z")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _FOLD = re.compile(r"\r?\n[ \t]+")

@@ -404,6 +404,16 @@ def test_a_content_length_that_reaches_into_the_next_message_costs_that_one_only
     assert feed(started(), long + RINGING + INVITE, size=size) == [long + RINGING[:40], INVITE]
 
 
+@pytest.mark.parametrize("tail", [b"SIP/2.0 1800 bottles", b"OPTIONS sip:x SIP/2.0?"])
+def test_a_segment_that_ends_in_what_looks_like_a_start_line_does_not_end_the_body_before_it(tail):
+    for cut in range(len(NO_LENGTH), len(NO_LENGTH + tail)):
+        assembler = started()
+        stream = NO_LENGTH + tail + b"\r\n" + INVITE
+        out = assembler.receive(stream[:cut], seq=1000, time_ns=0)
+        out += assembler.receive(stream[cut:], seq=1000 + cut, time_ns=0)
+        assert [message.data for message in out] == [NO_LENGTH + tail + b"\r\n", INVITE]
+
+
 @pytest.mark.parametrize("size", [7, 400, 100_000])
 def test_line_ends_in_the_wrong_order_before_a_start_line_do_not_hide_it(size):
     long = with_body(b"", "Content-Length: 40")
