@@ -148,24 +148,42 @@ cdef object _address(const uint64_t *word, int family):
 cdef class _Arena:
     """The payload bytes of a batch: allocated for the worst case, cut to what was used, then constant."""
 
+    cdef Reader _reader
     cdef uint8_t *_start
+    cdef size_t _capacity
     cdef Py_ssize_t _size
 
-    cdef int _allocate(self, size_t size) except -1:
-        self._start = <uint8_t *>malloc(size if size else 1)
+    cdef int _allocate(self, Reader reader, size_t size) except -1:
+        with cython.critical_section(reader):
+            if reader._spare_capacity >= size:
+                self._start, self._capacity = reader._spare, reader._spare_capacity
+                reader._spare, reader._spare_capacity = NULL, 0
         if self._start == NULL:
-            raise MemoryError(f"no memory for {size} bytes of payload")
+            self._start = <uint8_t *>malloc(size if size else 1)
+            if self._start == NULL:
+                raise MemoryError(f"no memory for {size} bytes of payload")
+            self._capacity = size
+        self._reader = reader
         self._size = size
         return 0
 
     cdef void _shrink(self, size_t size) noexcept:
-        cdef void *smaller = realloc(self._start, size if size else 1)
-        if smaller != NULL:
-            self._start = <uint8_t *>smaller
+        cdef void *smaller
         self._size = size
+        if size < self._capacity // 2:
+            smaller = realloc(self._start, size if size else 1)
+            if smaller != NULL:
+                self._start = <uint8_t *>smaller
+                self._capacity = size
 
     def __dealloc__(self):
-        free(self._start)
+        cdef uint8_t *unused = self._start
+        if self._reader is not None:
+            with cython.critical_section(self._reader):
+                if self._capacity > self._reader._spare_capacity:
+                    unused = self._reader._spare
+                    self._reader._spare, self._reader._spare_capacity = self._start, self._capacity
+        free(unused)
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, self._start, self._size, 1, flags)
@@ -221,6 +239,8 @@ cdef class Reader:
     """
 
     cdef cr_capture_reader _state
+    cdef uint8_t *_spare  # of a batch that is gone: memory that is used again costs no page faults
+    cdef size_t _spare_capacity
     cdef bint _busy
     cdef bint _finished
 
@@ -243,6 +263,7 @@ cdef class Reader:
 
     def __dealloc__(self):
         cr_reader_free(&self._state)
+        free(self._spare)
 
     cdef int _claim(self) except -1:
         """Feeding releases the GIL: whoever comes in meanwhile is told so, and corrupts nothing."""
@@ -280,7 +301,7 @@ cdef class Reader:
             if view.len > FEED_BYTES_MAX:
                 raise ValueError(f"feed at most {FEED_BYTES_MAX} bytes at a time, not {view.len}")
             capacity = cr_reader_arena_bytes(&self._state, view.len)
-            arena._allocate(capacity)
+            arena._allocate(self, capacity)
             piece = <const uint8_t *>view.buf
             if view.len < buffers.GIL_MIN_SAMPLES:
                 done = cr_reader_feed(&self._state, piece, view.len, arena._start, capacity)

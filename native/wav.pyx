@@ -14,6 +14,7 @@ cimport cython
 cimport isa
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memcmp
 
 import operator
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ _ZEROS_STEP_BYTES = 4096        # asked for at a time while skipping
 _WARNINGS_MAX = 100
 _UNSET = 0xFFFFFFFF             # "see ds64" in RF64; "not known" from writers that cannot seek
 _DS64_BYTES = 28                # three 64-bit sizes and an empty table
+_NO_DS64 = b"JUNK\x1c\0\0\0" + bytes(_DS64_BYTES)  # what keeps its place
 _FILE_MAX_BYTES = (1 << 63) - 1  # what a file offset can hold
 
 _FORMATS = {
@@ -254,17 +256,30 @@ cdef bytes _bext_chunk(object bext):
     return _chunk(b"bext", body)
 
 
-cdef tuple _pieces(object sample_rate, object channels, object encoding, object frames, object info,
-                   object bext, object trailer_bytes):
-    """The header in five parts: up to and with JUNK/ds64, fmt, fact, texts, the data chunk's head."""
+cdef enum:
+    START_BYTES = 12 + 8 + 28  # RIFF size WAVE, and the chunk that is JUNK or ds64
+
+
+cdef bytes _sizes(object header_bytes, object data_bytes, object frames, object trailer_bytes):
+    """The first chunks, up to and with JUNK or ds64: 48 bytes, the only ones that tell RIFF and RF64 apart."""
+    # A chunk is padded to an even length and the padding counts in the RIFF size. Rounding up here means that
+    # an odd trailer (pad included, as `trailer` makes it) and an even one (pad to come) give the same size.
+    riff_bytes = header_bytes - 8 + data_bytes + trailer_bytes
+    riff_bytes += riff_bytes & 1
+    if riff_bytes < _UNSET:
+        return b"RIFF" + _u32(riff_bytes) + b"WAVE" + _NO_DS64
+    sizes = _u64(riff_bytes) + _u64(data_bytes) + _u64(frames) + _u32(0)
+    return b"RF64" + _u32(_UNSET) + b"WAVE" + _chunk(b"ds64", sizes)
+
+
+def header(*, sample_rate, channels, encoding="pcm16", frames=None, info=None, bext=None, trailer_bytes=0):
+    """Everything of a WAV file before its first sample."""
     if encoding not in _ENCODINGS:
         raise ValueError(f"encoding {encoding!r} is none of {', '.join(_ENCODINGS)}")
     tag, sample_bytes = _ENCODINGS[encoding]
     channels = _integer("channels", channels, 1, 0xFFFF // sample_bytes)
     block_align = channels * sample_bytes
     sample_rate = _integer("sample_rate", sample_rate, 1, 0xFFFFFFFF // block_align)
-    frames = 0 if frames is None else _integer("frames", frames, 0, _FILE_MAX_BYTES // 2 // block_align)
-    trailer_bytes = _integer("trailer_bytes", trailer_bytes, 0, _FILE_MAX_BYTES // 4)
 
     extensible = channels > 2  # tags 1, 6 and 7 say nothing of which speaker is which beyond left and right
     fmt = _u16(CR_WAVE_EXTENSIBLE if extensible else tag) + _u16(channels) + _u32(sample_rate)
@@ -275,39 +290,47 @@ cdef tuple _pieces(object sample_rate, object channels, object encoding, object 
         fmt += _u16(0)
     # The 1994 update requires fact of all formats newer than WAVE_FORMAT_PCM, and not of that one.
     has_fact = extensible or tag != CR_WAVE_PCM
-    texts = b"" if info is None else _info_chunk(info)
-    texts += b"" if bext is None else _bext_chunk(bext)
+    empty = bytearray(START_BYTES) + _chunk(b"fmt ", fmt)
+    empty += _chunk(b"fact", bytes(4)) if has_fact else b""
+    empty += b"" if info is None else _info_chunk(info)
+    empty += b"" if bext is None else _bext_chunk(bext)
+    empty += b"data" + bytes(4)
+    frames = 0 if frames is None else frames
+    for offset, piece in patch(empty, frames=frames, trailer_bytes=trailer_bytes):
+        empty[offset:offset + len(piece)] = piece
+    return bytes(empty)
 
-    header_bytes = 12 + 8 + _DS64_BYTES + 8 + len(fmt) + (12 if has_fact else 0) + len(texts) + 8
+
+def patch(header, *, frames, trailer_bytes=0):
+    """The (offset, bytes) to write over `header`, which is the beginning of a file, once the file has grown."""
+    cdef Py_buffer view
+    cdef const uint8_t *start
+    cdef const uint8_t *fmt
+    cdef Py_ssize_t header_bytes, next_at, fact_at = 0
+    cdef unsigned block_align
+    buffers.clear(&view)
+    try:
+        buffers.borrow_bytes(header, &view)
+        header_bytes = view.len
+        start = <const uint8_t *>view.buf
+        fmt = start + START_BYTES
+        if (header_bytes < START_BYTES + 8 + 16 + 8 or memcmp(fmt, b"fmt ", 4) != 0
+                or memcmp(start + header_bytes - 8, b"data", 4) != 0):
+            raise ValueError("this is not a header as `header` makes it")
+        block_align = fmt[8 + 12] | fmt[8 + 13] << 8
+        next_at = START_BYTES + 8 + fmt[4]
+        if next_at + 12 < header_bytes and memcmp(start + next_at, b"fact", 4) == 0:
+            fact_at = next_at + 8
+    finally:
+        buffers.release(&view)
+    frames = _integer("frames", frames, 0, _FILE_MAX_BYTES // 2 // max(1, block_align))
+    trailer_bytes = _integer("trailer_bytes", trailer_bytes, 0, _FILE_MAX_BYTES // 4)
     data_bytes = frames * block_align
-    # A chunk is padded to an even length and the padding counts in the RIFF size. Rounding up here means that
-    # an odd trailer (pad included, as `trailer` makes it) and an even one (pad to come) give the same size.
-    riff_bytes = header_bytes - 8 + data_bytes + trailer_bytes
-    riff_bytes += riff_bytes & 1
-    if riff_bytes < _UNSET:
-        first = b"RIFF" + _u32(riff_bytes) + b"WAVE" + _chunk(b"JUNK", bytes(_DS64_BYTES))
-        fact, data = frames, data_bytes
-    else:
-        sizes = _u64(riff_bytes) + _u64(data_bytes) + _u64(frames) + _u32(0)
-        first = b"RF64" + _u32(_UNSET) + b"WAVE" + _chunk(b"ds64", sizes)
-        fact = data = _UNSET
-    fact_chunk = _chunk(b"fact", _u32(fact)) if has_fact else b""
-    return first, _chunk(b"fmt ", fmt), fact_chunk, texts, b"data" + _u32(data)
-
-
-def header(*, sample_rate, channels, encoding="pcm16", frames=None, info=None, bext=None, trailer_bytes=0):
-    """Everything of a WAV file before its first sample."""
-    return b"".join(_pieces(sample_rate, channels, encoding, frames, info, bext, trailer_bytes))
-
-
-def patch(*, sample_rate, channels, encoding="pcm16", frames=None, info=None, bext=None, trailer_bytes=0):
-    """The (offset, bytes) to write over an earlier header of the same file once it has grown."""
-    pieces = _pieces(sample_rate, channels, encoding, frames, info, bext, trailer_bytes)
-    first, fmt, fact, texts, data = pieces
-    writes = [(0, first)]
-    if fact:
-        writes.append((len(first) + len(fmt) + 8, fact[8:]))
-    writes.append((len(first) + len(fmt) + len(fact) + len(texts) + 4, data[4:]))
+    first = _sizes(header_bytes, data_bytes, frames, trailer_bytes)
+    wide = first.startswith(b"RF64")
+    writes = [(0, first), (header_bytes - 4, _u32(_UNSET if wide else data_bytes))]
+    if fact_at:
+        writes.append((fact_at, _u32(_UNSET if wide else frames)))
     return writes
 
 

@@ -288,8 +288,8 @@ class Call:
             self._store(recording, recording.add(leg.incoming.read(step), leg.outgoing.read(step)))
 
     def _collect_digits(self, leg: Leg, *, final: bool) -> None:
-        for direction in Direction:
-            for digit in leg.track(direction).digits(final=final):
+        for direction, track in leg.tracks:
+            for digit in track.digits(final=final):
                 leg.digits.append((direction, digit))
                 self._events.append(
                     DigitReceived(

@@ -77,8 +77,14 @@ class _Sizes:
 
 def _plain(file: BinaryIO, sizes: _Sizes) -> Iterator[memoryview]:
     """The file, piece after piece in one buffer: memory that is used again costs no page faults."""
-    buffer = memoryview(bytearray(CHUNK_BYTES * CHUNKS_MAX))
-    while count := file.readinto(buffer[: sizes.next()]):  # type: ignore[attr-defined]
+    buffer = memoryview(bytearray(CHUNK_BYTES))
+    while True:
+        size_bytes = sizes.next()
+        if size_bytes > len(buffer):
+            buffer = memoryview(bytearray(size_bytes))
+        count = file.readinto(buffer[:size_bytes])  # type: ignore[attr-defined]
+        if not count:
+            return
         yield buffer[:count]
 
 

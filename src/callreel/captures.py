@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 SECOND_NS = 1_000_000_000
-SLICE_NS = 3 * SECOND_NS // 2  # how much of a call is fed before its recording moves on; a track holds 3.6 s
+SLICE_NS = 9 * SECOND_NS // 4  # how much of a call is fed before its recording moves on; a track holds 3.6 s
 TIMES_LOOKED_AT = 64  # of a flow's records, to find the middle one
 SETTLED_NS = 3 * SECOND_NS  # a call is over for good when the capture is this much past its end
 PAUSE_STEP_NS = 10 * SECOND_NS  # of a pause that is recorded at a time: 320 KB in stereo
@@ -183,6 +183,8 @@ class _RunningCall:
     """How far its recording has been moved on."""
     last_ns: int
     """Its last packet so far."""
+    until_ns: int
+    """When it is over: nothing of it comes later."""
     key: str = ""
     file: PartFile | None = None
     changes: list[tuple[int, Direction, dict[int, str]]] = field(default_factory=list)
@@ -314,7 +316,13 @@ class _CaptureRecorder:
             transaction_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"callreel:{plan.call_id}:{started_ns}")),
         )
         leg = call.add_leg(LEG)
-        running = self._running[number] = _RunningCall(plan, call, moved_ns=start_ns, last_ns=start_ns)
+        running = self._running[number] = _RunningCall(
+            plan,
+            call,
+            moved_ns=start_ns,
+            last_ns=start_ns,
+            until_ns=max(plan.end_ns or 0, plan.last_ns),
+        )
         for direction, entries in plan.payload_types.items():
             leg.track(direction).set_payload_types(entries[0][1])
             running.changes += [(valid_from_ns, direction, names) for valid_from_ns, names in entries[1:]]
@@ -349,7 +357,7 @@ class _CaptureRecorder:
                 slice_ns = min(slice_ns, running.changes[-1][0] - 1)
             taken = self._take(running, batch, pieces, slice_ns, force=False)
             # Never past the call's end: what is read is recorded.
-            now_ns = min(slice_ns, batch_end_ns, max(running.plan.end_ns or 0, running.plan.last_ns))
+            now_ns = min(slice_ns, batch_end_ns, running.until_ns)
             running.moved_ns = max(running.moved_ns, now_ns)
             call.handle_timeout(now=_seconds(now_ns))
             self._drain(number, running)
@@ -383,8 +391,7 @@ class _CaptureRecorder:
             self._drain(number, running)
 
     def _end_if_over(self, number: int, before_ns: int) -> None:
-        plan = self._plans[number]
-        if max(plan.end_ns or 0, plan.last_ns) <= before_ns:
+        if self._running[number].until_ns <= before_ns:
             self._end(number)
 
     def _end(self, number: int) -> None:

@@ -202,22 +202,23 @@ class Wav(_Stages):
         self.channels = channels
         self.frames = 0
         self._frame_bytes = 2 * channels
-        self._info = self._info_texts(_fit_tags(tags))
         self._trailer_bytes = 0
-        self._header_bytes = len(self._header())
+        self._header = wav.header(
+            sample_rate=sample_rate, channels=channels, info=self._info_texts(_fit_tags(tags))
+        )
 
     @property
     def size_bytes(self) -> int:
         """Length of the file so far."""
         if not self._started:
             return 0
-        return self._header_bytes + self.frames * self._frame_bytes + self._trailer_bytes
+        return len(self._header) + self.frames * self._frame_bytes + self._trailer_bytes
 
     def start(self) -> list[Write]:
         """The header of an empty file."""
         self._check_new()
         self._started = True
-        return [Write(0, self._header())]
+        return [Write(0, self._header)]
 
     def add(self, pcm: Buffer) -> list[Write]:
         """The frames as they are; the header knows of them after the next `flush`."""
@@ -232,10 +233,7 @@ class Wav(_Stages):
     def flush(self) -> list[Write]:
         """The header's sizes, so that readers find every frame there is."""
         self._check_running()
-        patches = wav.patch(
-            sample_rate=self.sample_rate, channels=self.channels, frames=self.frames, info=self._info
-        )
-        return [Write(offset, data) for offset, data in patches]
+        return self._patches()
 
     def finish(self, *, marks: Sequence[Mark] = ()) -> list[Write]:
         """The marks behind the audio, and the header with the final sizes."""
@@ -246,7 +244,10 @@ class Wav(_Stages):
         writes = [Write(self.size_bytes, trailer)] if trailer else []
         self._finished = True
         self._trailer_bytes = len(trailer)
-        return [*writes, Write(0, self._header())]
+        header = bytearray(self._header)
+        for offset, data in self._patches():
+            header[offset : offset + len(data)] = data
+        return [*writes, Write(0, bytes(header))]
 
     @staticmethod
     def _info_texts(tags: Mapping[str, str]) -> dict[str, str]:
@@ -258,14 +259,9 @@ class Wav(_Stages):
             info[comment] = "; ".join([info[comment], *own] if comment in info else own)
         return info
 
-    def _header(self) -> bytes:
-        return wav.header(
-            sample_rate=self.sample_rate,
-            channels=self.channels,
-            frames=self.frames,
-            info=self._info,
-            trailer_bytes=self._trailer_bytes,
-        )
+    def _patches(self) -> list[Write]:
+        patches = wav.patch(self._header, frames=self.frames, trailer_bytes=self._trailer_bytes)
+        return [Write(offset, data) for offset, data in patches]
 
 
 def _cues(marks: Iterable[Mark], frames: int) -> Iterator[wav.Cue]:

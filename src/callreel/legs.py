@@ -234,6 +234,8 @@ class Track:
             for symbol, position, duration in self._receiver.digits()
         ]
         self._listen(final)
+        if not (events or self._events or self._held):
+            return []
         hold = self._samples(HOLD_MS) if self._expects_events and not final else 0
         self._events = [
             event
@@ -376,6 +378,11 @@ class Leg:
     incoming: Track
     outgoing: Track
     digits: list[tuple[Direction, Digit]] = field(default_factory=list)
+
+    @property
+    def tracks(self) -> tuple[tuple[Direction, Track], ...]:
+        """Both, with their directions."""
+        return (Direction.INCOMING, self.incoming), (Direction.OUTGOING, self.outgoing)
 
     def track(self, direction: Direction) -> Track:
         """The track of one direction."""

@@ -152,20 +152,16 @@ def header(
 
     """
 
-def patch(
-    *,
-    sample_rate: int,
-    channels: int,
-    encoding: _Encoding = "pcm16",
-    frames: int | None = None,
-    info: Mapping[str, str] | None = None,
-    bext: Bext | Mapping[str, object] | None = None,
-    trailer_bytes: int = 0,
-) -> list[tuple[int, bytes]]:
-    """The (offset, bytes) to write over an earlier header of the same file once it has grown.
+def patch(header: Buffer, *, frames: int, trailer_bytes: int = 0) -> list[tuple[int, bytes]]:
+    """The (offset, bytes) to write over `header`, which is the beginning of a file, once the file has grown.
 
-    Takes what `header` takes. At most 60 bytes in two or three writes, with the same result as the whole
-    header again.
+    `header` is what the function of that name gave for this file; `frames` and `trailer_bytes` as there. At
+    most 60 bytes in two or three writes, with the same result as the whole header again.
+
+    Raises:
+        ValueError: `header` is none of ours, or a number is out of range.
+        TypeError: an argument of the wrong type.
+
     """
 
 def trailer(*, cues: Iterable[Cue], data_bytes: int) -> bytes:
