@@ -273,13 +273,17 @@ class Track:
         detector = self._detector
         if detector is None:
             return
+        fed = detector.position
         for position, audio in self._receiver.hear():
-            gap = position - detector.position - self._detector_offset
+            gap = position - fed - self._detector_offset
             if gap > DETECTOR_SLACK_SAMPLES:
                 self._hold(detector.skip(gap))
+                fed += gap
             else:
                 self._detector_offset += gap
-            self._hold(detector.feed(audio))
+            if found := detector.feed(audio):
+                self._hold(found)
+            fed += len(audio) // 2
         # What has been read is final: where nothing was heard there was nothing.
         silent = self._receiver.position - detector.position - self._detector_offset
         if silent > 0:
