@@ -418,6 +418,8 @@ def test_an_interrupt_is_said_and_leaves_no_file_half_made(capture, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=ENVIRONMENT,
+        # What a shell runs in the background, these tests too, ignores interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 30
     while not list(tmp_path.rglob("*.part")) and time.monotonic() < deadline:

@@ -36,7 +36,6 @@
 #define CR_DRIFT_ENOUGH_BLOCKS 30
 #define CR_DRIFT_GUESS_MS 10       /* by so much the lowest packet of a second may still be late, in 60 ms of jitter */
 #define CR_DRIFT_ANCHOR_BLOCKS 15 /* 30 s for which a late anchor may be left alone: a short call keeps its samples */
-#define CR_DRIFT_ANCHOR_SLOPE 50e-6 /* and only of a clock that hardly drifts */
 
 typedef struct {
     double at;    /* samples on the timeline */
@@ -124,6 +123,11 @@ static inline void cr_drift_least_squares(const cr_drift_point *points, const ui
     *delay = (sy - *slope * sx) / n;
 }
 
+static inline double cr_drift_delay(const cr_drift_line *line, double position)
+{
+    return line->delay + line->slope * (position - line->at);
+}
+
 static inline cr_drift_line *cr_drift_publish(cr_drift *d, double from, double delay, double slope)
 {
     cr_drift_line *line = &d->lines[d->line_count++ % CR_DRIFT_LINES];
@@ -200,8 +204,10 @@ static inline void cr_drift_fit(cr_drift *d, double from, uint32_t sample_rate)
         d->rate = slope;
     }
     line = cr_drift_publish(d, from, delay, slope);
-    if (!d->anchored && fabs(delay) <= d->tolerance && fabs(slope) <= CR_DRIFT_ANCHOR_SLOPE)
-        d->anchor_error = delay;
+    if (!d->anchored) {
+        double anchor = cr_drift_delay(line, d->points[0].at);
+        d->anchor_error = fabs(anchor) <= d->tolerance ? anchor : 0;
+    }
     d->anchored = 1;
     if (d->point_count >= CR_DRIFT_ANCHOR_BLOCKS)
         d->anchor_error = 0;
@@ -285,11 +291,6 @@ static inline int64_t cr_drift_next_line(const cr_drift *d, uint32_t epoch, int6
             next = (int64_t)ceil(line->from);
     }
     return next;
-}
-
-static inline double cr_drift_delay(const cr_drift_line *line, double position)
-{
-    return line->delay + line->slope * (position - line->at);
 }
 
 /* What is to be corrected of it. */

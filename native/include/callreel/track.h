@@ -47,7 +47,7 @@ enum cr_codec {
 #define CR_EVENT_SEGMENT 0xFFFFu /* samples: a longer event goes on in a new one, RFC 4733 section 2.5.1.3 */
 #define CR_ANCHOR_MS 1000       /* how long a new anchor is weighed: the lowest delay in it is the true place */
 #define CR_ANCHOR_TOLERANCE_US 5250 /* the first packet of a track stays at its arrival if it was late by no more, */
-#define CR_QUIET_MS 4           /* in a network that delays packets by no more than this on average */
+#define CR_QUIET_MS 8           /* in a network that delays packets by no more than this on average */
 #define CR_CONTROL_MS 20        /* how often the resampler is steered */
 #define CR_SETTLED_MS 2         /* misplacement that is left alone: the samples stay as they were sent */
 #define CR_SLEW_MAX 0.002       /* 2,000 ppm = 3.5 cents: below what a listener notices */
