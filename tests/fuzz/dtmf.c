@@ -9,7 +9,7 @@
 
 #include "callreel/dtmf.h"
 
-#define MOST_SAMPLES 8192
+#define MOST_SAMPLES 4096 /* half a second at 8 kHz: a few keys */
 
 typedef struct {
     cr_dtmf state;
