@@ -752,6 +752,15 @@ def test_a_resampled_tone_stays_pure(hz, least_db):
     assert purity_db(pcm) > least_db
 
 
+def test_a_constant_stays_as_it_is_when_resampled():
+    wave = np.full(70 * RATE, 1234, np.int16)
+    stream = [(pcm, round(now_ns / (1 + 100e-6))) for pcm, now_ns in frames_of(wave, RATE)]
+    one = host_track()
+    pcm = played_pcm(one, stream, rate=RATE)
+    assert one.drift_ppm == pytest.approx(100, abs=2)
+    np.testing.assert_array_equal(pcm[RATE : 60 * RATE], 1234)
+
+
 def test_resampling_adds_little_to_the_noise_of_g711():
     data = encoded(sine(70 * RATE, hz=1000, peak=16_000))
     pcm = play(receiver(), arrive(talk(data, ppm=100)))
