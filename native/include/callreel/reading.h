@@ -21,27 +21,37 @@
 #define CR_WINDOW_ROOM 1024
 typedef struct {
     int16_t samples[CR_HISTORY + CR_WINDOW_ROOM];
-    uint32_t count;
-    uint32_t kept; /* as t->kept */
+    uint32_t count; /* 0: all that is kept is still with the track */
+    cr_track *track;
 } cr_window;
 
-static inline void cr_window_open(cr_window *w, const cr_track *t)
+static inline void cr_window_close(cr_window *w)
 {
-    w->count = w->kept = t->kept;
-    memcpy(w->samples, t->history, w->kept * sizeof *w->samples);
+    uint32_t kept = w->track->kept;
+    if (w->count)
+        memcpy(w->track->history, w->samples + w->count - kept, kept * sizeof *w->samples);
+    w->count = 0;
 }
 
-static inline void cr_window_close(const cr_window *w, cr_track *t)
+/* What is kept, and then `count` samples of `pcm`, at most as many. */
+static inline void cr_window_follow(cr_window *w, const int16_t *pcm, uint32_t count)
 {
-    memcpy(t->history, w->samples + w->count - w->kept, w->kept * sizeof *w->samples);
+    uint32_t kept = w->track->kept;
+    cr_window_close(w);
+    memmove(w->track->history, w->track->history + count, (kept - count) * sizeof *pcm);
+    memcpy(w->track->history + kept - count, pcm, count * sizeof *pcm);
 }
 
 /* Make room for `count` samples, at most CR_WINDOW_ROOM; returns where they are to go. */
 static inline int16_t *cr_window_grow(cr_window *w, uint32_t count)
 {
-    if (w->count + count > CR_HISTORY + CR_WINDOW_ROOM) {
-        memmove(w->samples, w->samples + w->count - w->kept, w->kept * sizeof *w->samples);
-        w->count = w->kept;
+    uint32_t kept = w->track->kept;
+    if (w->count == 0) {
+        memcpy(w->samples, w->track->history, kept * sizeof *w->samples);
+        w->count = kept;
+    } else if (w->count + count > CR_HISTORY + CR_WINDOW_ROOM) {
+        memmove(w->samples, w->samples + w->count - kept, kept * sizeof *w->samples);
+        w->count = kept;
     }
     w->count += count;
     return w->samples + w->count - count;
@@ -205,14 +215,21 @@ static inline void cr_track_control(cr_track *t, const cr_segment *s, int64_t at
 /* The next `count` samples of segment `s` as they were sent. */
 static inline void cr_segment_copy(cr_track *t, const cr_segment *s, cr_window *window, int16_t *pcm, uint32_t count)
 {
-    uint32_t through = count < window->kept ? count : window->kept; /* the window, for the sake of what stands before */
-    int16_t *start = cr_window_grow(window, through);
-    cr_track_fill(t, s, start, through);
-    memmove(pcm, start, through * sizeof *pcm);
+    uint32_t through = count < t->kept ? count : t->kept; /* the window, for the sake of what stands before */
+    int16_t *start;
+    if (t->fill_next + through <= s->end && cr_peek_audio(t, t->fill_next, pcm, through)) {
+        cr_window_follow(window, pcm, through); /* nothing looks back */
+        t->fill_next += through;
+        t->gap_open = 0;
+        t->after_audio = 1;
+    } else {
+        start = cr_window_grow(window, through);
+        cr_track_fill(t, s, start, through);
+        memcpy(pcm, start, through * sizeof *pcm);
+    }
     if (count > through) {
         cr_track_fill(t, s, pcm + through, count - through);
-        memcpy(window->samples, pcm + count - window->kept, window->kept * sizeof *pcm);
-        window->count = window->kept;
+        cr_window_follow(window, pcm + count - t->kept, t->kept);
     }
 }
 
@@ -220,7 +237,7 @@ static inline void cr_segment_copy(cr_track *t, const cr_segment *s, cr_window *
 static inline uint32_t cr_segment_read(cr_track *t, const cr_segment *s, cr_window *window, int16_t *pcm, uint32_t count)
 {
     uint32_t interval = (uint32_t)cr_ms(t, CR_CONTROL_MS), into = cr_since_control(t, t->position), plain = 0;
-    uint32_t group, groups;
+    uint32_t group, groups, missing;
     int64_t offset = t->position - cr_segment_position(s), place, step, low, high;
     int16_t whole_groups[CR_RESAMPLE_MOST + 2 * CR_RETIME_GROUP], *out;
     if (t->resampling || t->drift.line_count) {
@@ -258,11 +275,10 @@ static inline uint32_t cr_segment_read(cr_track *t, const cr_segment *s, cr_wind
     low = s->first + offset + cr_retime_whole(place) - CR_RETIME_BEFORE;
     high = s->first + offset + (groups - 1) * CR_RETIME_GROUP + cr_retime_whole(place + (groups - 1) * step) -
            CR_RETIME_BEFORE + CR_RETIME_GROUP + CR_RETIME_TAPS - 2;
-    if (low > t->fill_next || t->fill_next - low > window->kept)
+    if (low > t->fill_next || t->fill_next - low > t->kept)
         t->fill_next = low; /* the segment has grown after it seemed to have ended */
-    if (high >= t->fill_next)
-        cr_track_fill(t, s, cr_window_grow(window, (uint32_t)(high + 1 - t->fill_next)),
-                      (uint32_t)(high + 1 - t->fill_next));
+    missing = high >= t->fill_next ? (uint32_t)(high + 1 - t->fill_next) : 0;
+    cr_track_fill(t, s, cr_window_grow(window, missing), missing);
     out = groups * CR_RETIME_GROUP == count ? pcm : whole_groups;
     /* The window ends with the sample before t->fill_next. */
     cr_retime(out, window->samples + window->count - (t->fill_next - low), groups, (uint32_t)place, step);
@@ -325,8 +341,8 @@ static inline void cr_segment_enter(cr_track *t, cr_segment *s, cr_window *windo
     t->resampling = 0;
     t->gap_open = 0;
     t->after_audio = 0;
-    memset(window->samples, 0, window->kept * sizeof *window->samples);
-    window->count = window->kept;
+    memset(t->history, 0, sizeof t->history);
+    window->count = 0;
 }
 
 /* Let `count` samples of silence pass because there is no audio; with `pcm` NULL nobody listens. */
@@ -346,7 +362,8 @@ static inline int16_t *cr_track_silence(cr_track *t, int16_t *pcm, int64_t count
 static inline void cr_track_read(cr_track *t, int64_t until, int16_t *pcm)
 {
     cr_window window;
-    cr_window_open(&window, t);
+    window.count = 0;
+    window.track = t;
     while (t->position < until) {
         cr_segment *s = t->segment_count ? cr_segment_at(t, 0) : NULL;
         int64_t left = until - t->position, end;
@@ -408,7 +425,7 @@ static inline void cr_track_read(cr_track *t, int64_t until, int16_t *pcm)
             t->skipped = t->position += left;
         }
     }
-    cr_window_close(&window, t);
+    cr_window_close(&window);
     if (t->segment_count && cr_segment_at(t, 0)->entered) {
         const cr_segment *s = cr_segment_at(t, 0);
         cr_store_release(&t->store, t->fill_next < s->end ? t->fill_next : s->end);
