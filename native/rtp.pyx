@@ -108,7 +108,7 @@ cdef extern from "callreel/timeline.h" nogil:
     uint32_t cr_track_hear(cr_track *t, int16_t *pcm, uint32_t room, uint32_t patience_ms, int64_t *position) noexcept
     int64_t cr_track_lost(const cr_track *t) noexcept
     double cr_track_alignment_error(const cr_track *t) noexcept
-    void cr_resample_init() noexcept
+    void cr_timeline_use(isa.cr_isa isa) noexcept
 
 
 cdef extern from "callreel/survey.h" nogil:
@@ -139,11 +139,6 @@ cdef extern from "callreel/survey.h" nogil:
     int64_t cr_sequence_lost(const cr_sequence *s) noexcept
 
 
-cdef extern from "callreel/g711.h" nogil:
-    void cr_g711_use(isa.cr_isa isa) noexcept
-
-
-cr_g711_use(isa.in_use())
 cdef extern from *:
     """
     /* One thread at a time: batches and long reads run without the GIL, and some Pythons have none. There only an
@@ -160,7 +155,7 @@ cdef extern from *:
     void cr_release(int *busy) noexcept
 
 
-cr_resample_init()
+cr_timeline_use(isa.in_use())
 
 # What a payload type may be called; anything else is counted as undecoded.
 cdef dict CODECS = {

@@ -1,15 +1,18 @@
-/* The differential target: every fast version of G.711 and PCM against the scalar one, which is the specification.
+/* The differential target: every fast version of G.711, of PCM and of what a timeline does to its samples, against the
+ * scalar one, which is the specification.
  *
- *   input   shift u8 | tracks u8 | multiplier f32 | samples
+ *   input   shift u8 | tracks u8 | multiplier f32, or place and step of resampling | samples
  *
  * Every version this machine has gets the same bytes at an address `shift` past an aligned one, in memory of exactly the
  * right size, and in place where that is allowed; every bit of the result must be the scalar one's.
  */
 #include "target.h"
 
+#include "callreel/conceal.h"
 #include "callreel/cpu.h"
 #include "callreel/g711.h"
 #include "callreel/pcm.h"
+#include "callreel/retime.h"
 
 #define TRACKS 8
 
@@ -36,6 +39,23 @@ static void same(place ours, place expected, size_t size)
     FUZZ_CHECK(size == 0 || memcmp(ours.bytes, expected.bytes, size) == 0);
     free(ours.memory);
     free(expected.memory);
+}
+
+/* Two of them, for what a version makes and for what it should. */
+typedef struct {
+    place ours, expected;
+} place_pair;
+
+static place_pair places_of(size_t size, size_t shift)
+{
+    uint8_t *nothing = (uint8_t *)calloc(1, size + 1);
+    place_pair pair;
+    if (!nothing)
+        abort();
+    pair.ours = place_of(nothing, size, shift);
+    pair.expected = place_of(nothing, size, shift);
+    free(nothing);
+    return pair;
 }
 
 static void compare_g711(const cr_g711_kernels *ours, const cr_g711_kernels *scalar, const uint8_t *data, size_t size,
@@ -150,6 +170,63 @@ static void compare_weighted_sum(const cr_pcm_kernels *ours, const cr_pcm_kernel
     free(weights);
 }
 
+/* Groups that stand up to half a sample farther apart, or nearer, than they are numbered; a drift is far less. */
+static void compare_retime(cr_retime_fn ours, const uint8_t *data, size_t size, size_t shift, uint32_t bits)
+{
+    const int64_t first = bits, step = (int32_t)(bits * 2654435761u);
+    size_t groups = 0, samples = size / 2, needed = 0, more;
+    place_pair out;
+    place in;
+    while ((more = CR_RETIME_GROUP * groups + (size_t)cr_retime_whole(first + step * (int64_t)groups) +
+                   CR_RETIME_GROUP + CR_RETIME_TAPS - 1) <= samples) {
+        needed = more;
+        groups++;
+    }
+    in = place_of(data, 2 * needed, shift);
+    out = places_of(2 * CR_RETIME_GROUP * groups, shift);
+    ours((int16_t *)out.ours.bytes, (const int16_t *)in.bytes, groups, first, step);
+    cr_retime_scalar((int16_t *)out.expected.bytes, (const int16_t *)in.bytes, groups, first, step);
+    same(out.ours, out.expected, 2 * CR_RETIME_GROUP * groups);
+    free(in.memory);
+}
+
+/* The pitch of the samples, and of the same turned down, where the fast versions scale otherwise. */
+static void compare_pitch(cr_pitch_fn ours, const uint8_t *data, size_t size, size_t shift)
+{
+    place in;
+    if (size < 2 * CR_PITCH_SAMPLES)
+        return;
+    in = place_of(data, 2 * CR_PITCH_SAMPLES, shift);
+    for (int turn = 0; turn < 2; turn++) {
+        int16_t *samples = (int16_t *)in.bytes;
+        uint32_t lag = ours(samples);
+        FUZZ_CHECK(lag == cr_pitch_period_scalar(samples) && lag >= CR_PITCH_MIN && lag <= CR_PITCH_MAX);
+        for (int i = 0; i < CR_PITCH_SAMPLES; i++)
+            samples[i] = (int16_t)(samples[i] / 64);
+    }
+    free(in.memory);
+}
+
+static void compare_conceal(cr_conceal_fn ours, const uint8_t *data, size_t size, size_t shift, uint32_t bits)
+{
+    cr_conceal c;
+    place_pair out;
+    int32_t count;
+    if (size < sizeof c.forward + sizeof c.backward)
+        return;
+    memcpy(c.forward, data, sizeof c.forward);
+    memcpy(c.backward, data + sizeof c.forward, sizeof c.backward);
+    c.forward_period = CR_PITCH_MIN + bits % CR_PITCH_LAGS;
+    c.backward_period = bits >> 31 ? CR_PITCH_MIN + (bits >> 8) % CR_PITCH_LAGS : 0;
+    c.length = 1 + (bits >> 16) % CR_CONCEAL_MAX;
+    c.done = (bits >> 4) % c.length;
+    count = (int32_t)(c.length - c.done < CR_CONCEAL_BLOCK ? c.length - c.done : CR_CONCEAL_BLOCK);
+    out = places_of(2 * (size_t)count, shift);
+    ours(&c, (int16_t *)out.ours.bytes, count);
+    cr_conceal_make_scalar(&c, (int16_t *)out.expected.bytes, count);
+    same(out.ours, out.expected, 2 * (size_t)count);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const cr_g711_kernels scalar_laws = cr_g711_kernels_for(CR_ISA_SCALAR);
@@ -160,6 +237,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     float multiplier;
     bits |= (uint32_t)fuzz_u16(&in) << 16;
     memcpy(&multiplier, &bits, sizeof multiplier);
+    if (cr_retime_taps[0][CR_RETIME_BEFORE] == 0)
+        cr_retime_init();
     if (!(multiplier >= 0 && multiplier <= 1e30f)) /* what 10^(dB/20) gives; gain() refuses other dB */
         multiplier = 0.5f;
     for (int isa = CR_ISA_SCALAR + 1; isa < CR_ISA_COUNT; isa++) {
@@ -169,6 +248,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             compare_g711(&laws, &scalar_laws, in.next, fuzz_left(&in), shift);
             compare_pcm(&pcm, &scalar_pcm, in.next, fuzz_left(&in), shift, track_count, multiplier);
             compare_weighted_sum(&pcm, &scalar_pcm, in.next, fuzz_left(&in));
+            compare_retime(cr_retime_for((cr_isa)isa), in.next, fuzz_left(&in), shift & ~(size_t)1, bits);
+            compare_pitch(cr_pitch_period_for((cr_isa)isa), in.next, fuzz_left(&in), shift & ~(size_t)1);
+            compare_conceal(cr_conceal_make_for((cr_isa)isa), in.next, fuzz_left(&in), shift & ~(size_t)1, bits);
         }
     }
     return 0;

@@ -1,11 +1,12 @@
-/* Compares every version of the G.711 and PCM kernels that this machine has with the scalar one.
+/* Compares every version of the kernels of G.711, PCM and the timeline that this machine has with the scalar one.
  *
  *     cc -std=c11 -O2 -ffp-contract=off -Inative/include tests/native/isa_differential.c -lm -o differential
  *     ./differential
  *
  * Every length from 0 to 300, at even and odd addresses, in place where that is allowed; every code and every sample
- * value of G.711, gain over every sample value. Inputs end where an unreadable page begins, so a read too far is a
- * crash; outputs stand between bytes that must not change. Prints a line a level, ends with 1 at the first difference.
+ * value of G.711, gain over every sample value, resampling from every phase. Inputs end where an unreadable page begins,
+ * so a read too far is a crash; outputs stand between bytes that must not change. Prints a line a level, ends with 1 at
+ * the first difference.
  * Cross-compiled it serves for machines one does not have: aarch64-linux-gnu-gcc -static ..., qemu-aarch64-static.
  */
 #define _DEFAULT_SOURCE
@@ -14,8 +15,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "callreel/conceal.h"
 #include "callreel/g711.h"
 #include "callreel/pcm.h"
+#include "callreel/retime.h"
 
 #define LENGTHS 301
 #define TRACKS 9
@@ -182,6 +185,73 @@ static void compare_weighted_sum(cr_pcm_kernels ours, cr_pcm_kernels scalar)
         }
 }
 
+/* From every phase on, at rates as they occur and far beyond, for every number of groups up to 40; loud noise, so that
+ * sums saturate. */
+static void compare_retime(cr_isa isa, uint8_t *end)
+{
+    static const int64_t steps[] = {
+        0, 7, 3435974, -3435974, 68719477, -68719477, INT64_C(1) << 31, -(INT64_C(1) << 31)};
+    const cr_retime_fn ours = cr_retime_for(isa);
+    static int16_t expected[40 * CR_RETIME_GROUP];
+    output out;
+    for (uint32_t phase = 0; phase < CR_RETIME_PHASES; phase++) {
+        int64_t place = ((int64_t)phase << CR_RETIME_PHASE_SHIFT) + next_random() % (1 << CR_RETIME_PHASE_SHIFT);
+        int64_t step = steps[phase % 8];
+        size_t groups = 1 + phase / 8 % 24, bytes = 2 * CR_RETIME_GROUP * groups;
+        int64_t needed = (int64_t)(CR_RETIME_GROUP * groups) + CR_RETIME_TAPS - 1 +
+                         cr_retime_whole(place + step * (int64_t)(groups - 1));
+        const int16_t *samples = (const int16_t *)end - needed;
+        ours((int16_t *)mark(&out, bytes, 0), samples, groups, place, step);
+        cr_retime_scalar(expected, samples, groups, place, step);
+        compare("retime", &out, (const uint8_t *)expected, groups, phase);
+    }
+}
+
+/* Noise, tones, silence, full scale: at levels that are scaled by every amount. */
+static void compare_pitch(cr_isa isa, uint8_t *end)
+{
+    const cr_pitch_fn ours = cr_pitch_period_for(isa);
+    int16_t *samples = (int16_t *)end - CR_PITCH_SAMPLES;
+    for (int round = 0; round < 3000; round++) {
+        int period = CR_PITCH_MIN + round % 100, kind = round % 5, quieter = round / 5 % 17;
+        for (int i = 0; i < CR_PITCH_SAMPLES; i++) {
+            int noise = (int16_t)next_random(), value = noise;
+            switch (kind) {
+            case 1: value = i % period * 300 - 15000; break;
+            case 2: value = i % period ? noise / 64 : 32767; break;
+            case 3: value = i / (period / 2) % 2 ? 32767 : -32768; break;
+            case 4: value = noise / 8 + (i % period < 9 ? 20000 : 0); break;
+            }
+            samples[i] = (int16_t)(value / (1 << quieter));
+        }
+        if (ours(samples) != cr_pitch_period_scalar(samples))
+            differs("pitch", (size_t)round, (size_t)kind);
+        compared++;
+    }
+}
+
+static void compare_conceal(cr_isa isa)
+{
+    const cr_conceal_fn ours = cr_conceal_make_for(isa);
+    static int16_t expected[CR_CONCEAL_BLOCK];
+    cr_conceal c;
+    output out;
+    for (uint32_t round = 0; round < 3000; round++) {
+        int32_t count;
+        fill((uint8_t *)c.forward, sizeof c.forward);
+        fill((uint8_t *)c.backward, sizeof c.backward);
+        c.forward_period = CR_PITCH_MIN + next_random() % CR_PITCH_LAGS;
+        c.backward_period = round % 2 ? CR_PITCH_MIN + next_random() % CR_PITCH_LAGS : 0;
+        c.length = 1 + next_random() % CR_CONCEAL_MAX;
+        c.done = next_random() % c.length;
+        count = (int32_t)(c.length - c.done);
+        count = count < CR_CONCEAL_BLOCK ? count : CR_CONCEAL_BLOCK;
+        ours(&c, (int16_t *)mark(&out, 2 * (size_t)count, 0), count);
+        cr_conceal_make_scalar(&c, expected, count);
+        compare("conceal", &out, (const uint8_t *)expected, (size_t)count, round);
+    }
+}
+
 /* Every value there is, in an order that puts each into every lane, and sums that do not fit 32 bits. */
 static void compare_all_values(cr_isa isa)
 {
@@ -235,6 +305,7 @@ static void compare_all_values(cr_isa isa)
 int main(void)
 {
     uint8_t *ends[TRACKS];
+    cr_retime_init();
     for (int t = 0; t < TRACKS; t++) {
         ends[t] = before_a_wall(4 * LENGTHS) + 4 * LENGTHS;
         fill(ends[t] - 4 * LENGTHS, 4 * LENGTHS);
@@ -252,6 +323,9 @@ int main(void)
         for (int round = 0; round < 100; round++)
             compare_weighted_sum(cr_pcm_kernels_for((cr_isa)isa), cr_pcm_kernels_for(CR_ISA_SCALAR));
         compare_all_values((cr_isa)isa);
+        compare_retime((cr_isa)isa, ends[0]);
+        compare_pitch((cr_isa)isa, ends[1]);
+        compare_conceal((cr_isa)isa);
         printf("%s: %ld comparisons, no difference\n", level, compared);
     }
     return 0;

@@ -203,6 +203,7 @@ def kernels_seeds() -> Iterator[bytes]:
         data = path.read_bytes()
         for size in (0, 1, 31, 160, 321, 1024):
             yield bytes([size % 64, size % 8, 0, 0, 0, 0x3F]) + data[1000 : 1000 + size]
+        yield bytes([2, 1, 0x12, 0x34, 0x56, 0xBF]) + data[1000:3000]
 
 
 def dtmf_seeds() -> Iterator[bytes]:

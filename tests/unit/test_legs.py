@@ -752,6 +752,35 @@ def test_a_resampled_tone_stays_pure(hz, least_db):
     assert purity_db(pcm) > least_db
 
 
+def test_a_resampled_stream_is_the_same_in_pieces_of_any_size():
+    chance = np.random.default_rng(6)
+    packets = arrive(talk(codes(30 * RATE), ppm=400))
+    packets = in_order_of_arrival([late(p, 30 * chance.random()) for p in packets if chance.random() > 0.05])
+
+    def pieces(most: int) -> bytes:
+        one, result = receiver(), []
+        for packet in packets:
+            one.receive(packet.wire(), packet.arrival_ns)
+            ready = one.ready(packet.arrival_ns)
+            while one.position < ready:
+                result.append(one.read(min(ready, one.position + int(chance.integers(1, most + 1)))))
+        assert one.concealed_samples > 0
+        return b"".join(result)
+
+    whole = pieces(100_000)
+    for most in (1, 7, 100, 400):
+        assert pieces(most) == whole
+
+
+def test_a_constant_stays_as_it_is_when_resampled():
+    wave = np.full(70 * RATE, 1234, np.int16)
+    stream = [(pcm, round(now_ns / (1 + 100e-6))) for pcm, now_ns in frames_of(wave, RATE)]
+    one = host_track()
+    pcm = played_pcm(one, stream, rate=RATE)
+    assert one.drift_ppm == pytest.approx(100, abs=2)
+    np.testing.assert_array_equal(pcm[RATE : 60 * RATE], 1234)
+
+
 def test_resampling_adds_little_to_the_noise_of_g711():
     data = encoded(sine(70 * RATE, hz=1000, peak=16_000))
     pcm = play(receiver(), arrive(talk(data, ppm=100)))

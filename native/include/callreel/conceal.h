@@ -12,21 +12,22 @@
  *   2. Nothing is left 60 ms into a gap that does not end.
  *   3. Silence before the gap gives silence in it.
  *   4. The result does not depend on the chunks in which it is read.
+ *   5. All of it is integers, so that every machine gives the same samples.
  */
 #ifndef CALLREEL_CONCEAL_H
 #define CALLREEL_CONCEAL_H
 
-#include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "callreel/pitch.h"
 
 #define CR_CONCEAL_RATE 8000
 #define CR_CONCEAL_MAX 480    /* samples: 60 ms, after which nothing is left */
 #define CR_CONCEAL_STEADY 80  /* samples: 10 ms at full level before the fade (G.711 Appendix I) */
-#define CR_PITCH_MIN 40       /* samples: 200 Hz; shorter periods show as their multiples */
-#define CR_PITCH_MAX 120      /* samples: 66 Hz */
-#define CR_PITCH_WINDOW 160   /* samples compared */
-#define CR_CONCEAL_HISTORY (CR_PITCH_MAX + CR_PITCH_WINDOW + CR_PITCH_MAX / 4) /* samples needed on either side */
+#define CR_CONCEAL_HISTORY CR_PITCH_SAMPLES /* samples needed on either side */
+#define CR_CONCEAL_UNITY 16384 /* a weight of 1 */
+#define CR_CONCEAL_BLOCK 160  /* samples that are made at a time */
 
 typedef struct {
     int16_t forward[CR_PITCH_MAX];  /* one period, to be repeated from its start */
@@ -37,104 +38,150 @@ typedef struct {
     uint32_t done;
 } cr_conceal;
 
-/* The lag between 5 and 15 ms at which `samples` best repeats: x[i] against x[i - lag] for the last `window`.
- * In integers, scaled so that no sum of products overflows: compilers make vectors of it. */
-static inline uint32_t cr_pitch_period(const int16_t *samples, uint32_t count)
+/* (a * weight + b * (1 - weight)) of two samples, to the nearest. */
+static inline int16_t cr_conceal_blend(int32_t a, int32_t a_weight, int32_t b, int32_t b_weight)
 {
-    int16_t scaled[CR_CONCEAL_HISTORY];
-    const int16_t *source = samples + count - CR_CONCEAL_HISTORY;
-    const int16_t *x = scaled + CR_CONCEAL_HISTORY - CR_PITCH_WINDOW, *past;
-    uint32_t best_lag = CR_PITCH_MIN;
-    int32_t energy = 0, highest = 0;
-    int shift = 0;
-    double best = 0;
-    for (int i = 0; i < CR_CONCEAL_HISTORY; i++) {
-        int32_t size = source[i] < 0 ? -(int32_t)source[i] : source[i];
-        highest = size > highest ? size : highest;
-    }
-    while (highest >> shift > 2047) /* 160 * 2,047^2 fits 31 bits */
-        shift++;
-    for (int i = 0; i < CR_CONCEAL_HISTORY; i++)
-        scaled[i] = (int16_t)(source[i] >> shift);
-    past = x - CR_PITCH_MIN;
-    for (int i = 0; i < CR_PITCH_WINDOW; i++)
-        energy += past[i] * past[i];
-    for (uint32_t lag = CR_PITCH_MIN; lag <= CR_PITCH_MAX; lag++) {
-        int32_t cross = 0;
-        for (int i = 0; i < CR_PITCH_WINDOW; i++)
-            cross += x[i] * past[i];
-        if (cross > 0 && energy > 0) {
-            double score = (double)cross * cross / energy;
-            if (score > best) {
-                best = score;
-                best_lag = lag;
-            }
-        }
-        energy -= past[CR_PITCH_WINDOW - 1] * past[CR_PITCH_WINDOW - 1];
-        past--;
-        energy += past[0] * past[0];
-    }
-    return best_lag;
+    /* Above 0 whatever they are, so that a shift rounds down. */
+    return (int16_t)((int32_t)((uint32_t)(a * a_weight + b * b_weight + CR_CONCEAL_UNITY / 2 + (1 << 30)) >> 14) -
+                     (1 << 16));
 }
 
-/* Take one period from the end of `history`, its last quarter cross-faded with the samples one period earlier, so
- * that its end joins its own beginning. */
-static inline uint32_t cr_conceal_period(int16_t *period, const int16_t *history, uint32_t count)
+/* Take the last period of the CR_CONCEAL_HISTORY samples before a gap, its last quarter cross-faded with the samples one
+ * period earlier, so that its end joins its own beginning. Returns its length. */
+static inline uint32_t cr_conceal_before(int16_t *period, const int16_t *before)
 {
-    uint32_t lag = cr_pitch_period(history, count), overlap = lag / 4;
-    const int16_t *last = history + count - lag;
-    memcpy(period, last, lag * sizeof *period);
+    uint32_t lag = cr_pitch_period(before), overlap = lag / 4, step = CR_CONCEAL_UNITY / (overlap + 1);
+    const int16_t *last = before + CR_CONCEAL_HISTORY - lag, *tail = last + lag - overlap, *earlier = last - overlap;
+    memcpy(period, last, (lag - overlap) * sizeof *period);
+    period += lag - overlap;
     for (uint32_t i = 0; i < overlap; i++) {
-        double w = (i + 1.0) / (overlap + 1.0);
-        /* Sample lag - overlap + i fades into the one before the period's first sample, and so on backwards. */
-        double target = last[(int)i - (int)overlap];
-        period[lag - overlap + i] = (int16_t)lrint((1 - w) * last[lag - overlap + i] + w * target);
+        int32_t weight = (int32_t)((i + 1) * step);
+        period[i] = cr_conceal_blend(tail[i], CR_CONCEAL_UNITY - weight, earlier[i], weight);
     }
     return lag;
 }
 
-static inline double cr_conceal_gain(uint32_t distance)
+/* The same of the samples behind a gap, mirrored: the first period, its first quarter joined to its end. */
+static inline uint32_t cr_conceal_behind(int16_t *period, const int16_t *behind)
 {
-    if (distance < CR_CONCEAL_STEADY)
-        return 1;
-    if (distance >= CR_CONCEAL_MAX)
-        return 0;
-    return 1 - (double)(distance - CR_CONCEAL_STEADY) / (CR_CONCEAL_MAX - CR_CONCEAL_STEADY);
+    int16_t mirrored[CR_CONCEAL_HISTORY];
+    uint32_t lag, overlap, step;
+    for (int i = 0; i < CR_CONCEAL_HISTORY; i++)
+        mirrored[i] = behind[CR_CONCEAL_HISTORY - 1 - i];
+    lag = cr_pitch_period(mirrored);
+    overlap = lag / 4;
+    step = CR_CONCEAL_UNITY / (overlap + 1);
+    for (uint32_t i = 0; i < overlap; i++) {
+        int32_t weight = (int32_t)((overlap - i) * step);
+        period[i] = cr_conceal_blend(behind[i], CR_CONCEAL_UNITY - weight, behind[lag + i], weight);
+    }
+    memcpy(period + overlap, behind + overlap, (lag - overlap) * sizeof *period);
+    return lag;
 }
 
 /* Begin a gap of `length` samples (CR_CONCEAL_MAX if it is longer or its end unknown).
- * `before` are the last CR_CONCEAL_HISTORY samples; `after` the first as many behind the gap, or NULL. */
-static inline void cr_conceal_start(cr_conceal *c, uint32_t length, const int16_t *before, const int16_t *after)
+ * `before` are the last CR_CONCEAL_HISTORY samples; `behind` the first as many behind the gap, or NULL. */
+static inline void cr_conceal_start(cr_conceal *c, uint32_t length, const int16_t *before, const int16_t *behind)
 {
     c->done = 0;
     c->length = length;
-    c->forward_period = cr_conceal_period(c->forward, before, CR_CONCEAL_HISTORY);
-    c->backward_period = 0;
-    if (after != NULL) {
-        int16_t mirrored[CR_CONCEAL_HISTORY];
-        for (int i = 0; i < CR_CONCEAL_HISTORY; i++)
-            mirrored[i] = after[CR_CONCEAL_HISTORY - 1 - i];
-        c->backward_period = cr_conceal_period(c->backward, mirrored, CR_CONCEAL_HISTORY);
+    c->forward_period = cr_conceal_before(c->forward, before);
+    c->backward_period = behind ? cr_conceal_behind(c->backward, behind) : 0;
+}
+
+/* `count` samples of a period that is repeated for ever, from `phase` on. */
+static inline void cr_conceal_repeat(int16_t *out, const int16_t *period, uint32_t period_samples, uint32_t phase,
+                                     uint32_t count)
+{
+    while (count) {
+        uint32_t run = period_samples - phase < count ? period_samples - phase : count;
+        memcpy(out, period + phase, run * sizeof *out);
+        out += run;
+        count -= run;
+        phase = 0;
     }
+}
+
+/* What is left of audio repeated `distance` samples from where it was received, less than CR_CONCEAL_MAX. */
+static inline int32_t cr_conceal_gain(int32_t distance)
+{
+    const int32_t per_sample = (CR_CONCEAL_UNITY << 7) / (CR_CONCEAL_MAX - CR_CONCEAL_STEADY) + 1;
+    int32_t left = CR_CONCEAL_MAX - distance, most = CR_CONCEAL_MAX - CR_CONCEAL_STEADY;
+    return (left < most ? left : most) * per_sample >> 7;
+}
+
+/* `count` samples of the gap from `done` on: all before its end, at most CR_CONCEAL_BLOCK. */
+CR_FORCE_INLINE void cr_conceal_make_lanes(const cr_conceal *c, int16_t *out, int32_t count)
+{
+    int16_t forward[CR_CONCEAL_BLOCK], backward[CR_CONCEAL_BLOCK];
+    int32_t done = (int32_t)c->done, behind = (int32_t)(c->length - 1 - c->done), share;
+    cr_conceal_repeat(forward, c->forward, c->forward_period, c->done % c->forward_period, (uint32_t)count);
+    if (!c->backward_period) {
+        for (int32_t i = 0; i < count; i++)
+            out[i] = cr_conceal_blend(forward[i], cr_conceal_gain(done + i), 0, 0);
+        return;
+    }
+    /* It ends with the period's last sample. */
+    cr_conceal_repeat(backward, c->backward, c->backward_period,
+                      c->backward_period - 1 - (uint32_t)behind % c->backward_period, (uint32_t)count);
+    share = (1 << 28) / (int32_t)c->length; /* of half a sample in the cross-fade, 2^29 being all of it */
+    for (int32_t i = 0; i < count; i++) {
+        int32_t late = (2 * (done + i) + 1) * share >> 15, early = CR_CONCEAL_UNITY - late; /* from sample to sample */
+        out[i] = cr_conceal_blend(forward[i], early * cr_conceal_gain(done + i) >> 14, backward[i],
+                                  late * cr_conceal_gain(behind - i) >> 14);
+    }
+}
+
+/* Compilers make vectors of it, the wider the better. */
+static void cr_conceal_make_scalar(const cr_conceal *c, int16_t *out, int32_t count)
+{
+    cr_conceal_make_lanes(c, out, count);
+}
+
+#ifdef CR_HAVE_X86
+CR_TARGET_AVX2 static void cr_conceal_make_avx2(const cr_conceal *c, int16_t *out, int32_t count)
+{
+    cr_conceal_make_lanes(c, out, count);
+}
+#endif
+
+typedef void (*cr_conceal_fn)(const cr_conceal *c, int16_t *out, int32_t count);
+
+/* The version for one level; the machine must have it. */
+static inline cr_conceal_fn cr_conceal_make_for(cr_isa isa)
+{
+#ifdef CR_HAVE_X86
+    if (isa == CR_ISA_AVX2 || isa == CR_ISA_AVX512)
+        return cr_conceal_make_avx2;
+#endif
+    (void)isa;
+    return cr_conceal_make_scalar;
+}
+
+/* The version in use; scalar until a module says otherwise, which it does once, at import. */
+static cr_conceal_fn cr_conceal_make = cr_conceal_make_scalar;
+
+static inline void cr_conceal_use(cr_isa isa)
+{
+    cr_pitch_use(isa);
+    cr_conceal_make = cr_conceal_make_for(isa);
 }
 
 /* The next `count` samples of the gap. */
 static inline void cr_conceal_fill(cr_conceal *c, int16_t *out, uint32_t count)
 {
-    for (uint32_t i = 0; i < count; i++, c->done++) {
-        double value;
-        if (c->done >= c->length) {
-            out[i] = 0;
-            continue;
+    while (count) {
+        uint32_t left = c->done < c->length ? c->length - c->done : 0, run = count;
+        if (left) {
+            run = run < left ? run : left;
+            run = run < CR_CONCEAL_BLOCK ? run : CR_CONCEAL_BLOCK;
+            cr_conceal_make(c, out, (int32_t)run);
+        } else {
+            memset(out, 0, run * sizeof *out);
         }
-        value = c->forward[c->done % c->forward_period] * cr_conceal_gain(c->done);
-        if (c->backward_period) {
-            uint32_t distance = c->length - 1 - c->done; /* samples to the received audio */
-            double w = (c->done + 0.5) / c->length;
-            double other = c->backward[distance % c->backward_period] * cr_conceal_gain(distance);
-            value = (1 - w) * value + w * other;
-        }
-        out[i] = (int16_t)lrint(value);
+        c->done += run;
+        out += run;
+        count -= run;
     }
 }
 

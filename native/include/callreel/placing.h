@@ -67,7 +67,7 @@ static inline void cr_anchor_open(cr_track *t, int64_t arrival)
  * moves to where it belongs. Nobody can have read it yet. */
 static inline void cr_anchor_settle(cr_track *t, int64_t arrival)
 {
-    int64_t early = (int64_t)floor(-t->drift.lowest + 0.5), room;
+    int64_t early = cr_floor(-t->drift.lowest + 0.5), room;
     uint32_t at = 0;
     if (!t->anchor_open || arrival < t->anchor_until)
         return;
@@ -139,7 +139,7 @@ static inline cr_segment *cr_epoch_start(cr_track *t, uint32_t timestamp, int64_
  * belongs `step_delay` later. What was known of the drift goes into the new places, and is measured anew. */
 static inline void cr_step_confirm(cr_track *t)
 {
-    int64_t moved = (int64_t)floor(t->step_delay + cr_track_correction(t, (double)t->step_arrival) + 0.5);
+    int64_t moved = cr_floor(t->step_delay + cr_track_correction(t, (double)t->step_arrival) + 0.5);
     uint32_t at = cr_segment_cut(t, t->step_first, t->step_first);
     t->step_open = 0;
     t->epoch++;

@@ -5,23 +5,56 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
 
 #include "callreel/bytes.h"
 #include "callreel/g711.h"
+#include "callreel/retime.h"
 #include "callreel/tone.h"
 #include "callreel/track.h"
 
-static inline void cr_history_push(cr_track *t, const int16_t *pcm, uint32_t count)
+/* The stream decoded, gaps filled, as far as it is needed: while a read goes on, the end of it is at hand in one piece,
+ * for concealment, which looks back, and resampling, which looks ahead. Between two reads the track keeps the end.
+ *
+ *       |  `kept` at least  | what comes |   room   |
+ *                                        ^ count: sample number t->fill_next
+ */
+#define CR_WINDOW_ROOM 1024
+typedef struct {
+    int16_t samples[CR_HISTORY + CR_WINDOW_ROOM];
+    uint32_t count; /* 0: all that is kept is still with the track */
+    cr_track *track;
+} cr_window;
+
+static inline void cr_window_close(cr_window *w)
 {
-    if (count >= CR_HISTORY) {
-        memcpy(t->history, pcm + count - CR_HISTORY, sizeof t->history);
-    } else {
-        memmove(t->history, t->history + count, (CR_HISTORY - count) * sizeof *pcm);
-        memcpy(t->history + CR_HISTORY - count, pcm, count * sizeof *pcm);
+    uint32_t kept = w->track->kept;
+    if (w->count)
+        memcpy(w->track->history, w->samples + w->count - kept, kept * sizeof *w->samples);
+    w->count = 0;
+}
+
+/* What is kept, and then `count` samples of `pcm`, at most as many. */
+static inline void cr_window_follow(cr_window *w, const int16_t *pcm, uint32_t count)
+{
+    uint32_t kept = w->track->kept;
+    cr_window_close(w);
+    memmove(w->track->history, w->track->history + count, (kept - count) * sizeof *pcm);
+    memcpy(w->track->history + kept - count, pcm, count * sizeof *pcm);
+}
+
+/* Make room for `count` samples, at most CR_WINDOW_ROOM; returns where they are to go. */
+static inline int16_t *cr_window_grow(cr_window *w, uint32_t count)
+{
+    uint32_t kept = w->track->kept;
+    if (w->count == 0) {
+        memcpy(w->samples, w->track->history, kept * sizeof *w->samples);
+        w->count = kept;
+    } else if (w->count + count > CR_HISTORY + CR_WINDOW_ROOM) {
+        memmove(w->samples, w->samples + w->count - kept, kept * sizeof *w->samples);
+        w->count = kept;
     }
+    w->count += count;
+    return w->samples + w->count - count;
 }
 
 static inline void cr_decode_run(int16_t *pcm, const uint8_t *samples, uint32_t count, unsigned kind,
@@ -52,8 +85,9 @@ static inline int cr_peek_audio(const cr_track *t, int64_t number, int16_t *pcm,
     return 1;
 }
 
-/* A gap begins at `number` of segment `s`: look how long it is and what is behind it. */
-static inline void cr_gap_open(cr_track *t, const cr_segment *s, int64_t number)
+/* A gap begins at `number` of segment `s`, behind the samples that end at `before`: look how long it is and what is
+ * behind it. */
+static inline void cr_gap_open(cr_track *t, const cr_segment *s, int64_t number, const int16_t *before)
 {
     int16_t after[CR_CONCEAL_HISTORY];
     uint32_t length = 0, limit = CR_CONCEAL_MAX + 1;
@@ -72,7 +106,7 @@ static inline void cr_gap_open(cr_track *t, const cr_segment *s, int64_t number)
         known = cr_peek_audio(t, number + length, after, CR_CONCEAL_HISTORY);
     if (length > CR_CONCEAL_MAX || (!known && number + length >= s->end))
         length = CR_CONCEAL_MAX; /* it is longer, or runs out of the segment */
-    cr_conceal_start(&t->conceal, length, t->history + CR_HISTORY - CR_CONCEAL_HISTORY, known ? after : NULL);
+    cr_conceal_start(&t->conceal, length, before - CR_CONCEAL_HISTORY, known ? after : NULL);
     t->gap_open = 1;
 }
 
@@ -110,7 +144,7 @@ static inline uint32_t cr_events_sound(const cr_track *t, int64_t number, int16_
     return sounded < count ? sounded : count;
 }
 
-/* Decode the next `count` stream samples of segment `s`, gaps filled. */
+/* Decode the next `count` stream samples of segment `s`, gaps filled; those before stand before `pcm`. */
 static inline void cr_track_fill(cr_track *t, const cr_segment *s, int16_t *pcm, uint32_t count)
 {
     while (count) {
@@ -123,11 +157,10 @@ static inline void cr_track_fill(cr_track *t, const cr_segment *s, int16_t *pcm,
         }
         if (kind == CR_KIND_NONE) {
             int ended = t->fill_next >= s->end && !t->tail_lost; /* the resampler looks past the last sample */
-            if (!t->gap_open && t->after_audio && !ended && t->store.sample_bytes == 1 &&
-                t->sample_rate == CR_CONCEAL_RATE)
-                cr_gap_open(t, s, t->fill_next);
+            if (!t->gap_open && t->after_audio && !ended && t->conceals)
+                cr_gap_open(t, s, t->fill_next, pcm);
             if (t->fill_next < s->end) /* by the slew of the last control: the same however reading is cut up */
-                cr_gap_note(t, cr_segment_position(s) + (t->fill_next - s->first) + (int64_t)floor(t->slew + 0.5), run);
+                cr_gap_note(t, cr_segment_position(s) + (t->fill_next - s->first) + cr_floor(t->slew + 0.5), run);
             if (ended) {
                 memset(pcm, 0, run * sizeof *pcm);
             } else if (t->gap_open) {
@@ -151,75 +184,10 @@ static inline void cr_track_fill(cr_track *t, const cr_segment *s, int16_t *pcm,
                 cr_decode_run(pcm, samples, run, kind, t->store.sample_bytes);
             }
         }
-        cr_history_push(t, pcm, run);
         t->fill_next += run;
         pcm += run;
         count -= run;
     }
-}
-
-/* Windowed-sinc interpolation between stream samples, 128 phases, linear between them. */
-typedef struct {
-    float taps[CR_RESAMPLE_PHASES + 1][CR_RESAMPLE_TAPS];
-} cr_resample_table;
-
-static cr_resample_table cr_resample;
-
-static inline double cr_bessel_i0(double x)
-{
-    double sum = 1, term = 1;
-    for (int k = 1; k < 40; k++) {
-        term *= (x / 2 / k) * (x / 2 / k);
-        sum += term;
-    }
-    return sum;
-}
-
-/* Called once when the module is imported. */
-static inline void cr_resample_init(void)
-{
-    const double pi = 3.14159265358979323846, beta = 7.0, half = CR_RESAMPLE_TAPS / 2.0;
-    for (int phase = 0; phase <= CR_RESAMPLE_PHASES; phase++) {
-        double fraction = (double)phase / CR_RESAMPLE_PHASES, sum = 0, taps[CR_RESAMPLE_TAPS];
-        for (int i = 0; i < CR_RESAMPLE_TAPS; i++) {
-            double x = i - (half - 1) - fraction, r = x / half;
-            double sinc = fabs(x) < 1e-12 ? 1 : sin(pi * x) / (pi * x);
-            taps[i] = fabs(r) >= 1 ? 0 : sinc * cr_bessel_i0(beta * sqrt(1 - r * r)) / cr_bessel_i0(beta);
-            sum += taps[i];
-        }
-        for (int i = 0; i < CR_RESAMPLE_TAPS; i++)
-            cr_resample.taps[phase][i] = (float)(taps[i] / sum);
-    }
-}
-
-/* Eight samples a stream sample apart, the first `fraction` behind samples[CR_RESAMPLE_TAPS / 2 - 1].
- *
- *     out[j] = round(sum over i of tap[i] * samples[i + j]),  in order of i, to the nearest, to even at a tie, saturated
- *
- * SSE2 is there on every x86-64: four sums side by side, the same bits. */
-static inline void cr_resample_group(int16_t *out, const float *samples, double fraction)
-{
-    double scaled = fraction * CR_RESAMPLE_PHASES;
-    int phase = (int)scaled;
-    float between = (float)(scaled - phase);
-    const float *a = cr_resample.taps[phase], *b = cr_resample.taps[phase + 1];
-#if defined(__SSE2__)
-    __m128 low = _mm_setzero_ps(), high = _mm_setzero_ps();
-    for (int i = 0; i < CR_RESAMPLE_TAPS; i++) {
-        __m128 tap = _mm_set1_ps(a[i] + between * (b[i] - a[i]));
-        low = _mm_add_ps(low, _mm_mul_ps(tap, _mm_loadu_ps(samples + i)));
-        high = _mm_add_ps(high, _mm_mul_ps(tap, _mm_loadu_ps(samples + i + 4)));
-    }
-    _mm_storeu_si128((__m128i *)out, _mm_packs_epi32(_mm_cvtps_epi32(low), _mm_cvtps_epi32(high)));
-#else
-    for (int j = 0; j < CR_RESAMPLE_GROUP; j++) {
-        float sum = 0;
-        for (int i = 0; i < CR_RESAMPLE_TAPS; i++)
-            sum += (a[i] + between * (b[i] - a[i])) * samples[i + j];
-        sum = sum > 32767 ? 32767 : sum < -32768 ? -32768 : sum;
-        out[j] = (int16_t)lrintf(sum);
-    }
-#endif
 }
 
 /* Steer the resampler at timeline position `at` of segment `s`, a moment of control. */
@@ -244,63 +212,79 @@ static inline void cr_track_control(cr_track *t, const cr_segment *s, int64_t at
     }
 }
 
-/* Where in the stream a group of samples begins, counted from the segment's first sample. */
-static inline double cr_group_start(double from, double step, uint32_t group)
+/* The next `count` samples of segment `s` as they were sent. */
+static inline void cr_segment_copy(cr_track *t, const cr_segment *s, cr_window *window, int16_t *pcm, uint32_t count)
 {
-    const double middle = (CR_RESAMPLE_GROUP - 1) / 2.0;
-    return from + (group * CR_RESAMPLE_GROUP + middle) * step - middle;
+    uint32_t through = count < t->kept ? count : t->kept; /* the window, for the sake of what stands before */
+    int16_t *start;
+    if (t->fill_next + through <= s->end && cr_peek_audio(t, t->fill_next, pcm, through)) {
+        cr_window_follow(window, pcm, through); /* nothing looks back */
+        t->fill_next += through;
+        t->gap_open = 0;
+        t->after_audio = 1;
+    } else {
+        start = cr_window_grow(window, through);
+        cr_track_fill(t, s, start, through);
+        memcpy(pcm, start, through * sizeof *pcm);
+    }
+    if (count > through) {
+        cr_track_fill(t, s, pcm + through, count - through);
+        cr_window_follow(window, pcm + count - t->kept, t->kept);
+    }
 }
 
 /* Produce up to `count` samples of segment `s`, which `t->position` lies in; returns how many. */
-static inline uint32_t cr_segment_read(cr_track *t, const cr_segment *s, int16_t *pcm, uint32_t count)
+static inline uint32_t cr_segment_read(cr_track *t, const cr_segment *s, cr_window *window, int16_t *pcm, uint32_t count)
 {
-    const int before = CR_RESAMPLE_TAPS / 2 - 1, behind = CR_RESAMPLE_TAPS / 2;
-    uint32_t interval = (uint32_t)cr_ms(t, CR_CONTROL_MS), into;
-    int16_t window[CR_HISTORY + 2 * CR_RESAMPLE_TAPS];
-    float samples[CR_HISTORY + 2 * CR_RESAMPLE_TAPS];
-    uint32_t group, last_group;
-    int64_t offset = t->position - cr_segment_position(s), low, high, have;
-    double from, step;
-    into = cr_since_control(t, t->position);
+    uint32_t interval = (uint32_t)cr_ms(t, CR_CONTROL_MS), into = cr_since_control(t, t->position), plain = 0;
+    uint32_t group, groups, missing;
+    int64_t offset = t->position - cr_segment_position(s), place, step, low, high;
+    int16_t whole_groups[CR_RESAMPLE_MOST + 2 * CR_RETIME_GROUP], *out;
     if (t->resampling || t->drift.line_count) {
         if (into == 0)
             cr_track_control(t, s, t->position);
-        count = count < interval - into ? count : interval - into; /* up to the next moment of control */
-    }
-    if (!t->resampling) {
-        t->fill_next = s->first + offset;
-        cr_track_fill(t, s, pcm, count);
-        return count;
-    }
-    count = count < CR_HISTORY / 2 ? count : CR_HISTORY / 2;
-    step = 1 - t->slew_rate;
-    /* Stream samples, with fraction, counted from the segment's first: a pure function of the position. */
-    from = (double)(offset - into) - t->slew;
-    /* Samples in groups of eight, which share their fraction: that in the middle of the group, a pure function of the
-     * position too. At 2,000 ppm, as fast as it gets, the outer ones are off by 0.007 samples. */
-    group = into / CR_RESAMPLE_GROUP;
-    last_group = (into + count - 1) / CR_RESAMPLE_GROUP;
-    low = s->first + (int64_t)floor(cr_group_start(from, step, group)) - before;
-    high = s->first + (int64_t)floor(cr_group_start(from, step, last_group)) + CR_RESAMPLE_GROUP - 1 + behind;
-    if (low > t->fill_next || t->fill_next - low > CR_HISTORY)
-        t->fill_next = low; /* the segment has grown after it seemed to have ended */
-    have = t->fill_next - low; /* already decoded: the end of the history */
-    memcpy(window, t->history + CR_HISTORY - have, (size_t)have * sizeof *window);
-    if (high >= t->fill_next)
-        cr_track_fill(t, s, window + have, (uint32_t)(high + 1 - t->fill_next));
-    for (int64_t i = 0; i <= high - low; i++)
-        samples[i] = window[i];
-    for (; group <= last_group; group++) {
-        double start = cr_group_start(from, step, group), whole = floor(start);
-        int16_t eight[CR_RESAMPLE_GROUP];
-        cr_resample_group(eight, samples + (s->first + (int64_t)whole - before - low), start - whole);
-        for (uint32_t j = 0; j < CR_RESAMPLE_GROUP; j++) {
-            uint32_t at = group * CR_RESAMPLE_GROUP + j - into; /* wraps for those before what is asked for */
-            if (at < count)
-                pcm[at] = eight[j];
+        while (!t->resampling && plain < count) { /* from one moment of control to the next */
+            uint32_t run = interval - into;
+            plain += run < count - plain ? run : count - plain;
+            into = 0;
+            if (plain < count)
+                cr_track_control(t, s, t->position + plain);
         }
+    } else {
+        plain = count;
     }
-    return count;
+    if (plain) {
+        t->fill_next = s->first + offset;
+        cr_segment_copy(t, s, window, pcm, plain);
+        if (plain == count)
+            return plain;
+        pcm += plain;
+        count -= plain;
+        offset += plain;
+    }
+    count = count < interval - into ? count : interval - into;
+    count = count < CR_RESAMPLE_MOST ? count : CR_RESAMPLE_MOST;
+    group = into / CR_RETIME_GROUP;
+    groups = (into + count - 1) / CR_RETIME_GROUP - group + 1;
+    /* Where group 0 of this interval stands in the stream, less its own number, by its middle: with step, a pure
+     * function of the position. To the nearest phase. */
+    step = -(int64_t)(t->slew_rate * (CR_RETIME_GROUP * CR_RETIME_ONE));
+    place = (int64_t)(-t->slew * CR_RETIME_ONE) + step * (CR_RETIME_GROUP - 1) / (2 * CR_RETIME_GROUP) + step * group +
+            (1 << (CR_RETIME_PHASE_SHIFT - 1));
+    offset += (int64_t)group * CR_RETIME_GROUP - into; /* the samples of the first group, if the clocks agreed */
+    low = s->first + offset + cr_retime_whole(place) - CR_RETIME_BEFORE;
+    high = s->first + offset + (groups - 1) * CR_RETIME_GROUP + cr_retime_whole(place + (groups - 1) * step) -
+           CR_RETIME_BEFORE + CR_RETIME_GROUP + CR_RETIME_TAPS - 2;
+    if (low > t->fill_next || t->fill_next - low > t->kept)
+        t->fill_next = low; /* the segment has grown after it seemed to have ended */
+    missing = high >= t->fill_next ? (uint32_t)(high + 1 - t->fill_next) : 0;
+    cr_track_fill(t, s, cr_window_grow(window, missing), missing);
+    out = groups * CR_RETIME_GROUP == count ? pcm : whole_groups;
+    /* The window ends with the sample before t->fill_next. */
+    cr_retime(out, window->samples + window->count - (t->fill_next - low), groups, (uint32_t)place, step);
+    if (out != pcm)
+        memcpy(pcm, out + (into - group * CR_RETIME_GROUP), count * sizeof *pcm);
+    return plain + count;
 }
 
 /* What resampling has done to the first segment becomes its shift: no more of it will be resampled. */
@@ -344,7 +328,7 @@ static inline double cr_segment_begin_shift(const cr_track *t, const cr_segment 
 }
 
 /* Begin to read segment `s`, the first sample of which is due at or before `t->position`. */
-static inline void cr_segment_enter(cr_track *t, cr_segment *s, double shift)
+static inline void cr_segment_enter(cr_track *t, cr_segment *s, cr_window *window, double shift)
 {
     int64_t start = s->nominal + (int64_t)shift;
     /* What was read up to here leaves no room before: it queues, and nothing overlaps. What nobody wanted is cut. */
@@ -358,6 +342,7 @@ static inline void cr_segment_enter(cr_track *t, cr_segment *s, double shift)
     t->gap_open = 0;
     t->after_audio = 0;
     memset(t->history, 0, sizeof t->history);
+    window->count = 0;
 }
 
 /* Let `count` samples of silence pass because there is no audio; with `pcm` NULL nobody listens. */
@@ -376,6 +361,9 @@ static inline int16_t *cr_track_silence(cr_track *t, int16_t *pcm, int64_t count
 /* Read the timeline up to position `until` into `pcm`, or skip it when `pcm` is NULL. */
 static inline void cr_track_read(cr_track *t, int64_t until, int16_t *pcm)
 {
+    cr_window window;
+    window.count = 0;
+    window.track = t;
     while (t->position < until) {
         cr_segment *s = t->segment_count ? cr_segment_at(t, 0) : NULL;
         int64_t left = until - t->position, end;
@@ -389,7 +377,7 @@ static inline void cr_track_read(cr_track *t, int64_t until, int16_t *pcm)
                 pcm = cr_track_silence(t, pcm, wait < left ? wait : left);
                 continue;
             }
-            cr_segment_enter(t, s, shift);
+            cr_segment_enter(t, s, &window, shift);
         }
         if (!s) {
             pcm = cr_track_silence(t, pcm, left);
@@ -398,7 +386,7 @@ static inline void cr_track_read(cr_track *t, int64_t until, int16_t *pcm)
         if (s->lost_before && t->have_left && pcm)
             cr_gap_note(t, t->left_end, cr_segment_position(s) - t->left_end);
         s->lost_before = 0;
-        end = cr_segment_end_position(s) + (int64_t)floor(cr_track_slew(t) + 0.5);
+        end = cr_segment_end_position(s) + cr_floor(cr_track_slew(t) + 0.5);
         t->tail_lost = 0;
         if (t->segment_count > 1) {
             const cr_segment *next = cr_segment_at(t, 1);
@@ -422,7 +410,7 @@ static inline void cr_track_read(cr_track *t, int64_t until, int16_t *pcm)
         }
         left = end - t->position < left ? end - t->position : left;
         if (pcm) {
-            uint32_t count = cr_segment_read(t, s, pcm, (uint32_t)(left < (1 << 20) ? left : 1 << 20));
+            uint32_t count = cr_segment_read(t, s, &window, pcm, (uint32_t)(left < (1 << 20) ? left : 1 << 20));
             pcm += count;
             t->position += count;
         } else {
@@ -432,9 +420,14 @@ static inline void cr_track_read(cr_track *t, int64_t until, int16_t *pcm)
             s->nominal += left;
             s->timestamp += (uint32_t)left;
             s->entered = 0;
+            cr_store_release(&t->store, s->first);
             t->fill_next = s->first;
             t->skipped = t->position += left;
         }
+    }
+    cr_window_close(&window);
+    if (t->segment_count && cr_segment_at(t, 0)->entered) {
+        const cr_segment *s = cr_segment_at(t, 0);
         cr_store_release(&t->store, t->fill_next < s->end ? t->fill_next : s->end);
     }
 }
@@ -471,7 +464,7 @@ static inline uint32_t cr_track_hear(cr_track *t, int16_t *pcm, uint32_t room, u
             }
             cr_decode_run(pcm, samples, run, kind, t->store.sample_bytes);
             *position = cr_segment_position(s) + (t->heard - s->first) +
-                        (i == 0 && s->entered ? (int64_t)floor(cr_track_slew(t) + 0.5) : 0);
+                        (i == 0 && s->entered ? cr_floor(cr_track_slew(t) + 0.5) : 0);
             t->heard += run;
             return run;
         }
@@ -490,7 +483,7 @@ static inline int64_t cr_track_end_position(const cr_track *t)
     cr_segment *last = cr_last_segment(t);
     int64_t end = last ? cr_segment_end_position(last) : t->position;
     if (last && last->entered)
-        end += (int64_t)floor(cr_track_slew(t) + 0.5);
+        end += cr_floor(cr_track_slew(t) + 0.5);
     return end > t->position ? end : t->position;
 }
 

@@ -26,15 +26,21 @@ enum cr_sample_kind {
 
 typedef struct {
     int64_t low;
+    uint32_t low_index; /* where `low` is kept: low modulo capacity */
     uint32_t capacity; /* samples, a multiple of 4 */
     uint32_t sample_bytes; /* 1: G.711 codes, 2: 16-bit PCM */
     uint8_t *samples;  /* capacity * sample_bytes */
     uint8_t *kinds;    /* capacity / 4 bytes, sample i in bits 2*(i%4) of byte i/4 */
 } cr_sample_store;
 
+/* Where sample `number` is kept: number modulo capacity. A division only for what lies beyond the store. */
 static inline uint32_t cr_store_index(const cr_sample_store *s, int64_t number)
 {
-    return (uint32_t)((uint64_t)number % s->capacity);
+    uint64_t above = (uint64_t)number - (uint64_t)s->low, index;
+    if (above >= s->capacity)
+        return (uint32_t)((uint64_t)number % s->capacity);
+    index = s->low_index + above;
+    return (uint32_t)(index < s->capacity ? index : index - s->capacity);
 }
 
 static inline unsigned cr_store_kind_at(const cr_sample_store *s, uint32_t index)
@@ -45,23 +51,17 @@ static inline unsigned cr_store_kind_at(const cr_sample_store *s, uint32_t index
 /* Set the kind of `count` samples from ring index `index` on, which must not wrap. */
 static inline void cr_store_fill_kinds(cr_sample_store *s, uint32_t index, uint32_t count, unsigned kind)
 {
-    uint8_t pattern = (uint8_t)(kind * 0x55);
-    uint32_t end = index + count;
-    while (index < end && index % 4) {
-        unsigned shift = 2 * (index % 4);
-        s->kinds[index / 4] = (uint8_t)((s->kinds[index / 4] & ~(3u << shift)) | kind << shift);
-        index++;
+    uint8_t pattern = (uint8_t)(kind * 0x55), *first = s->kinds + index / 4, *last = s->kinds + (index + count) / 4;
+    unsigned head = 0xFFu << 2 * (index % 4) & 0xFF, tail = ~(0xFFu << 2 * ((index + count) % 4)); /* bits to set */
+    if (first == last) {
+        head &= tail;
+    } else {
+        memset(first + 1, pattern, (size_t)(last - first) - 1);
+        if (tail & 0xFF)
+            *last = (uint8_t)((*last & ~tail) | (pattern & tail));
     }
-    if (end - index >= 4) {
-        uint32_t whole = (end - index) / 4;
-        memset(s->kinds + index / 4, pattern, whole);
-        index += 4 * whole;
-    }
-    while (index < end) {
-        unsigned shift = 2 * (index % 4);
-        s->kinds[index / 4] = (uint8_t)((s->kinds[index / 4] & ~(3u << shift)) | kind << shift);
-        index++;
-    }
+    if (head)
+        *first = (uint8_t)((*first & ~head) | (pattern & head));
 }
 
 static inline void cr_store_set_kinds(cr_sample_store *s, int64_t first, uint32_t count, unsigned kind)
@@ -83,16 +83,36 @@ static inline void cr_store_write(cr_sample_store *s, int64_t first, const uint8
     cr_store_set_kinds(s, first, count, kind);
 }
 
-/* Mark as silent whatever of these samples has not come as audio. */
+/* Mark as silent whatever of `count` samples from ring index `index` on, which must not wrap, has not come as audio. */
+static inline void cr_store_silence_kinds(cr_sample_store *s, uint32_t index, uint32_t count)
+{
+    const uint64_t low_bits = 0x5555555555555555u;
+    uint32_t end = index + count;
+    while (index < end) {
+        uint32_t from = index % 4;
+        uint64_t word, none;
+        if (from == 0 && end - index >= 32) { /* two bits a sample: 00 becomes 11 */
+            memcpy(&word, s->kinds + index / 4, 8);
+            none = ~(word | word >> 1) & low_bits;
+            word |= none | none << 1;
+            memcpy(s->kinds + index / 4, &word, 8);
+            index += 32;
+        } else {
+            uint32_t run = end - index < 4 - from ? end - index : 4 - from;
+            word = s->kinds[index / 4];
+            none = ~(word | word >> 1) & low_bits & (0xFFu << 2 * from) & ~(0xFFu << 2 * (from + run));
+            s->kinds[index / 4] = (uint8_t)(word | none | none << 1);
+            index += run;
+        }
+    }
+}
+
 static inline void cr_store_mark_silence(cr_sample_store *s, int64_t first, uint32_t count)
 {
     uint32_t index = cr_store_index(s, first);
-    for (uint32_t i = 0; i < count; i++) {
-        if (cr_store_kind_at(s, index) == CR_KIND_NONE)
-            s->kinds[index / 4] |= (uint8_t)(CR_KIND_SILENCE << (2 * (index % 4)));
-        if (++index == s->capacity)
-            index = 0;
-    }
+    uint32_t head = count < s->capacity - index ? count : s->capacity - index;
+    cr_store_silence_kinds(s, index, head);
+    cr_store_silence_kinds(s, 0, count - head);
 }
 
 /* Length of the run of one kind that starts at `first`, at most `limit`, and without wrapping in memory.
@@ -108,34 +128,38 @@ static inline uint32_t cr_store_run(const cr_sample_store *s, int64_t first, uin
     *kind = cr_store_kind_at(s, index);
     *samples = s->samples + (size_t)index * s->sample_bytes;
     pattern = (uint8_t)(*kind * 0x55);
-    while (index < end && index % 4 && cr_store_kind_at(s, index) == *kind)
-        index++;
-    if (index % 4 == 0) {
+    if ((uint8_t)(s->kinds[index / 4] ^ pattern) >> 2 * (index % 4) == 0) { /* to the end of the byte */
         uint64_t wide = (uint64_t)pattern * 0x0101010101010101u, word;
-        while (end - index >= 32) {
+        index += 4 - index % 4;
+        while (index + 32 <= end) {
             memcpy(&word, s->kinds + index / 4, 8);
             if (word != wide)
                 break;
             index += 32;
         }
-        while (end - index >= 4 && s->kinds[index / 4] == pattern)
+        while (index < end && s->kinds[index / 4] == pattern)
             index += 4;
-        while (index < end && cr_store_kind_at(s, index) == *kind)
-            index++;
+        if (index >= end)
+            return limit;
     }
+    while (index < end && cr_store_kind_at(s, index) == *kind)
+        index++;
     return index - start;
 }
 
 /* Forget everything below `low`. */
 static inline void cr_store_release(cr_sample_store *s, int64_t low)
 {
+    uint32_t low_index;
     if (low <= s->low)
         return;
+    low_index = cr_store_index(s, low);
     if (low - s->low >= s->capacity)
         memset(s->kinds, 0, s->capacity / 4);
     else
         cr_store_set_kinds(s, s->low, (uint32_t)(low - s->low), CR_KIND_NONE);
     s->low = low;
+    s->low_index = low_index;
 }
 
 #endif

@@ -30,4 +30,12 @@
 #include "callreel/telephone_event.h" /* keys */
 #include "callreel/track.h"           /* the state of it all */
 
+/* Called once when a module is imported: its kernels in the version for that level. */
+static inline void cr_timeline_use(cr_isa isa)
+{
+    cr_g711_use(isa);
+    cr_retime_use(isa);
+    cr_conceal_use(isa);
+}
+
 #endif

@@ -59,10 +59,9 @@ enum cr_codec {
 #define CR_HOLES 16
 #define CR_MISSING_FOR_GOOD (1u << 30) /* packets: more than will ever be found */
 #define CR_SSRCS 16
-#define CR_HISTORY 320          /* samples of the stream's output kept for concealment and resampling */
-#define CR_RESAMPLE_TAPS 16
-#define CR_RESAMPLE_PHASES 128
-#define CR_RESAMPLE_GROUP 8     /* samples that are made at a time */
+#define CR_HISTORY CR_CONCEAL_HISTORY /* samples of the stream's output kept where losses are concealed, */
+#define CR_RESAMPLE_HISTORY 64        /* and where only resampling looks back */
+#define CR_RESAMPLE_MOST 160    /* samples that are resampled at a time */
 
 enum cr_receive_result { CR_RECEIVED, CR_STORE_FULL };
 
@@ -185,8 +184,10 @@ typedef struct {
     int64_t left_end;      /* timeline position where the segment before this one ended */
     double worst_error;    /* samples, while a drift line was known */
     uint8_t error_known;
+    uint8_t conceals;      /* lost audio is concealed: it is G.711 */
     cr_conceal conceal;
-    int16_t history[CR_HISTORY]; /* the last samples decoded */
+    uint32_t kept;         /* so many of the last samples decoded are kept: */
+    int16_t history[CR_HISTORY];
 
     cr_event events[CR_EVENTS];
     uint32_t event_count;
@@ -200,6 +201,13 @@ typedef struct {
 
 /* ---- small things ---------------------------------------------------------------------------------------------- */
 
+/* Rounded down. The function of that name is a call where SSE2 is all there is. */
+static inline int64_t cr_floor(double value)
+{
+    int64_t whole = (int64_t)value;
+    return value >= 0 || (double)whole == value ? whole : whole - 1;
+}
+
 static inline int64_t cr_ms(const cr_track *t, int64_t ms)
 {
     return ms * t->samples_per_ms;
@@ -210,12 +218,13 @@ static inline int64_t cr_track_position_of(const cr_track *t, int64_t time_ns)
 {
     double elapsed_ns = time_ns >= t->origin_ns ? (double)((uint64_t)time_ns - (uint64_t)t->origin_ns)
                                                 : -(double)((uint64_t)t->origin_ns - (uint64_t)time_ns);
-    return (int64_t)floor(elapsed_ns * t->sample_rate / 1e9 + 0.5);
+    return cr_floor(elapsed_ns * t->sample_rate / 1e9 + 0.5);
 }
 
 static inline cr_segment *cr_segment_at(const cr_track *t, uint32_t index)
 {
-    return &t->segments[(t->segment_head + index) % t->segment_capacity];
+    uint32_t place = t->segment_head + index;
+    return &t->segments[place < t->segment_capacity ? place : place - t->segment_capacity];
 }
 
 static inline cr_segment *cr_last_segment(const cr_track *t)
@@ -225,7 +234,7 @@ static inline cr_segment *cr_last_segment(const cr_track *t)
 
 static inline int64_t cr_segment_position(const cr_segment *s)
 {
-    return s->nominal + (int64_t)floor(s->shift + 0.5);
+    return s->nominal + cr_floor(s->shift + 0.5);
 }
 
 static inline int64_t cr_segment_end_position(const cr_segment *s)
@@ -257,8 +266,8 @@ static inline int64_t cr_track_stream_end(const cr_track *t)
 /* Samples from the last moment of control to timeline position `at`. */
 static inline uint32_t cr_since_control(const cr_track *t, int64_t at)
 {
-    int64_t interval = cr_ms(t, CR_CONTROL_MS);
-    return (uint32_t)((at % interval + interval) % interval);
+    int64_t interval = cr_ms(t, CR_CONTROL_MS), since = at % interval;
+    return (uint32_t)(since < 0 ? since + interval : since);
 }
 
 /* By how much resampling has moved what is being read, in samples. */
@@ -285,7 +294,7 @@ static inline int64_t cr_track_number_position(const cr_track *t, int64_t number
     const cr_segment *s = cr_track_segment_of(t, number);
     if (!s)
         return t->position;
-    return cr_segment_position(s) + (number - s->first) + (s->entered ? (int64_t)floor(cr_track_slew(t) + 0.5) : 0);
+    return cr_segment_position(s) + (number - s->first) + (s->entered ? cr_floor(cr_track_slew(t) + 0.5) : 0);
 }
 
 /* The same by what is known of the sender's clock at `arrival`: it does not depend on what has been read. */
@@ -296,7 +305,7 @@ static inline int64_t cr_track_expected_position(const cr_track *t, int64_t numb
     if (!s)
         return t->position;
     shift = s->epoch == t->epoch ? cr_track_expected_shift(t, (double)arrival) : s->shift;
-    return s->nominal + (number - s->first) + (int64_t)floor(shift + 0.5);
+    return s->nominal + (number - s->first) + cr_floor(shift + 0.5);
 }
 
 /* ---- creation -------------------------------------------------------------------------------------------------- */
@@ -318,6 +327,8 @@ static inline void cr_track_init(cr_track *t, uint32_t sample_rate, int64_t orig
     t->step_samples = (sample_bytes == 1 ? CR_STEP_MS : CR_HOST_STEP_MS) * t->samples_per_ms;
     t->origin_ns = origin_ns;
     t->render_events = 1;
+    t->conceals = sample_bytes == 1 && sample_rate == CR_CONCEAL_RATE;
+    t->kept = t->conceals ? CR_HISTORY : CR_RESAMPLE_HISTORY;
     t->store.capacity = capacity;
     t->store.sample_bytes = sample_bytes;
     t->store.samples = samples;
