@@ -370,3 +370,27 @@ def test_a_hostile_stream_does_not_trouble_a_track_or_a_survey(stream):
 def test_jitter_alone_never_makes_a_pause_a_loss(packets):
     *_, counts, _, concealed, _, gaps = whole(packets, until=end_of(packets))
     assert (concealed, gaps, counts["lost"], counts["late"]) == (0, [], 0, 0)
+
+
+@quick
+@given(
+    sane_streams(lossy=False, jitter_ms=0, events=False),
+    st.lists(st.tuples(st.integers(1, 9000), st.booleans()), min_size=1, max_size=6),
+)
+def test_what_is_read_between_skips_is_what_reading_all_gives(packets, steps):
+    whole, other = (rtp.Receiver(TYPES, origin_ns=0) for _ in range(2))
+    expected, number = b"", 0
+    for packet in packets:
+        for one in (whole, other):
+            assert one.receive(packet.wire(), packet.arrival_ns)
+        ready = whole.ready(packet.arrival_ns)
+        expected += whole.read(ready)
+        while other.position < ready:
+            size, reads = steps[number % len(steps)]
+            begin, end = other.position, min(ready, other.position + size)
+            if reads:
+                assert other.read(end) == expected[2 * begin : 2 * end]
+            else:
+                other.skip(end)
+            number += 1
+    assert whole.counts == other.counts

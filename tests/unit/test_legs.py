@@ -1264,6 +1264,23 @@ def test_skipped_audio_is_not_in_what_follows_and_not_counted():
     assert (one.silence_samples, one.concealed_samples) == (0, 0)
 
 
+def test_what_was_read_before_makes_no_difference_to_skipping():
+    data = codes(30 * RATE)
+    one = receiver()
+    for packet in arrive(talk(data)):
+        assert one.receive(packet.wire(), packet.arrival_ns)  # there is room
+        ready = one.ready(packet.arrival_ns)
+        if 3 * RATE < one.position < 25 * RATE:
+            one.skip(ready)
+        elif ready > one.position:
+            begin = one.position
+            np.testing.assert_array_equal(
+                np.frombuffer(one.read(ready), np.int16), decoded(data)[begin:ready]
+            )
+    assert one.position > 28 * RATE
+    assert one.counts["late"] == 0
+
+
 def test_skipping_takes_no_time_however_far():
     one = receiver()
     one.skip(2**60)

@@ -415,10 +415,13 @@ static inline void cr_track_read(cr_track *t, int64_t until, int16_t *pcm)
             t->position += count;
         } else {
             /* Nobody listens: the segment now starts later, and is entered anew where somebody does. */
+            int64_t passed;
             cr_segment_settle(t);
-            s->first += left;
-            s->nominal += left;
-            s->timestamp += (uint32_t)left;
+            passed = t->position + left - cr_segment_position(s);
+            passed = passed < s->end - s->first ? passed : s->end - s->first;
+            s->first += passed;
+            s->nominal += passed;
+            s->timestamp += (uint32_t)passed;
             s->entered = 0;
             cr_store_release(&t->store, s->first);
             t->fill_next = s->first;
