@@ -7,7 +7,7 @@ cimport cython
 cimport isa
 from cpython.list cimport PyList_New
 from libc.stddef cimport size_t
-from libc.stdint cimport int16_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -106,7 +106,7 @@ def _use(str name):
 
 
 cdef class _Plan:
-    """What all Detectors of one rate share: 3 KB of tables at 8 kHz, 16 KB at 48 kHz."""
+    """What all Detectors of one rate share: 6 KB of tables at 8 kHz, 32 KB at 48 kHz."""
 
     cdef cr_dtmf_plan plan
     cdef int16_t *memory
@@ -258,6 +258,7 @@ cdef class Bank:
 
     cdef _Plan plan
     cdef char *memory
+    cdef char *first  # channel 0, where a line of the cache begins
     cdef size_t stride  # bytes from one channel's state to the next; its samples lie behind it
     cdef size_t count
     cdef bint busy
@@ -270,9 +271,12 @@ cdef class Bank:
         self.plan = _plan(sample_rate)
         self.stride = sizeof(cr_dtmf) + cr_dtmf_raw_samples(&self.plan.plan) * sizeof(int16_t)
         self.stride = (self.stride + 63) // 64 * 64
-        self.memory = <char *>calloc(<size_t>wanted, self.stride)
+        if <size_t>wanted > (<size_t>-1) // self.stride - 1:
+            raise MemoryError
+        self.memory = <char *>calloc(<size_t>wanted * self.stride + 64, 1)
         if self.memory == NULL:
             raise MemoryError
+        self.first = self.memory + (64 - <uintptr_t>self.memory % 64) % 64
         self.count = <size_t>wanted
         for i in range(self.count):
             cr_dtmf_init(self.state(i), &self.plan.plan, <int16_t *>(<char *>self.state(i) + sizeof(cr_dtmf)))
@@ -281,7 +285,7 @@ cdef class Bank:
         free(self.memory)
 
     cdef inline cr_dtmf *state(self, size_t channel) noexcept nogil:
-        return <cr_dtmf *>(self.memory + channel * self.stride)
+        return <cr_dtmf *>(self.first + channel * self.stride)
 
     cdef int _enter(self) except -1:
         if self.busy:

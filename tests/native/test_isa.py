@@ -153,6 +153,7 @@ def test_every_version_in_c_is_the_scalar_one_for_every_length_and_value(tmp_pat
         "-Wall",
         "-Wextra",
         "-Werror",
+        "-Wno-unused-function",
         f"-I{INCLUDE}",
     ]
     command += [str(HERE / "isa_differential.c"), "-lm", "-o", str(program)]
