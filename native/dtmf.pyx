@@ -47,7 +47,7 @@ cdef extern from "callreel/dtmf.h" nogil:
     void cr_dtmf_flush(cr_dtmf *state, cr_dtmf_digits *found) noexcept
     int cr_dtmf_active(const cr_dtmf *state, cr_dtmf_digit *digit) noexcept
     int64_t cr_dtmf_position(const cr_dtmf *state) noexcept
-    void cr_dtmf_prefetch(const cr_dtmf *state) noexcept
+    void cr_dtmf_prefetch(const cr_dtmf *state, const cr_dtmf *later) noexcept
 
 
 # Positions are kept in int64 and in double; up to here both are exact. 35,000 years at 8 kHz.
@@ -297,8 +297,8 @@ cdef class Bank:
         self, size_t channel, const uint8_t *pcm, size_t samples, cr_dtmf_digits *found
     ) noexcept nogil:
         cdef size_t before = found.count
-        if channel + 1 < self.count:
-            cr_dtmf_prefetch(self.state(channel + 1))
+        if channel + 2 < self.count:
+            cr_dtmf_prefetch(self.state(channel + 1), self.state(channel + 2))
         cr_dtmf_feed(self.state(channel), pcm, samples, found)
         while before < found.count:
             found.items[before].channel = channel

@@ -34,9 +34,9 @@
  *   mark     Power of the fainter component, relative to its reference, over the newest two blocks. Its amplitude falls
  *            in nearly a straight line while an edge passes, and is 1/2 when the edge is in the middle: interpolating
  *            between blocks gives the moment.
- *   clarity  Best share over any 35 ms of the tone, at the tone's mean frequencies. Noise costs what it weighs. A share
- *            that could not make a digit is given up as soon as that is known.
- *            Speech has energy elsewhere and glides, so that 35 ms of it do not add up.
+ *   clarity  Best share over any 35 ms of the tone, at the tone's mean frequencies. Noise costs what it weighs. Speech
+ *            has energy elsewhere and glides, so that 35 ms of it do not add up. A share that could not make a digit is
+ *            given up as soon as that is known.
  *   sway     How much the ratio of the two components differs between looks. A sender keeps it, and an edge lowers
  *            both alike; two harmonics of a voice move each for itself.
  *
@@ -74,11 +74,11 @@
 
 /* Limits, between what must be accepted and what must be rejected; nearer to the former against talk-off. */
 #define CR_DTMF_MIN_MS 32.0               /* Q.24: 40 accepted, 23 rejected */
-#define CR_DTMF_NEARLY_MS 24.0            /* sooner, no clarity can be good, and no start is asked for */
+#define CR_DTMF_NEARLY_MS 27.0            /* a block before that: no clarity and no start are needed sooner */
 #define CR_DTMF_GAP_MS 20.0               /* Q.24: see the state table */
 #define CR_DTMF_MIN_LEVEL_DBM0 -38.5      /* a component; -36 accepted, -42 rejected */
-#define CR_DTMF_MAX_TWIST_DB 5.25f        /* +4 accepted, +7 rejected */
-#define CR_DTMF_MIN_TWIST_DB -8.75f       /* -8 accepted, -11 rejected */
+#define CR_DTMF_MAX_TWIST 3.35f           /* of powers, 5.25 dB: +4 accepted, +7 rejected */
+#define CR_DTMF_MIN_TWIST 0.1333f         /* -8.75 dB: -8 accepted, -11 rejected */
 #define CR_DTMF_MAX_OFFSET 0.018f         /* 1.5 % (with 2 Hz more, 1.8 %) accepted, 3.5 % rejected */
 /* How clear a digit must be, by how far it strays from nominal; the three distances add up as squares. */
 #define CR_DTMF_STRAY_OFFSET 0.012f       /* a frequency offset that is a distance of 1 */
@@ -105,8 +105,9 @@
 /* What costs next to nothing comes first: most blocks of speech and noise get no further. */
 #define CR_DTMF_QUIET_PEAK 48             /* a block whose every sample is below counts as silence: -54 dBm0 */
 #define CR_DTMF_GATE_LEVEL 2.0f           /* of 16 for a sum of four blocks: half the power, and 6 dB for the offset */
-#define CR_DTMF_PLAIN_CLARITY 0.95f       /* so clear beside all there is that more cannot be asked */
-#define CR_DTMF_LEAST_CLARITY 0.5f        /* less is never enough */
+#define CR_DTMF_NEVER 2.0f                /* nothing is so clear */
+#define CR_DTMF_LEAST_CLARITY 0.52f       /* less is never enough */
+#define CR_DTMF_FILTER_HELPS 1.04f        /* nothing is gained where the components are all there is, to 4 % */
 #define CR_DTMF_EDGE 0.25f                /* power of a mark at an edge: half the amplitude */
 
 enum { CR_DTMF_NONE, CR_DTMF_ON, CR_DTMF_GAP };
@@ -143,10 +144,11 @@ typedef struct {
     float turn_re[2], turn_im[2]; /* turn in one block beyond that of the nominal frequency, times power */
 } cr_dtmf_look;
 
-/* How to sum blocks at a frequency: a lane's nominal one plus a turn. */
+/* How to sum blocks at two frequencies: each a lane's nominal one plus a turn. Real and imaginary parts lie as in a
+ * block: low group, then high group. */
 typedef struct {
-    float re, im;  /* turn of a block, in all; of magnitude 1 */
-    float undo;    /* the loss of power inside a block that turned away */
+    float re[4], im[4]; /* turn of a block, in all, of magnitude 1: cos and cos, -sin and sin */
+    float undo[2];      /* the loss of power inside a block that turned away */
 } cr_dtmf_spin;
 
 /* The tone being followed. Times are in samples since `origin`. */
@@ -159,10 +161,10 @@ typedef struct {
     int64_t first_block;        /* newest block of the first look that saw it */
     float reference[2];         /* power of a look that lies wholly inside */
     float power[2], turn_re[2], turn_im[2]; /* sums over such looks */
-    cr_dtmf_spin spin[2];       /* at the mean turn */
+    cr_dtmf_spin spin;          /* at the mean turn */
     float least_ratio, most_ratio; /* high to low power among them */
     float mark_scale[2];        /* of power, to the reference, over two blocks at the spin */
-    float clarity, mark;
+    float clarity, asked, mark;    /* asked: how clear it must be, as far as `averaged` */
     double start, fall; /* fall: where it broke off, in GAP */
 } cr_dtmf_tone;
 
@@ -193,7 +195,7 @@ typedef struct {
     cr_tone_block z[CR_DTMF_HISTORY];
     cr_dtmf_tone tone;
     int last_lane[2];       /* of the last digit reported */
-    float energy[2][CR_DTMF_HISTORY][2]; /* plain and filtered, of the hop: under the rising and the falling window */
+    float energy[2][CR_DTMF_HISTORY][2]; /* plain and filtered, of the hop: whole and under the rising window */
 } cr_dtmf;
 
 /* A version for an instruction set. All give the same. */
@@ -285,105 +287,116 @@ static const cr_dtmf_version *cr_dtmf_version_for(cr_isa isa)
     return found;
 }
 
-/* Energy of a block, computed when first asked for. */
-static float cr_dtmf_energy(cr_dtmf *d, int kind, int64_t block)
+/* Energy of a hop, computed when first asked for: whole, and under the rising window. */
+CR_FORCE_INLINE const float *cr_dtmf_energy(cr_dtmf *d, int kind, int64_t hop)
 {
-    const cr_tone_plan *tones = &d->plan->tones;
-    for (int64_t hop = block - 1; hop <= block; hop++) {
-        const int slot = cr_dtmf_slot(hop);
-        if (!(d->known[kind] >> slot & 1)) {
-            const int16_t *x = d->raw + d->next - (size_t)(d->blocks - hop) * tones->hop;
-            const cr_tone_energy energy = d->plan->version->energy[kind](tones, x);
-            d->known[kind] |= (uint16_t)(1u << slot);
-            /* Signed: every machine converts that in one instruction. Both are below 2^38. */
-            d->energy[kind][slot][0] = (float)(int64_t)energy.rising * tones->power;
-            d->energy[kind][slot][1] = (float)(int64_t)(energy.whole - energy.rising) * tones->power;
-        }
+    const int slot = cr_dtmf_slot(hop);
+    float *known = d->energy[kind][slot];
+    if (!(d->known[kind] >> slot & 1)) {
+        const cr_tone_plan *tones = &d->plan->tones;
+        const int16_t *x = d->raw + d->next - (size_t)(d->blocks - hop) * tones->hop;
+        const cr_tone_energy energy = d->plan->version->energy[kind](tones, x);
+        d->known[kind] |= (uint16_t)(1u << slot);
+        /* Signed: every machine converts that in one instruction. Both are below 2^38. */
+        known[0] = (float)(int64_t)energy.whole * tones->power;
+        known[1] = (float)(int64_t)energy.rising * tones->power;
     }
-    return d->energy[kind][cr_dtmf_slot(block - 1)][0] + d->energy[kind][cr_dtmf_slot(block)][1];
+    return known;
 }
 
-/* Which part two components of these powers are of the energy in the `count` newest blocks; 0 if below `least`, which
- * is often known before all blocks were asked. */
-static float cr_dtmf_share_of(cr_dtmf *d, int kind, float heard, int count, float least)
+/* Energy in the `count` newest blocks; more than `most` once that is sure. The newest hop falls, the oldest rises. */
+static float cr_dtmf_energy_of(cr_dtmf *d, int kind, int count, float most)
 {
-    const float most = heard * (float)count / least;
-    float energy = 0;
-    for (int64_t block = d->blocks - 1; block >= d->blocks - count; block--) {
-        energy += cr_dtmf_energy(d, kind, block);
+    const int64_t newest = d->blocks - 1;
+    const float *hop = cr_dtmf_energy(d, kind, newest);
+    float energy = hop[0] - hop[1];
+    for (int64_t at = newest - 1; at > newest - count; at--) {
         if (energy > most)
-            return 0;
+            return energy;
+        energy += cr_dtmf_energy(d, kind, at)[0];
     }
-    return energy > 0 ? heard * (float)count / energy : 0;
+    return energy > most ? energy : energy + cr_dtmf_energy(d, kind, newest - count)[1];
 }
 
-/* That of all there is, if that reaches `enough`; else of what is above 670 Hz, if more than `least`. */
+/* Which part two components of these powers are of the energy in the `count` newest blocks: of all there is, if that
+ * reaches `enough`; else of what is above 670 Hz, if that helps. 0 if below `least`, which is often known early. */
 static float cr_dtmf_share(cr_dtmf *d, const int *lane, const float *power, int count, float enough, float least)
 {
     const float *gain = d->plan->tones.gain;
-    const float plain = cr_dtmf_share_of(d, CR_DTMF_PLAIN, power[0] + power[1], count, least);
-    float filtered;
-    if (plain >= enough)
-        return plain;
-    filtered = cr_dtmf_share_of(d, CR_DTMF_FILTERED, power[0] * gain[lane[0]] + power[1] * gain[lane[1]], count, least);
-    return filtered > plain ? filtered : plain;
+    const float heard = (power[0] + power[1]) * (float)count;
+    const float plain = cr_dtmf_energy_of(d, CR_DTMF_PLAIN, count, INFINITY);
+    const float passed = (power[0] * gain[lane[0]] + power[1] * gain[lane[1]]) * (float)count;
+    float own = 0, filtered;
+    if (heard >= enough * plain)
+        return plain > 0 ? heard / plain : 0;
+    /* The components' own energy, block by block, is above 670 Hz in any case. */
+    for (int64_t block = d->blocks - count; block < d->blocks; block++)
+        for (int group = 0; group < 2; group++) {
+            const float *z = d->z[cr_dtmf_slot(block)] + 2 * lane[group];
+            own += z[0] * z[0] + z[1] * z[1];
+        }
+    if (own * CR_DTMF_FILTER_HELPS < plain && passed > least * own) {
+        filtered = cr_dtmf_energy_of(d, CR_DTMF_FILTERED, count, passed / least);
+        if (passed * plain > heard * filtered)
+            return passed >= least * filtered ? passed / filtered : 0;
+    }
+    return heard >= least * plain ? heard / plain : 0;
 }
 
 /* The turn's own power is lost inside a block too: 1/3 - 2/pi^2 per square of the turn, for a raised cosine. The
  * polynomial gives that up to 90 degrees within 0.1 %, from the cosine. */
-static cr_dtmf_spin cr_dtmf_spin_of(const cr_dtmf *d, int lane, float turn_re, float turn_im)
+static void cr_dtmf_set_spin(const cr_dtmf *d, const int *lane, const float *turn_re, const float *turn_im,
+                             cr_dtmf_spin *spin)
 {
     const cr_tone_plan *tones = &d->plan->tones;
-    const float square = turn_re * turn_re + turn_im * turn_im;
-    float size, away;
-    cr_dtmf_spin spin;
-    if (square > 0) {
-        size = 1 / sqrtf(square);
-        turn_re *= size;
-        turn_im *= size;
-    } else {
-        turn_re = 1;
-        turn_im = 0;
+    for (int group = 0; group < 2; group++) {
+        const float *nominal_re = tones->turn_re + 2 * lane[group], *nominal_im = tones->turn_im + 2 * lane[group];
+        const float square = turn_re[group] * turn_re[group] + turn_im[group] * turn_im[group];
+        const float size = square > 0 ? 1 / sqrtf(square) : 0;
+        const float re = square > 0 ? turn_re[group] * size : 1, im = turn_im[group] * size, away = 1 - re;
+        spin->re[2 * group] = spin->re[2 * group + 1] = nominal_re[0] * re + nominal_im[0] * im;
+        spin->im[2 * group + 1] = nominal_re[0] * im - nominal_im[0] * re;
+        spin->im[2 * group] = -spin->im[2 * group + 1];
+        spin->undo[group] = 1 + away * (0.26839846f + away * (0.06840502f + away * 0.12117213f));
     }
-    away = 1 - turn_re;
-    spin.re = tones->turn_re[2 * lane] * turn_re + tones->turn_im[2 * lane] * turn_im;
-    spin.im = tones->turn_re[2 * lane] * turn_im - tones->turn_im[2 * lane] * turn_re;
-    spin.undo = 1 + away * (0.26839846f + away * (0.06840502f + away * 0.12117213f));
-    return spin;
 }
 
-/* One part of the sum below: block `last` and, turned, the one before. */
-CR_FORCE_INLINE void cr_dtmf_two(const cr_dtmf *d, int lane, int64_t last, const cr_dtmf_spin *spin, float *re,
-                                 float *im)
+/* One part of the sums below: block `last` and, turned, the one before. */
+CR_FORCE_INLINE void cr_dtmf_two(const cr_dtmf *d, const int *lane, int64_t last, const cr_dtmf_spin *spin, float *out)
 {
-    const float *early = d->z[cr_dtmf_slot(last - 1)] + 2 * lane, *late = d->z[cr_dtmf_slot(last)] + 2 * lane;
-    *re = early[0] * spin->re - early[1] * spin->im + late[0];
-    *im = early[1] * spin->re + early[0] * spin->im + late[1];
+    const float *early = d->z[cr_dtmf_slot(last - 1)], *late = d->z[cr_dtmf_slot(last)];
+    cr_tone_turned_lane(early + 2 * lane[0], spin->re, spin->im, late + 2 * lane[0], out);
+    cr_tone_turned_lane(early + 2 * lane[1], spin->re + 2, spin->im + 2, late + 2 * lane[1], out + 2);
 }
 
-/* Power of a lane over the `count` blocks that end with `last`, summed at a frequency two by two. A count that is odd
- * starts with the block before them. */
-static float cr_dtmf_power(const cr_dtmf *d, int lane, int64_t last, int count, const cr_dtmf_spin *spin)
+/* Power of two lanes over the `count` newest blocks, summed at two frequencies two by two. A count that is odd starts
+ * with the oldest alone. */
+CR_FORCE_INLINE void cr_dtmf_power(const cr_dtmf *d, const int *lane, const int count, const cr_dtmf_spin *spin,
+                                   float *power)
 {
-    const float twice_re = spin->re * spin->re - spin->im * spin->im, twice_im = 2 * spin->re * spin->im;
+    const int64_t last = d->blocks - 1;
     int64_t block = last - count + 2;
-    float re, im;
+    float sum[4], late[4], twice_re[4], twice_im[4];
+    for (int part = 0; part < 4; part++) {
+        twice_re[part] = spin->re[part] * spin->re[part] - spin->im[part] * spin->im[part];
+        twice_im[part] = 2 * spin->re[part] * spin->im[part];
+    }
     if (count % 2) {
-        const float *z = d->z[cr_dtmf_slot(--block)] + 2 * lane;
-        re = z[0];
-        im = z[1];
+        const float *z = d->z[cr_dtmf_slot(--block)];
+        for (int part = 0; part < 4; part++)
+            sum[part] = z[2 * lane[part / 2] + part % 2];
     } else {
-        cr_dtmf_two(d, lane, block, spin, &re, &im);
+        cr_dtmf_two(d, lane, block, spin, sum);
     }
     while (block < last) {
-        float late_re, late_im, turned;
         block += 2;
-        cr_dtmf_two(d, lane, block, spin, &late_re, &late_im);
-        turned = re * twice_re - im * twice_im + late_re;
-        im = im * twice_re + re * twice_im + late_im;
-        re = turned;
+        cr_dtmf_two(d, lane, block, spin, late);
+        cr_tone_turned_lane(sum, twice_re, twice_im, late, sum);
+        cr_tone_turned_lane(sum + 2, twice_re + 2, twice_im + 2, late + 2, sum + 2);
     }
-    return (re * re + im * im) * spin->undo / (float)(count * count);
+    for (int group = 0; group < 2; group++)
+        power[group] = (sum[2 * group] * sum[2 * group] + sum[2 * group + 1] * sum[2 * group + 1])
+                       * (spin->undo[group] / (float)(count * count));
 }
 
 /* The sum of a lane at its nominal frequency over the look that ends with block `last`, as the gate has it. */
@@ -422,10 +435,9 @@ static int cr_dtmf_look_again(const cr_dtmf *d, cr_dtmf_look *look)
     const cr_dtmf_tone *tone = &d->tone;
     if (look->lane[0] != tone->lane[0] || look->lane[1] != tone->lane[1])
         return 0;
-    for (int group = 0; group < 2; group++) {
-        look->power[group] = cr_dtmf_power(d, tone->lane[group], d->blocks - 1, CR_TONE_LOOK, &tone->spin[group]);
+    cr_dtmf_power(d, tone->lane, CR_TONE_LOOK, &tone->spin, look->power);
+    for (int group = 0; group < 2; group++)
         look->turn_re[group] = look->turn_im[group] = 0;
-    }
     return 1;
 }
 
@@ -434,7 +446,7 @@ static int cr_dtmf_look_again(const cr_dtmf *d, cr_dtmf_look *look)
 static int cr_dtmf_take_look(cr_dtmf *d, const float *sums, const float *before, cr_dtmf_look *look)
 {
     const cr_tone_plan *tones = &d->plan->tones;
-    int64_t last = d->blocks - 1;
+    cr_dtmf_spin spin;
     for (int group = 0; group < 2; group++) {
         const int at = 2 * look->lane[group];
         const float re = sums[at], im = sums[at + 1];
@@ -444,7 +456,7 @@ static int cr_dtmf_take_look(cr_dtmf *d, const float *sums, const float *before,
             before_re = before[at];
             before_im = before[at + 1];
         } else {
-            cr_dtmf_look_sum(d, look->lane[group], last - 1, &before_re, &before_im);
+            cr_dtmf_look_sum(d, look->lane[group], d->blocks - 2, &before_re, &before_im);
         }
         expected_re = before_re * tones->turn_re[at] + before_im * tones->turn_im[at];
         expected_im = before_im * tones->turn_re[at] - before_re * tones->turn_im[at];
@@ -453,12 +465,10 @@ static int cr_dtmf_take_look(cr_dtmf *d, const float *sums, const float *before,
         if (fabsf(look->turn_im[group]) > d->plan->most_turn[look->lane[group]] * look->turn_re[group])
             return 0;
     }
-    for (int group = 0; group < 2; group++) {
-        cr_dtmf_spin spin = cr_dtmf_spin_of(d, look->lane[group], look->turn_re[group], look->turn_im[group]);
-        look->power[group] = cr_dtmf_power(d, look->lane[group], last, CR_TONE_LOOK, &spin);
-        if (look->power[group] < d->plan->min_power / 2)
-            return 0;
-    }
+    cr_dtmf_set_spin(d, look->lane, look->turn_re, look->turn_im, &spin);
+    cr_dtmf_power(d, look->lane, CR_TONE_LOOK, &spin, look->power);
+    if (look->power[0] < d->plan->min_power / 2 || look->power[1] < d->plan->min_power / 2)
+        return 0;
     if (look->power[1] >= CR_DTMF_LOOK_MAX_RATIO * look->power[0]
         || look->power[1] <= CR_DTMF_LOOK_MIN_RATIO * look->power[0])
         return 0;
@@ -470,12 +480,11 @@ static int cr_dtmf_take_look(cr_dtmf *d, const float *sums, const float *before,
 static float cr_dtmf_mark(const cr_dtmf *d, int64_t last)
 {
     const cr_dtmf_tone *tone = &d->tone;
-    float relative[2];
-    for (int group = 0; group < 2; group++) {
-        float re, im;
-        cr_dtmf_two(d, tone->lane[group], last, &tone->spin[group], &re, &im);
-        relative[group] = (re * re + im * im) * tone->mark_scale[group];
-    }
+    float sum[4], relative[2];
+    cr_dtmf_two(d, tone->lane, last, &tone->spin, sum);
+    for (int group = 0; group < 2; group++)
+        relative[group] = (sum[2 * group] * sum[2 * group] + sum[2 * group + 1] * sum[2 * group + 1])
+                          * tone->mark_scale[group];
     return relative[0] < relative[1] ? relative[0] : relative[1];
 }
 
@@ -490,11 +499,11 @@ static float cr_dtmf_crossing(float before, float mark)
 static float cr_dtmf_clarity(cr_dtmf *d)
 {
     const cr_dtmf_tone *tone = &d->tone;
-    const float least = tone->clarity > CR_DTMF_LEAST_CLARITY ? tone->clarity : CR_DTMF_LEAST_CLARITY;
+    const float least = tone->looks < CR_DTMF_LONG_LOOKS ? CR_DTMF_NOMINAL_CLARITY : CR_DTMF_LEAST_CLARITY;
     float power[2];
-    for (int group = 0; group < 2; group++)
-        power[group] = cr_dtmf_power(d, tone->lane[group], d->blocks - 1, CR_DTMF_CLARITY_BLOCKS, &tone->spin[group]);
-    return cr_dtmf_share(d, tone->lane, power, CR_DTMF_CLARITY_BLOCKS, CR_DTMF_PLAIN_CLARITY, least);
+    cr_dtmf_power(d, tone->lane, CR_DTMF_CLARITY_BLOCKS, &tone->spin, power);
+    return cr_dtmf_share(d, tone->lane, power, CR_DTMF_CLARITY_BLOCKS, tone->asked,
+                         tone->clarity > least ? tone->clarity : least);
 }
 
 /* The middle of the two blocks that end with `last`, which is where an edge lies when the mark is 1/2. */
@@ -524,50 +533,51 @@ static int cr_dtmf_is_digit(const cr_dtmf *d, double end)
 {
     const cr_dtmf_tone *tone = &d->tone;
     double length = end - tone->start;
+    return tone->clarity >= tone->asked && tone->looks >= CR_DTMF_MIN_LOOKS && length >= d->plan->shortest
+           && tone->looks >= CR_DTMF_MIN_SEEN * length / d->plan->tones.hop && !cr_dtmf_is_echo(d);
+}
+
+/* How clear the tone followed must be; CR_DTMF_NEVER if no clarity could make it a digit. */
+static float cr_dtmf_asked(const cr_dtmf *d)
+{
+    const cr_dtmf_tone *tone = &d->tone;
     float twist, stray, far, asked;
-    if (tone->clarity < CR_DTMF_LEAST_CLARITY) /* most of speech gets no further */
-        return 0;
-    if (tone->looks < CR_DTMF_MIN_LOOKS || length < d->plan->shortest)
-        return 0;
-    if (tone->looks < CR_DTMF_MIN_SEEN * length / d->plan->tones.hop)
-        return 0;
-    if (cr_dtmf_is_echo(d))
-        return 0;
+    if (tone->power[1] > CR_DTMF_MAX_TWIST * tone->power[0] || tone->power[1] < CR_DTMF_MIN_TWIST * tone->power[0])
+        return CR_DTMF_NEVER;
+    if (tone->reference[0] < d->plan->min_power || tone->reference[1] < d->plan->min_power)
+        return CR_DTMF_NEVER;
+    if (tone->most_ratio > CR_DTMF_NOMINAL_SWAY * tone->least_ratio)
+        return CR_DTMF_NEVER;
     twist = (float)cr_dtmf_twist(d);
-    if (twist > CR_DTMF_MAX_TWIST_DB || twist < CR_DTMF_MIN_TWIST_DB)
-        return 0;
     stray = twist * twist / (CR_DTMF_STRAY_TWIST_DB * CR_DTMF_STRAY_TWIST_DB);
     for (int group = 0; group < 2; group++) {
         float offset = cr_tone_angle(tone->turn_re[group], tone->turn_im[group])
                        * d->plan->offset_per_radian[tone->lane[group]];
-        if (fabsf(offset) > CR_DTMF_MAX_OFFSET || tone->reference[group] < d->plan->min_power)
-            return 0;
+        if (fabsf(offset) > CR_DTMF_MAX_OFFSET)
+            return CR_DTMF_NEVER;
         stray += offset * offset / (CR_DTMF_STRAY_OFFSET * CR_DTMF_STRAY_OFFSET);
     }
     stray = sqrtf(stray);
     far = stray < 1 ? stray : 1;
     if (tone->most_ratio > (CR_DTMF_NOMINAL_SWAY + CR_DTMF_STRAY_SWAY * far) * tone->least_ratio)
-        return 0;
+        return CR_DTMF_NEVER;
     asked = CR_DTMF_NOMINAL_CLARITY + CR_DTMF_STRAY_CLARITY * far;
     if (tone->looks >= CR_DTMF_LONG_LOOKS && stray < CR_DTMF_LONG_STRAY)
         asked -= CR_DTMF_LONG_CLARITY;
-    return tone->clarity >= asked;
+    return asked;
 }
 
 /* How to read a mark; the spin or the reference has changed. */
 static void cr_dtmf_scale_mark(cr_dtmf_tone *tone)
 {
     for (int group = 0; group < 2; group++)
-        tone->mark_scale[group] = tone->spin[group].undo * (0.25f / tone->reference[group]);
+        tone->mark_scale[group] = tone->spin.undo[group] * (0.25f / tone->reference[group]);
 }
 
 /* The frequencies of the tone from all looks so far. */
-static void cr_dtmf_average(cr_dtmf *d)
+static void cr_dtmf_average(cr_dtmf_tone *tone, const cr_dtmf *d)
 {
-    cr_dtmf_tone *tone = &d->tone;
-    for (int group = 0; group < 2; group++)
-        tone->spin[group] = cr_dtmf_spin_of(d, tone->lane[group], tone->turn_re[group], tone->turn_im[group]);
-    tone->averaged = 1;
+    cr_dtmf_set_spin(d, tone->lane, tone->turn_re, tone->turn_im, &tone->spin);
     tone->found = 0;
     cr_dtmf_scale_mark(tone);
 }
@@ -582,6 +592,7 @@ static void cr_dtmf_add_look(cr_dtmf *d, const cr_dtmf_look *look)
     int restart = power > CR_DTMF_LOUDER * reference;
     float ratio;
     tone->looks++;
+    tone->averaged = 0;
     if (power < CR_DTMF_FAINTER * reference)
         return;
     if (restart)
@@ -603,9 +614,9 @@ static void cr_dtmf_add_look(cr_dtmf *d, const cr_dtmf_look *look)
         else
             tone->reference[group] += (look->power[group] - tone->reference[group]) / (float)tone->settled;
     }
-    tone->averaged = tone->found = 0;
+    tone->found = 0;
     if (tone->settled <= 2)
-        cr_dtmf_average(d);
+        cr_dtmf_average(tone, d);
     else
         cr_dtmf_scale_mark(tone);
 }
@@ -714,12 +725,16 @@ static void cr_dtmf_step(cr_dtmf *d, const float *sums, const float *before, cr_
             if (seen && !tone->rivals)
                 cr_dtmf_add_look(d, &look);
             if (!tone->accepted && cr_dtmf_middle(d, d->blocks - 1) - tone->start >= d->plan->nearly) {
-                float clarity;
-                if (!tone->averaged)
-                    cr_dtmf_average(d);
-                clarity = cr_dtmf_clarity(d);
-                if (clarity > tone->clarity)
-                    tone->clarity = clarity;
+                if (!tone->averaged) {
+                    cr_dtmf_average(tone, d);
+                    tone->asked = cr_dtmf_asked(d);
+                    tone->averaged = 1;
+                }
+                if (tone->asked < CR_DTMF_NEVER) {
+                    float clarity = cr_dtmf_clarity(d);
+                    if (clarity > tone->clarity)
+                        tone->clarity = clarity;
+                }
                 if (!tone->searched || tone->settled <= 2)
                     cr_dtmf_find_start(d);
                 tone->searched = 1;
@@ -740,6 +755,7 @@ static void cr_dtmf_step(cr_dtmf *d, const float *sums, const float *before, cr_
         tone->lane[0] = look.lane[0];
         tone->lane[1] = look.lane[1];
         tone->first_block = d->blocks - 1;
+        tone->asked = CR_DTMF_NEVER;
         cr_dtmf_add_look(d, &look);
         tone->mark = cr_dtmf_mark(d, tone->first_block);
         cr_dtmf_find_start(d);
@@ -843,8 +859,8 @@ static void cr_dtmf_skip(cr_dtmf *d, uint64_t samples, cr_dtmf_digits *found)
     const uint32_t hop = d->plan->tones.hop;
     /* After as many blocks as are kept, and one more that came in part, nothing but zeros is in the memory. */
     for (int block = 0; samples && (block <= CR_DTMF_HISTORY || d->state != CR_DTMF_NONE || d->fill > d->next);
-         block++) {
-        uint64_t run = hop - (d->fill - d->next);
+         block += CR_TONE_BATCH) {
+        uint64_t run = CR_TONE_BATCH * hop - (d->fill - d->next);
         if (run > samples)
             run = samples;
         cr_dtmf_feed(d, NULL, (size_t)run, found);
@@ -876,17 +892,25 @@ static int cr_dtmf_active(const cr_dtmf *d, cr_dtmf_digit *digit)
     return 1;
 }
 
-/* Ask the memory for what the next feed of this channel will touch; a bank of channels is larger than the caches. */
-static void cr_dtmf_prefetch(const cr_dtmf *d)
+/* Ask the memory for what the next feed of channels will touch; a bank of them is larger than the caches. `d` comes
+ * next, `later` after it. */
+static void cr_dtmf_prefetch(const cr_dtmf *d, const cr_dtmf *later)
 {
 #ifdef CR_HAVE_X86
     const char *raw = (const char *)(d->raw + d->next - d->plan->tones.hop);
-    for (int line = 0; line < 8; line++) {
+    _mm_prefetch((const char *)later, _MM_HINT_T0);
+    for (int line = 0; line < 7; line++) {
         _mm_prefetch(raw + 64 * line, _MM_HINT_T0);
-        _mm_prefetch((const char *)d->z[cr_dtmf_slot(d->blocks - CR_TONE_LOOK + line)], _MM_HINT_T0);
+        _mm_prefetch((const char *)d->z[cr_dtmf_slot(d->blocks - (CR_TONE_LOOK - 1) + line)], _MM_HINT_T0);
     }
+    if (d->state != CR_DTMF_NONE)
+        for (int line = 0; line < 7; line++) {
+            _mm_prefetch((const char *)&d->tone + 64 * line, _MM_HINT_T0);
+            _mm_prefetch(raw - 64 * line, _MM_HINT_T0);
+        }
 #else
     (void)d;
+    (void)later;
 #endif
 }
 
