@@ -61,6 +61,7 @@
 
 #include <stdlib.h>
 
+#include "callreel/four.h"
 #include "callreel/goertzel.h"
 
 #define CR_DTMF_MIN_RATE 8000
@@ -145,7 +146,7 @@ typedef struct {
 } cr_dtmf_look;
 
 /* How to sum blocks at two frequencies: each a lane's nominal one plus a turn. Real and imaginary parts lie as in a
- * block: low group, then high group. */
+ * block: low group, then high group (four.h). */
 typedef struct {
     float re[4], im[4]; /* turn of a block, in all, of magnitude 1: cos and cos, -sin and sin */
     float undo[2];      /* the loss of power inside a block that turned away */
@@ -287,6 +288,12 @@ static const cr_dtmf_version *cr_dtmf_version_for(cr_isa isa)
     return found;
 }
 
+/* Both of a lane each, of a block or of a table that is laid out like one. */
+CR_FORCE_INLINE cr_four cr_dtmf_both(const float *block, const int *lane)
+{
+    return cr_four_join(block + 2 * lane[0], block + 2 * lane[1]);
+}
+
 /* Energy of a hop, computed when first asked for: whole, and under the rising window. */
 CR_FORCE_INLINE const float *cr_dtmf_energy(cr_dtmf *d, int kind, int64_t hop)
 {
@@ -326,15 +333,17 @@ static float cr_dtmf_share(cr_dtmf *d, const int *lane, const float *power, int 
     const float heard = (power[0] + power[1]) * (float)count;
     const float plain = cr_dtmf_energy_of(d, CR_DTMF_PLAIN, count, INFINITY);
     const float passed = (power[0] * gain[lane[0]] + power[1] * gain[lane[1]]) * (float)count;
-    float own = 0, filtered;
+    cr_four squares = cr_four_all(0);
+    float own, filtered;
     if (heard >= enough * plain)
         return plain > 0 ? heard / plain : 0;
     /* The components' own energy, block by block, is above 670 Hz in any case. */
-    for (int64_t block = d->blocks - count; block < d->blocks; block++)
-        for (int group = 0; group < 2; group++) {
-            const float *z = d->z[cr_dtmf_slot(block)] + 2 * lane[group];
-            own += z[0] * z[0] + z[1] * z[1];
-        }
+    for (int64_t block = d->blocks - count; block < d->blocks; block++) {
+        const cr_four z = cr_dtmf_both(d->z[cr_dtmf_slot(block)], lane);
+        squares = cr_four_add(squares, cr_four_mul(z, z));
+    }
+    squares = cr_four_add(squares, cr_four_swapped(squares));
+    own = cr_four_first(squares) + cr_four_third(squares);
     if (own * CR_DTMF_FILTER_HELPS < plain && passed > least * own) {
         filtered = cr_dtmf_energy_of(d, CR_DTMF_FILTERED, count, passed / least);
         if (passed * plain > heard * filtered)
@@ -343,30 +352,38 @@ static float cr_dtmf_share(cr_dtmf *d, const int *lane, const float *power, int 
     return heard >= least * plain ? heard / plain : 0;
 }
 
-/* The turn's own power is lost inside a block too: 1/3 - 2/pi^2 per square of the turn, for a raised cosine. The
- * polynomial gives that up to 90 degrees within 0.1 %, from the cosine. */
-static void cr_dtmf_set_spin(const cr_dtmf *d, const int *lane, const float *turn_re, const float *turn_im,
-                             cr_dtmf_spin *spin)
+/* From turns of any magnitude; if nothing is known of one, there is none. Power is lost inside a block that turned away
+ * too: 1/3 - 2/pi^2 per square of the turn, for a raised cosine. The polynomial gives that from the cosine, up to 90
+ * degrees within 0.1 %. */
+CR_FORCE_INLINE void cr_dtmf_set_spin(const cr_dtmf *d, const int *lane, const float *turn_re, const float *turn_im,
+                                      cr_dtmf_spin *spin)
 {
     const cr_tone_plan *tones = &d->plan->tones;
-    for (int group = 0; group < 2; group++) {
-        const float *nominal_re = tones->turn_re + 2 * lane[group], *nominal_im = tones->turn_im + 2 * lane[group];
-        const float square = turn_re[group] * turn_re[group] + turn_im[group] * turn_im[group];
-        const float size = square > 0 ? 1 / sqrtf(square) : 0;
-        const float re = square > 0 ? turn_re[group] * size : 1, im = turn_im[group] * size, away = 1 - re;
-        spin->re[2 * group] = spin->re[2 * group + 1] = nominal_re[0] * re + nominal_im[0] * im;
-        spin->im[2 * group + 1] = nominal_re[0] * im - nominal_im[0] * re;
-        spin->im[2 * group] = -spin->im[2 * group + 1];
-        spin->undo[group] = 1 + away * (0.26839846f + away * (0.06840502f + away * 0.12117213f));
-    }
+    const cr_four nominal_re = cr_dtmf_both(tones->turn_re, lane), nominal_im = cr_dtmf_both(tones->turn_im, lane);
+    const float low = turn_re[0] == 0 && turn_im[0] == 0 ? 1 : turn_re[0];
+    const float high = turn_re[1] == 0 && turn_im[1] == 0 ? 1 : turn_re[1];
+    static const float signs[4] = {-1, 1, -1, 1};
+    cr_four re = cr_four_pairs(low, high), im = cr_four_pairs(turn_im[0], turn_im[1]), size, away, undo;
+    im = cr_four_mul(im, cr_four_load(signs));
+    size = cr_four_sqrt(cr_four_add(cr_four_mul(re, re), cr_four_mul(im, im)));
+    size = cr_four_div(cr_four_all(1), size);
+    re = cr_four_mul(re, size);
+    im = cr_four_mul(im, size);
+    away = cr_four_sub(cr_four_all(1), re);
+    undo = cr_four_add(cr_four_all(0.06840502f), cr_four_mul(away, cr_four_all(0.12117213f)));
+    undo = cr_four_add(cr_four_all(0.26839846f), cr_four_mul(away, undo));
+    undo = cr_four_add(cr_four_all(1), cr_four_mul(away, undo));
+    spin->undo[0] = cr_four_first(undo);
+    spin->undo[1] = cr_four_third(undo);
+    cr_four_store(spin->re, cr_four_sub(cr_four_mul(nominal_re, re), cr_four_mul(nominal_im, im)));
+    cr_four_store(spin->im, cr_four_add(cr_four_mul(nominal_re, im), cr_four_mul(nominal_im, re)));
 }
 
 /* One part of the sums below: block `last` and, turned, the one before. */
-CR_FORCE_INLINE void cr_dtmf_two(const cr_dtmf *d, const int *lane, int64_t last, const cr_dtmf_spin *spin, float *out)
+CR_FORCE_INLINE cr_four cr_dtmf_two(const cr_dtmf *d, const int *lane, int64_t last, cr_four re, cr_four im)
 {
-    const float *early = d->z[cr_dtmf_slot(last - 1)], *late = d->z[cr_dtmf_slot(last)];
-    cr_tone_turned_lane(early + 2 * lane[0], spin->re, spin->im, late + 2 * lane[0], out);
-    cr_tone_turned_lane(early + 2 * lane[1], spin->re + 2, spin->im + 2, late + 2 * lane[1], out + 2);
+    return cr_four_turned(cr_dtmf_both(d->z[cr_dtmf_slot(last - 1)], lane), re, im,
+                          cr_dtmf_both(d->z[cr_dtmf_slot(last)], lane));
 }
 
 /* Power of two lanes over the `count` newest blocks, summed at two frequencies two by two. A count that is odd starts
@@ -375,28 +392,15 @@ CR_FORCE_INLINE void cr_dtmf_power(const cr_dtmf *d, const int *lane, const int 
                                    float *power)
 {
     const int64_t last = d->blocks - 1;
-    int64_t block = last - count + 2;
-    float sum[4], late[4], twice_re[4], twice_im[4];
-    for (int part = 0; part < 4; part++) {
-        twice_re[part] = spin->re[part] * spin->re[part] - spin->im[part] * spin->im[part];
-        twice_im[part] = 2 * spin->re[part] * spin->im[part];
-    }
-    if (count % 2) {
-        const float *z = d->z[cr_dtmf_slot(--block)];
-        for (int part = 0; part < 4; part++)
-            sum[part] = z[2 * lane[part / 2] + part % 2];
-    } else {
-        cr_dtmf_two(d, lane, block, spin, sum);
-    }
-    while (block < last) {
-        block += 2;
-        cr_dtmf_two(d, lane, block, spin, late);
-        cr_tone_turned_lane(sum, twice_re, twice_im, late, sum);
-        cr_tone_turned_lane(sum + 2, twice_re + 2, twice_im + 2, late + 2, sum + 2);
-    }
-    for (int group = 0; group < 2; group++)
-        power[group] = (sum[2 * group] * sum[2 * group] + sum[2 * group + 1] * sum[2 * group + 1])
-                       * (spin->undo[group] / (float)(count * count));
+    const cr_four re = cr_four_load(spin->re), im = cr_four_load(spin->im), both = cr_four_mul(re, im);
+    const cr_four twice_re = cr_four_sub(cr_four_mul(re, re), cr_four_mul(im, im)), twice_im = cr_four_add(both, both);
+    cr_four sum = count % 2 ? cr_dtmf_both(d->z[cr_dtmf_slot(last - count + 1)], lane)
+                            : cr_dtmf_two(d, lane, last - count + 2, re, im);
+    for (int64_t block = last - count + 4 - count % 2; block <= last; block += 2)
+        sum = cr_four_turned(sum, twice_re, twice_im, cr_dtmf_two(d, lane, block, re, im));
+    sum = cr_four_powers(sum);
+    power[0] = cr_four_first(sum) * (spin->undo[0] / (float)(count * count));
+    power[1] = cr_four_third(sum) * (spin->undo[1] / (float)(count * count));
 }
 
 /* The sum of a lane at its nominal frequency over the look that ends with block `last`, as the gate has it. */
@@ -414,7 +418,7 @@ static void cr_dtmf_look_sum(const cr_dtmf *d, int lane, int64_t last, float *su
     *sum_im = part[0][1];
 }
 
-/* Power of each lane in a look, times 16, at the nominal frequencies; the strongest of each group. */
+/* The strongest lane of each group in a look. */
 CR_FORCE_INLINE void cr_dtmf_strongest(const float *sums, int *strongest)
 {
     for (int group = 0; group < 2; group++) {
@@ -480,12 +484,10 @@ static int cr_dtmf_take_look(cr_dtmf *d, const float *sums, const float *before,
 static float cr_dtmf_mark(const cr_dtmf *d, int64_t last)
 {
     const cr_dtmf_tone *tone = &d->tone;
-    float sum[4], relative[2];
-    cr_dtmf_two(d, tone->lane, last, &tone->spin, sum);
-    for (int group = 0; group < 2; group++)
-        relative[group] = (sum[2 * group] * sum[2 * group] + sum[2 * group + 1] * sum[2 * group + 1])
-                          * tone->mark_scale[group];
-    return relative[0] < relative[1] ? relative[0] : relative[1];
+    const cr_four power = cr_four_powers(
+        cr_dtmf_two(d, tone->lane, last, cr_four_load(tone->spin.re), cr_four_load(tone->spin.im)));
+    const float low = cr_four_first(power) * tone->mark_scale[0], high = cr_four_third(power) * tone->mark_scale[1];
+    return low < high ? low : high;
 }
 
 /* Where between two marks a block apart the amplitude was 1/2: so much of a block before the later one. */
@@ -650,14 +652,12 @@ static void cr_dtmf_find_start(cr_dtmf *d)
 static void cr_dtmf_describe(const cr_dtmf *d, double end, cr_dtmf_digit *digit)
 {
     const cr_dtmf_tone *tone = &d->tone;
-    double level = 0, fed = (double)(cr_dtmf_position(d) - d->origin);
+    double fed = (double)(cr_dtmf_position(d) - d->origin);
     int64_t start = (int64_t)(tone->start + 0.5);
-    for (int group = 0; group < 2; group++)
-        level += 10 * log10((double)tone->reference[group]) / 2;
     digit->symbol = cr_dtmf_symbols[tone->lane[0] * 4 + tone->lane[1] - 4];
     digit->start = d->origin + start;
     digit->duration = (int64_t)((end < fed ? end : fed) + 0.5) - start;
-    digit->level_dbm0 = level + CR_DTMF_FULL_SCALE_DBM0;
+    digit->level_dbm0 = 5 * log10((double)tone->reference[0] * (double)tone->reference[1]) + CR_DTMF_FULL_SCALE_DBM0;
     digit->twist_db = cr_dtmf_twist(d);
 }
 

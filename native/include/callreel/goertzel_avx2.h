@@ -29,6 +29,8 @@ CR_FORCE_INLINE CR_TARGET_AVX2 void cr_tone_blocks_avx2(const cr_tone_plan *plan
     const __m256 amplitude = _mm256_set1_ps(plan->amplitude);
     const __m256i backwards = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(14, 15, 12, 13, 10, 11, 8, 9, 6, 7, 4, 5, 2, 3, 0, 1));
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i parts[2][4];
     cr_tone_folded folded;
     for (uint32_t block = 0; block < CR_TONE_BATCH; block += 2) {
         const int16_t *const next = block + 1 < blocks ? x + hop : x;
@@ -45,28 +47,29 @@ CR_FORCE_INLINE CR_TARGET_AVX2 void cr_tone_blocks_avx2(const cr_tone_plan *plan
             x = next + hop;
         }
     }
-    for (int part = 0; part < 16; part += 4) {
-        __m256i sum[2][4];
-        for (int of = 0; of < 4; of++)
-            sum[0][of] = sum[1][of] = _mm256_setzero_si256();
-        for (uint32_t eight = 0; eight < cr_tone_eights(hop); eight++)
-            for (int two = 0; two < 2; two++) {
+    for (int part = 0; part < 16; part += 4)
+        for (int two = 0; two < 2; two++) {
+            __m256i sum[4] = {zero, zero, zero, zero};
+            for (uint32_t eight = 0; eight < cr_tone_eights(hop); eight++) {
                 const __m256i even = _mm256_loadu_si256((const __m256i *)folded[eight][0][2 * two]);
                 const __m256i odd = _mm256_loadu_si256((const __m256i *)folded[eight][1][2 * two]);
                 for (int of = 0; of < 4; of++) {
                     const __m256i row = _mm256_loadu_si256((const __m256i *)plan->wave[eight][part + of]);
-                    sum[two][of] = _mm256_add_epi32(sum[two][of], _mm256_madd_epi16(row, of % 2 ? odd : even));
+                    sum[of] = _mm256_add_epi32(sum[of], _mm256_madd_epi16(row, of % 2 ? odd : even));
                 }
             }
-        for (int two = 0; two < 2; two++) {
-            const __m256i heard = _mm256_setr_m128i(_mm_set1_epi32((int32_t)(silent >> 2 * two & 1) - 1),
-                                                    _mm_set1_epi32((int32_t)(silent >> 2 * two >> 1 & 1) - 1));
-            const __m256 parts = _mm256_mul_ps(_mm256_cvtepi32_ps(cr_tone_sums_avx2(sum[two])), amplitude);
-            const __m256 kept = _mm256_and_ps(parts, _mm256_castsi256_ps(heard));
-            _mm_storeu_ps(z[2 * two] + part, _mm256_castps256_ps128(kept));
-            _mm_storeu_ps(z[2 * two + 1] + part, _mm256_extractf128_ps(kept, 1));
+            parts[two][part / 4] = cr_tone_sums_avx2(sum);
         }
-    }
+    for (uint32_t block = 0; block < CR_TONE_BATCH; block++)
+        for (int half = 0; half < 2; half++) { /* stored as wide as they will be read, or that would have to wait */
+            const __m256i *from = parts[block / 2] + 2 * half;
+            const __m256i all = block % 2 ? _mm256_permute2x128_si256(from[0], from[1], 0x31)
+                                          : _mm256_permute2x128_si256(from[0], from[1], 0x20);
+            const __m256i heard = _mm256_set1_epi32((int32_t)(silent >> block & 1) - 1);
+            _mm256_storeu_ps(z[block] + CR_TONE_LANES * half,
+                             _mm256_and_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(all), amplitude),
+                                           _mm256_castsi256_ps(heard)));
+        }
 }
 
 CR_FORCE_INLINE CR_TARGET_AVX2 __m256 cr_tone_turned_avx2(__m256 earlier, __m256 turn_re, __m256 turn_im,

@@ -30,7 +30,8 @@ CR_FORCE_INLINE CR_TARGET_AVX512_VNNI void cr_tone_eight_avx512(const int16_t (*
                                                                 __m512i earlier, __m512i later, const int is_first,
                                                                 __m512i *sum)
 {
-    const __m512i backwards = _mm512_broadcast_i32x4(_mm_setr_epi8(14, 15, 12, 13, 10, 11, 8, 9, 6, 7, 4, 5, 2, 3, 0, 1));
+    const __m512i backwards = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(14, 15, 12, 13, 10, 11, 8, 9, 6, 7, 4, 5, 2, 3, 0, 1));
     __m512i even, odd;
     earlier = _mm512_srai_epi16(_mm512_shuffle_epi8(earlier, backwards), 1);
     later = _mm512_srai_epi16(later, 1);
@@ -56,7 +57,8 @@ CR_FORCE_INLINE CR_TARGET_AVX512_VNNI __m512i cr_tone_peak_avx512(__m512i peak, 
 /* Bit n: the n-th quarter has no magnitude from the limit on. */
 CR_FORCE_INLINE CR_TARGET_AVX512_VNNI uint32_t cr_tone_quiet_avx512(__m512i peak, int16_t limit)
 {
-    const uint32_t loud = _mm512_cmp_epu16_mask(peak, _mm512_set1_epi16(limit), _MM_CMPINT_NLT); /* a byte a quarter */
+    /* a byte a quarter */
+    const uint32_t loud = _mm512_cmp_epu16_mask(peak, _mm512_set1_epi16(limit), _MM_CMPINT_NLT);
     const uint32_t bytes = (loud | ((loud & 0x7F7F7F7F) + 0x7F7F7F7F)) & 0x80808080; /* those that are not zero */
     return ~((bytes >> 7) * 0x01020408 >> 24); /* gathers one bit of each */
 }
@@ -86,7 +88,8 @@ CR_FORCE_INLINE CR_TARGET_AVX512_VNNI int cr_tone_blocks_avx512(const cr_tone_pl
     } else {
         const uint32_t rest = hop % 8; /* of the last eight, so many belong to the hop */
         const __m128i last = _mm_set1_epi16((int16_t)rest);
-        const __m128i within = rest ? _mm_cmpgt_epi16(last, _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7)) : _mm_set1_epi16(-1);
+        const __m128i places = _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7);
+        const __m128i within = rest ? _mm_cmpgt_epi16(last, places) : _mm_set1_epi16(-1);
         for (uint32_t i = 0; i < hop; i += 8) {
             const __m512i eight = cr_tone_four_avx512(x + i, second, third, fourth);
             peak = cr_tone_peak_avx512(peak, i + 8 < hop ? eight
