@@ -266,6 +266,7 @@ cdef class Bank:
     cdef char *first  # channel 0, where a line of the cache begins
     cdef size_t stride  # bytes from one channel's state to the next; its samples lie behind it
     cdef size_t count
+    cdef int64_t furthest  # no channel is further
     cdef bint busy
 
     def __cinit__(self, channels, sample_rate=8000):
@@ -298,12 +299,15 @@ cdef class Bank:
         self.busy = True
         return 0
 
+    cdef inline void _prefetch_after(self, size_t channel) noexcept nogil:
+        if channel + 2 < self.count:
+            cr_dtmf_prefetch(self.state(channel + 1), self.state(channel + 2))
+
     cdef void _feed_one(
         self, size_t channel, const uint8_t *pcm, size_t samples, cr_dtmf_digits *found
     ) noexcept nogil:
         cdef size_t before = found.count
-        if channel + 2 < self.count:
-            cr_dtmf_prefetch(self.state(channel + 1), self.state(channel + 2))
+        self._prefetch_after(channel)
         cr_dtmf_feed(self.state(channel), pcm, samples, found)
         while before < found.count:
             found.items[before].channel = channel
@@ -315,7 +319,7 @@ cdef class Bank:
         cdef Py_buffer view
         cdef Py_buffer *views = NULL
         cdef cr_dtmf_digits found
-        cdef size_t i, taken = 0, samples
+        cdef size_t i, taken = 0, samples, most = 0
         cdef list parts = None
         buffers.clear(&view)
         memset(&found, 0, sizeof(found))
@@ -331,7 +335,10 @@ cdef class Bank:
                 for part in parts:
                     taken += 1  # before borrowing: a cleared view may be released
                     buffers.borrow_pcm(part, &views[taken - 1])
-                    self._need_room(taken - 1, <size_t>views[taken - 1].len // 2)
+                    samples = <size_t>views[taken - 1].len // 2
+                    self._need_room(taken - 1, samples)
+                    most = max(most, samples)
+                self.furthest += <int64_t>most
                 with nogil:
                     for i in range(self.count):
                         self._feed_one(i, <const uint8_t *>views[i].buf, <size_t>views[i].len // 2, &found)
@@ -340,8 +347,10 @@ cdef class Bank:
                 samples = <size_t>view.len // 2 // self.count
                 if samples * self.count * 2 != <size_t>view.len:
                     raise ValueError(f"{view.len // 2} samples do not divide into {self.count} channels")
-                for i in range(self.count):
-                    self._need_room(i, samples)
+                if <int64_t>samples > MAX_POSITION - self.furthest:  # else not asked of each: they are far apart
+                    for i in range(self.count):
+                        self._need_room(i, samples)
+                self.furthest += <int64_t>samples
                 with nogil:
                     for i in range(self.count):
                         self._feed_one(i, <const uint8_t *>view.buf + 2 * i * samples, samples, &found)
@@ -370,6 +379,7 @@ cdef class Bank:
             with nogil:
                 for i in range(self.count):
                     before = found.count
+                    self._prefetch_after(i)
                     cr_dtmf_flush(self.state(i), &found)
                     while before < found.count:
                         found.items[before].channel = i

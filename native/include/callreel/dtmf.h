@@ -875,7 +875,13 @@ static void cr_dtmf_flush(cr_dtmf *d, cr_dtmf_digits *found)
 {
     int64_t position = cr_dtmf_position(d);
     size_t already = found->count;
-    cr_dtmf_skip(d, d->plan->rate / 10, found);
+    uint32_t silence = d->plan->rate / 10;
+    /* A look at nothing but quiet hops is not taken, so nothing starts then. */
+    while (silence && (d->state != CR_DTMF_NONE || d->quiet_hops <= CR_TONE_LOOK || d->fill > d->next)) {
+        const uint32_t run = CR_TONE_BATCH * d->plan->tones.hop - (d->fill - d->next);
+        cr_dtmf_feed(d, NULL, run < silence ? run : silence, found);
+        silence -= run < silence ? run : silence;
+    }
     for (size_t i = already; i < found->count; i++) /* edges are interpolated: none may lie beyond the end */
         if (found->items[i].start + found->items[i].duration > position)
             found->items[i].duration = position - found->items[i].start;
@@ -902,6 +908,13 @@ static void cr_dtmf_prefetch(const cr_dtmf *d, const cr_dtmf *later)
     for (int line = 0; line < 7; line++) {
         _mm_prefetch(raw + 64 * line, _MM_HINT_T0);
         _mm_prefetch((const char *)d->z[cr_dtmf_slot(d->blocks - (CR_TONE_LOOK - 1) + line)], _MM_HINT_T0);
+    }
+    if (d->fill + CR_TONE_BATCH * d->plan->tones.hop > cr_dtmf_raw_samples(d->plan) - CR_TONE_SLACK) {
+        const char *kept = (const char *)(d->raw + d->next - cr_dtmf_kept_samples(d->plan)); /* to be moved down */
+        for (int line = 0; line < 11; line++) {
+            _mm_prefetch((const char *)d->raw + 64 * line, _MM_HINT_T0);
+            _mm_prefetch(kept + 64 * line, _MM_HINT_T0);
+        }
     }
     if (d->state != CR_DTMF_NONE)
         for (int line = 0; line < 7; line++) {
