@@ -266,7 +266,7 @@ cdef object _call_feed(PyObject *self, PyObject **args, Py_ssize_t count, PyObje
 cdef fastcall.PyMethodDef _feed = fastcall.method(
     b"feed",
     _call_feed,
-    b"feed(self, pcm)\n--\n\nListen to 16-bit PCM; the digits that ended in it, as a list.",
+    b"feed($self, pcm)\n--\n\nListen to 16-bit PCM; the digits that ended in it, as a list.",
 )
 fastcall.add_method(Detector, &_feed)
 
