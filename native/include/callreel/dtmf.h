@@ -138,19 +138,20 @@ typedef struct {
     int out_of_memory; /* a digit was lost for want of memory */
 } cr_dtmf_digits;
 
-/* One look at the newest four blocks. Index 0 is the low group, 1 the high group; powers are squared amplitudes. */
-typedef struct {
-    int lane[2];
-    float power[2];
-    float turn_re[2], turn_im[2]; /* turn in one block beyond that of the nominal frequency, times power */
-} cr_dtmf_look;
-
 /* How to sum blocks at two frequencies: each a lane's nominal one plus a turn. Real and imaginary parts lie as in a
  * block: low group, then high group (four.h). */
 typedef struct {
     float re[4], im[4]; /* turn of a block, in all, of magnitude 1: cos and cos, -sin and sin */
     float undo[2];      /* the loss of power inside a block that turned away */
 } cr_dtmf_spin;
+
+/* One look at the newest four blocks. Index 0 is the low group, 1 the high group; powers are squared amplitudes. */
+typedef struct {
+    int lane[2];
+    float power[2];
+    float turn_re[2], turn_im[2]; /* turn in one block beyond that of the nominal frequency, times power */
+    cr_dtmf_spin spin;            /* at these turns; of a digit not yet accepted */
+} cr_dtmf_look;
 
 /* The tone being followed. Times are in samples since `origin`. */
 typedef struct {
@@ -450,7 +451,6 @@ static int cr_dtmf_look_again(const cr_dtmf *d, cr_dtmf_look *look)
 static int cr_dtmf_take_look(cr_dtmf *d, const float *sums, const float *before, cr_dtmf_look *look)
 {
     const cr_tone_plan *tones = &d->plan->tones;
-    cr_dtmf_spin spin;
     for (int group = 0; group < 2; group++) {
         const int at = 2 * look->lane[group];
         const float re = sums[at], im = sums[at + 1];
@@ -469,8 +469,8 @@ static int cr_dtmf_take_look(cr_dtmf *d, const float *sums, const float *before,
         if (fabsf(look->turn_im[group]) > d->plan->most_turn[look->lane[group]] * look->turn_re[group])
             return 0;
     }
-    cr_dtmf_set_spin(d, look->lane, look->turn_re, look->turn_im, &spin);
-    cr_dtmf_power(d, look->lane, CR_TONE_LOOK, &spin, look->power);
+    cr_dtmf_set_spin(d, look->lane, look->turn_re, look->turn_im, &look->spin);
+    cr_dtmf_power(d, look->lane, CR_TONE_LOOK, &look->spin, look->power);
     if (look->power[0] < d->plan->min_power / 2 || look->power[1] < d->plan->min_power / 2)
         return 0;
     if (look->power[1] >= CR_DTMF_LOOK_MAX_RATIO * look->power[0]
@@ -576,14 +576,6 @@ static void cr_dtmf_scale_mark(cr_dtmf_tone *tone)
         tone->mark_scale[group] = tone->spin.undo[group] * (0.25f / tone->reference[group]);
 }
 
-/* The frequencies of the tone from all looks so far. */
-static void cr_dtmf_average(cr_dtmf_tone *tone, const cr_dtmf *d)
-{
-    cr_dtmf_set_spin(d, tone->lane, tone->turn_re, tone->turn_im, &tone->spin);
-    tone->found = 0;
-    cr_dtmf_scale_mark(tone);
-}
-
 /* Take a look into the tone's sums. Only looks that lie wholly inside the tone count: one that is clearly louder
  * than the reference starts the sums anew, a fainter one (an edge) is left out. The turn of the first look was
  * measured against a window that was still part outside, and makes room for the second's. */
@@ -607,7 +599,7 @@ static void cr_dtmf_add_look(cr_dtmf *d, const cr_dtmf_look *look)
     if (tone->settled == 1 || ratio > tone->most_ratio)
         tone->most_ratio = ratio;
     for (int group = 0; group < 2; group++) {
-        float keep_power = restart ? 0.0f : 1.0f, keep_turn = tone->settled > 2 ? 1.0f : 0.0f;
+        float keep_power = restart ? 0.0f : 1.0f, keep_turn = tone->settled > 2 || tone->accepted ? 1.0f : 0.0f;
         tone->power[group] = tone->power[group] * keep_power + look->power[group];
         tone->turn_re[group] = tone->turn_re[group] * keep_turn + look->turn_re[group];
         tone->turn_im[group] = tone->turn_im[group] * keep_turn + look->turn_im[group];
@@ -617,10 +609,9 @@ static void cr_dtmf_add_look(cr_dtmf *d, const cr_dtmf_look *look)
             tone->reference[group] += (look->power[group] - tone->reference[group]) / (float)tone->settled;
     }
     tone->found = 0;
-    if (tone->settled <= 2)
-        cr_dtmf_average(tone, d);
-    else
-        cr_dtmf_scale_mark(tone);
+    if (tone->settled <= 2 && !tone->accepted)
+        tone->spin = look->spin; /* the sums of turns are its own */
+    cr_dtmf_scale_mark(tone);
 }
 
 /* Go back from the first look to where the mark rose through an edge. */
@@ -713,11 +704,11 @@ static void cr_dtmf_step(cr_dtmf *d, const float *sums, const float *before, cr_
 {
     cr_dtmf_tone *tone = &d->tone;
     cr_dtmf_look look;
-    int seen = 0;
+    int seen = 0, again = 0;
     if (sums) {
         cr_dtmf_strongest(sums, look.lane);
-        seen = (d->state != CR_DTMF_NONE && tone->accepted && cr_dtmf_look_again(d, &look))
-               || cr_dtmf_take_look(d, sums, before, &look);
+        again = d->state != CR_DTMF_NONE && tone->accepted && cr_dtmf_look_again(d, &look);
+        seen = again || cr_dtmf_take_look(d, sums, before, &look);
     }
     if (d->state != CR_DTMF_NONE) {
         int event = cr_dtmf_event(d, seen, &look);
@@ -726,7 +717,9 @@ static void cr_dtmf_step(cr_dtmf *d, const float *sums, const float *before, cr_
                 cr_dtmf_add_look(d, &look);
             if (!tone->accepted && cr_dtmf_middle(d, d->blocks - 1) - tone->start >= d->plan->nearly) {
                 if (!tone->averaged) {
-                    cr_dtmf_average(tone, d);
+                    cr_dtmf_set_spin(d, tone->lane, tone->turn_re, tone->turn_im, &tone->spin);
+                    cr_dtmf_scale_mark(tone);
+                    tone->found = 0;
                     tone->asked = cr_dtmf_asked(d);
                     tone->averaged = 1;
                 }
@@ -751,6 +744,8 @@ static void cr_dtmf_step(cr_dtmf *d, const float *sums, const float *before, cr_
         d->state = cr_dtmf_next[d->state][event];
     }
     if (d->state == CR_DTMF_NONE && seen) {
+        if (again)
+            look.spin = tone->spin;
         memset(tone, 0, sizeof *tone);
         tone->lane[0] = look.lane[0];
         tone->lane[1] = look.lane[1];
