@@ -32,8 +32,8 @@
  *            the two components hold: of all energy, which a clean digit passes at once, else of that above 670 Hz,
  *            which costs ten times as much. Once a digit is accepted, looks only see whether it is still the same.
  *   mark     Power of the fainter component, relative to its reference, over the newest two blocks. Its amplitude falls
- *            in nearly a straight line while an edge passes, and is 1/2 when the edge is in the middle: interpolating
- *            between blocks gives the moment.
+ *            in nearly a straight line while an edge passes, and is 1/2 (its power 1/4) when the edge is in the middle:
+ *            interpolating between blocks gives the moment.
  *   clarity  Best share over any 35 ms of the tone, at the tone's mean frequencies. Noise costs what it weighs. Speech
  *            has energy elsewhere and glides, so that 35 ms of it do not add up. A share that could not make a digit is
  *            given up as soon as that is known.
@@ -48,9 +48,9 @@
  *   Following a tone (`cr_dtmf_next`):
  *
  *      state \ event   TONE   HOLDS   BREAKS   ENDS      TONE    look saw a symbol
- *      NONE            ON     NONE    NONE     NONE      HOLDS   mark >= 1/2
- *      ON              ON     ON      GAP      NONE *    BREAKS  mark < 1/2, for less than 20 ms
- *      GAP             GAP    ON      GAP      NONE *    ENDS    mark < 1/2 for 20 ms, or another symbol has come
+ *      NONE            ON     NONE    NONE     NONE      HOLDS   mark >= 1/4
+ *      ON              ON     ON      GAP      NONE *    BREAKS  mark < 1/4, for less than 20 ms
+ *      GAP             GAP    ON      GAP      NONE *    ENDS    mark < 1/4 for 20 ms, or another symbol has come
  *
  *      * reports the digit if it was accepted. TONE counts only in NONE. When a tone ENDS, the block may start the
  *        next one at once. 20 ms lies midway between the interruption of 10 ms to be bridged and the shortest pause
