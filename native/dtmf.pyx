@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 cimport buffers
 cimport cython
+cimport fastcall
 cimport isa
 from cpython.list cimport PyList_New
+from cpython.object cimport PyObject
 from libc.stddef cimport size_t
-from libc.stdint cimport int16_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -47,7 +49,7 @@ cdef extern from "callreel/dtmf.h" nogil:
     void cr_dtmf_flush(cr_dtmf *state, cr_dtmf_digits *found) noexcept
     int cr_dtmf_active(const cr_dtmf *state, cr_dtmf_digit *digit) noexcept
     int64_t cr_dtmf_position(const cr_dtmf *state) noexcept
-    void cr_dtmf_prefetch(const cr_dtmf *state) noexcept
+    void cr_dtmf_prefetch(const cr_dtmf *state, const cr_dtmf *later) noexcept
 
 
 # Positions are kept in int64 and in double; up to here both are exact. 35,000 years at 8 kHz.
@@ -64,8 +66,13 @@ class Digit(NamedTuple):
     twist_db: float
 
 
+cdef object _new_tuple = tuple.__new__  # a named tuple's own constructor takes three times as long
+
+
 cdef object _digit(const cr_dtmf_digit *digit):
-    return Digit(chr(digit.symbol), digit.start, digit.duration, digit.level_dbm0, digit.twist_db)
+    return _new_tuple(
+        Digit, (chr(digit.symbol), digit.start, digit.duration, digit.level_dbm0, digit.twist_db)
+    )
 
 
 cdef list _digits(cr_dtmf_digits *found):
@@ -106,7 +113,7 @@ def _use(str name):
 
 
 cdef class _Plan:
-    """What all Detectors of one rate share: 3 KB of tables at 8 kHz, 16 KB at 48 kHz."""
+    """What all Detectors of one rate share: 6 KB of tables at 8 kHz, 32 KB at 48 kHz."""
 
     cdef cr_dtmf_plan plan
     cdef int16_t *memory
@@ -170,8 +177,7 @@ cdef class Detector:
         return 0
 
     @cython.critical_section
-    def feed(self, pcm):
-        """Listen to 16-bit PCM; the digits that ended in it, as a list."""
+    cdef object _feed(self, object pcm):
         cdef Py_buffer view
         cdef cr_dtmf_digits found
         cdef size_t samples
@@ -250,6 +256,21 @@ cdef class Detector:
         return self.plan.plan.rate
 
 
+# One call per packet is the use it is made for: see fastcall.pxd.
+
+
+cdef object _call_feed(PyObject *self, PyObject **args, Py_ssize_t count, PyObject *names):
+    return (<Detector>self)._feed(fastcall.only("feed", "pcm", args, count, names))
+
+
+cdef fastcall.PyMethodDef _feed = fastcall.method(
+    b"feed",
+    _call_feed,
+    b"feed($self, pcm)\n--\n\nListen to 16-bit PCM; the digits that ended in it, as a list.",
+)
+fastcall.add_method(Detector, &_feed)
+
+
 cdef class Bank:
     """Detectors for many channels, fed together: a packet of each in one call, without the GIL.
 
@@ -258,8 +279,10 @@ cdef class Bank:
 
     cdef _Plan plan
     cdef char *memory
+    cdef char *first  # channel 0, where a line of the cache begins
     cdef size_t stride  # bytes from one channel's state to the next; its samples lie behind it
     cdef size_t count
+    cdef int64_t furthest  # no channel is further
     cdef bint busy
 
     def __cinit__(self, channels, sample_rate=8000):
@@ -270,9 +293,12 @@ cdef class Bank:
         self.plan = _plan(sample_rate)
         self.stride = sizeof(cr_dtmf) + cr_dtmf_raw_samples(&self.plan.plan) * sizeof(int16_t)
         self.stride = (self.stride + 63) // 64 * 64
-        self.memory = <char *>calloc(<size_t>wanted, self.stride)
+        if <size_t>wanted > (<size_t>-1) // self.stride - 1:
+            raise MemoryError
+        self.memory = <char *>calloc(<size_t>wanted * self.stride + 64, 1)
         if self.memory == NULL:
             raise MemoryError
+        self.first = self.memory + (64 - <uintptr_t>self.memory % 64) % 64
         self.count = <size_t>wanted
         for i in range(self.count):
             cr_dtmf_init(self.state(i), &self.plan.plan, <int16_t *>(<char *>self.state(i) + sizeof(cr_dtmf)))
@@ -281,7 +307,7 @@ cdef class Bank:
         free(self.memory)
 
     cdef inline cr_dtmf *state(self, size_t channel) noexcept nogil:
-        return <cr_dtmf *>(self.memory + channel * self.stride)
+        return <cr_dtmf *>(self.first + channel * self.stride)
 
     cdef int _enter(self) except -1:
         if self.busy:
@@ -289,12 +315,15 @@ cdef class Bank:
         self.busy = True
         return 0
 
+    cdef inline void _prefetch_after(self, size_t channel) noexcept nogil:
+        if channel + 2 < self.count:
+            cr_dtmf_prefetch(self.state(channel + 1), self.state(channel + 2))
+
     cdef void _feed_one(
         self, size_t channel, const uint8_t *pcm, size_t samples, cr_dtmf_digits *found
     ) noexcept nogil:
         cdef size_t before = found.count
-        if channel + 1 < self.count:
-            cr_dtmf_prefetch(self.state(channel + 1))
+        self._prefetch_after(channel)
         cr_dtmf_feed(self.state(channel), pcm, samples, found)
         while before < found.count:
             found.items[before].channel = channel
@@ -306,7 +335,7 @@ cdef class Bank:
         cdef Py_buffer view
         cdef Py_buffer *views = NULL
         cdef cr_dtmf_digits found
-        cdef size_t i, taken = 0, samples
+        cdef size_t i, taken = 0, samples, most = 0
         cdef list parts = None
         buffers.clear(&view)
         memset(&found, 0, sizeof(found))
@@ -322,7 +351,10 @@ cdef class Bank:
                 for part in parts:
                     taken += 1  # before borrowing: a cleared view may be released
                     buffers.borrow_pcm(part, &views[taken - 1])
-                    self._need_room(taken - 1, <size_t>views[taken - 1].len // 2)
+                    samples = <size_t>views[taken - 1].len // 2
+                    self._need_room(taken - 1, samples)
+                    most = max(most, samples)
+                self.furthest += <int64_t>most
                 with nogil:
                     for i in range(self.count):
                         self._feed_one(i, <const uint8_t *>views[i].buf, <size_t>views[i].len // 2, &found)
@@ -331,8 +363,10 @@ cdef class Bank:
                 samples = <size_t>view.len // 2 // self.count
                 if samples * self.count * 2 != <size_t>view.len:
                     raise ValueError(f"{view.len // 2} samples do not divide into {self.count} channels")
-                for i in range(self.count):
-                    self._need_room(i, samples)
+                if <int64_t>samples > MAX_POSITION - self.furthest:  # else not asked of each: they are far apart
+                    for i in range(self.count):
+                        self._need_room(i, samples)
+                self.furthest += <int64_t>samples
                 with nogil:
                     for i in range(self.count):
                         self._feed_one(i, <const uint8_t *>view.buf + 2 * i * samples, samples, &found)
@@ -361,6 +395,7 @@ cdef class Bank:
             with nogil:
                 for i in range(self.count):
                     before = found.count
+                    self._prefetch_after(i)
                     cr_dtmf_flush(self.state(i), &found)
                     while before < found.count:
                         found.items[before].channel = i

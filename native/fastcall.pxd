@@ -11,6 +11,13 @@ METH_FASTCALL, is in the limited API since 3.10: the arguments are read where th
 
     cdef fastcall.PyMethodDef f_def = fastcall.method(b"f", call_f, b"f(data, out=None)\n--\n\nWhat it does.")
     f = fastcall.function(&f_def, __name__)
+
+A method `o.f(data)` of a `cdef class C` is made the same way: its object comes as the first argument.
+
+    cdef object call_f(PyObject *self, PyObject **args, Py_ssize_t count, PyObject *names):
+        return (<C>self)._f(fastcall.only("f", "data", args, count, names))
+
+    fastcall.add_method(C, &f_def)
 """
 
 from cpython.object cimport PyObject
@@ -29,6 +36,7 @@ cdef extern from "Python.h":
         METH_FASTCALL
         METH_KEYWORDS
     object PyCFunction_NewEx(PyMethodDef *method, PyObject *bound_to, object module)
+    object PyDescr_NewMethod(type kind, PyMethodDef *method)
     # Borrowed references.
     PyObject *PyTuple_GetItem(PyObject *items, Py_ssize_t index) except NULL
     Py_ssize_t PyTuple_Size(PyObject *items) except -1
@@ -47,6 +55,22 @@ cdef inline PyMethodDef method(const char *name, fastcall_fn call, const char *d
 cdef inline object function(PyMethodDef *description, str module):
     """The Python function described; `module` is the name of where it will be found."""
     return PyCFunction_NewEx(description, NULL, module)
+
+
+cdef inline int add_method(type kind, PyMethodDef *description) except -1:
+    """Give a class the method described."""
+    setattr(kind, description.ml_name.decode(), PyDescr_NewMethod(kind, description))
+    return 0
+
+
+cdef inline object only(str function, str name, PyObject **args, Py_ssize_t count, PyObject *names):
+    """The argument of `function(<name>)`."""
+    cdef Py_ssize_t named = 0 if names == NULL else PyTuple_Size(names)
+    if count + named != 1:
+        raise TypeError(f"{function}() takes 1 argument, not {count + named}")
+    if named and <object>PyTuple_GetItem(names, 0) != name:
+        raise TypeError(f"{function}() got an unexpected keyword argument '{<object>PyTuple_GetItem(names, 0)}'")
+    return <object>args[0]
 
 
 cdef inline int data_and_out(

@@ -1,12 +1,13 @@
-/* Compares every version of the kernels of G.711, PCM and the timeline that this machine has with the scalar one.
+/* Compares every version of the kernels of G.711, PCM, tones and the timeline that this machine has with the scalar one.
  *
  *     cc -std=c11 -O2 -ffp-contract=off -Inative/include tests/native/isa_differential.c -lm -o differential
  *     ./differential
  *
  * Every length from 0 to 300, at even and odd addresses, in place where that is allowed; every code and every sample
- * value of G.711, gain over every sample value, resampling from every phase. Inputs end where an unreadable page begins,
- * so a read too far is a crash; outputs stand between bytes that must not change. Prints a line a level, ends with 1 at
- * the first difference.
+ * value of G.711, gain over every sample value, resampling from every phase; blocks, looks, gate and energies of tones
+ * and noise at every rate that DTMF is found at, one to four at a time. Inputs end where an unreadable page begins, so a
+ * read too far is a crash; outputs stand between bytes that must not change. Prints a line a level, ends with 1 at the
+ * first difference.
  * Cross-compiled it serves for machines one does not have: aarch64-linux-gnu-gcc -static ..., qemu-aarch64-static.
  */
 #define _DEFAULT_SOURCE
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include "callreel/conceal.h"
+#include "callreel/dtmf.h"
 #include "callreel/g711.h"
 #include "callreel/pcm.h"
 #include "callreel/retime.h"
@@ -25,6 +27,7 @@
 #define MARK 0xA5
 
 static long compared;
+static uint32_t digest; /* of the digits found: the same however four.h was compiled */
 static const char *level;
 
 static void differs(const char *what, size_t length, size_t shift)
@@ -302,6 +305,133 @@ static void compare_all_values(cr_isa isa)
     free(expected);
 }
 
+/* Hops at the end of readable memory but for what a version may read beyond: silence, noise and a digit, at all levels
+ * from full scale to next to nothing. */
+static void fill_hops(int16_t *x, uint32_t samples, uint32_t rate, uint32_t turn)
+{
+    const double peak = 40000 / (double)(1u << turn % 9), low = 2 * CR_PI * cr_dtmf_hz[turn % 4] / rate;
+    const double high = 2 * CR_PI * cr_dtmf_hz[4 + turn / 4 % 4] / rate;
+    for (uint32_t i = 0; i < samples; i++) {
+        double value = turn % 3 == 0 ? peak * (next_random() % 2001 / 1000.0 - 1)
+                                     : peak / 2 * (sin(low * i) + sin(high * i)) + next_random() % 64 - 32;
+        if (turn % 5 == 4 && i >= samples / 2)
+            value = next_random() % 90 - 45.0;
+        x[i] = (int16_t)(value > 32767 ? 32767 : value < -32768 ? -32768 : value);
+    }
+}
+
+static void compare_tones_at(const cr_dtmf_version *ours, const cr_dtmf_version *scalar, uint32_t rate)
+{
+    const uint32_t hop = cr_dtmf_hop_samples(rate), samples = CR_TONE_MAX_TAPS + 8 + 5 * hop;
+    int16_t *tables = calloc(cr_dtmf_plan_room(rate), sizeof *tables);
+    int16_t *memory = (int16_t *)(void *)before_a_wall((samples + CR_TONE_SLACK) * sizeof *memory);
+    const int16_t *first = memory + CR_TONE_MAX_TAPS + 8;
+    cr_tone_block blocks[2][CR_TONE_ROWS];
+    cr_tone_batch batch[2];
+    cr_dtmf_plan plan;
+    if (!tables)
+        exit(2);
+    cr_dtmf_plan_init(&plan, rate, scalar, tables);
+    for (uint32_t turn = 0; turn < 180; turn++) {
+        fill_hops(memory, samples, rate, turn);
+        for (int part = 0; part < 2 * CR_TONE_LANES; part++)
+            for (int row = 0; row < CR_TONE_ROWS; row++)
+                blocks[0][row][part] = (float)(int32_t)(next_random() % 2000) * 1e-4f - 0.1f;
+        memcpy(blocks[1], blocks[0], sizeof blocks[0]);
+        for (int which = 0; which < 2; which++) {
+            memset(&batch[which], 0, sizeof batch[which]);
+            batch[which].first = first;
+            batch[which].x = first + hop;
+            batch[which].blocks = 1 + turn % 4;
+            batch[which].limit = 48;
+            batch[which].quiet_hops = turn % 7;
+            for (int row = 0; row < CR_TONE_ROWS; row++)
+                batch[which].rows[row] = blocks[which][row];
+        }
+        if (ours->batch(&plan.tones, &batch[0]) != scalar->batch(&plan.tones, &batch[1])
+            || batch[0].quiet_hops != batch[1].quiet_hops || batch[0].silent != batch[1].silent
+            || batch[0].unseen != batch[1].unseen || memcmp(blocks[0], blocks[1], sizeof blocks[0])
+            || memcmp(batch[0].look, batch[1].look, batch[0].blocks * sizeof batch[0].look[0]))
+            differs("tones", rate, turn);
+        for (int kind = 0; kind < 2; kind++) {
+            const cr_tone_energy a = ours->energy[kind](&plan.tones, first + turn % hop);
+            const cr_tone_energy b = scalar->energy[kind](&plan.tones, first + turn % hop);
+            if (a.whole != b.whole || a.rising != b.rising)
+                differs(kind ? "energy above 670 Hz" : "energy of a hop", rate, turn);
+        }
+        compared += 3;
+    }
+    free(tables);
+}
+
+/* All sixteen digits in noise, once in packets and once in pieces of any size. */
+static cr_dtmf_digits digits_of(const cr_dtmf_version *version, uint32_t rate, const int16_t *x, uint32_t samples)
+{
+    int16_t *tables = calloc(cr_dtmf_plan_room(rate), sizeof *tables), *raw;
+    cr_dtmf_digits found = {NULL, 0, 0, 0};
+    cr_dtmf_plan plan;
+    cr_dtmf state;
+    if (!tables)
+        exit(2);
+    cr_dtmf_plan_init(&plan, rate, version, tables);
+    raw = calloc(cr_dtmf_raw_samples(&plan), sizeof *raw);
+    if (!raw)
+        exit(2);
+    cr_dtmf_init(&state, &plan, raw);
+    for (uint32_t at = 0, piece; at < samples; at += piece) {
+        piece = at < samples / 2 ? rate / 50 : 1 + next_random() % 300;
+        piece = piece < samples - at ? piece : samples - at;
+        cr_dtmf_feed(&state, (const uint8_t *)(x + at), piece, &found);
+    }
+    cr_dtmf_flush(&state, &found);
+    free(raw);
+    free(tables);
+    return found;
+}
+
+static void compare_digits(const cr_dtmf_version *ours, const cr_dtmf_version *scalar, uint32_t rate)
+{
+    const uint32_t one = rate / 10, samples = 16 * one;
+    int16_t *x = malloc(samples * sizeof *x);
+    cr_dtmf_digits a, b;
+    if (!x)
+        exit(2);
+    for (uint32_t i = 0; i < samples; i++) {
+        const double low = 2 * CR_PI * cr_dtmf_hz[i / one / 4] / rate;
+        const double high = 2 * CR_PI * cr_dtmf_hz[4 + i / one % 4] / rate;
+        const double tone = i % one < one * 6 / 10 ? 6000 * (sin(low * i) + 0.7 * sin(high * i * 1.004)) : 0;
+        x[i] = (int16_t)(tone + next_random() % 2001 - 1000.0);
+    }
+    a = digits_of(ours, rate, x, samples);
+    b = digits_of(scalar, rate, x, samples);
+    if (b.count != 16 || a.count != b.count)
+        differs("number of digits", rate, a.count);
+    for (size_t i = 0; i < a.count; i++)
+        if (a.items[i].symbol != b.items[i].symbol || a.items[i].start != b.items[i].start
+            || a.items[i].duration != b.items[i].duration || a.items[i].level_dbm0 != b.items[i].level_dbm0
+            || a.items[i].twist_db != b.items[i].twist_db)
+            differs("digit", rate, i);
+    for (size_t i = 0; i < a.count; i++) {
+        const double values[] = {(double)a.items[i].start, (double)a.items[i].duration, a.items[i].level_dbm0,
+                                 a.items[i].twist_db, (double)a.items[i].symbol};
+        for (size_t byte = 0; byte < sizeof values; byte++)
+            digest = (digest ^ ((const uint8_t *)values)[byte]) * 16777619u;
+    }
+    compared += (long)a.count;
+    free(a.items);
+    free(b.items);
+    free(x);
+}
+
+static void compare_tones(cr_isa isa)
+{
+    static const uint32_t rates[] = {8000, 11025, 16000, 44100, 48000};
+    for (size_t i = 0; i < sizeof rates / sizeof *rates; i++)
+        compare_digits(cr_dtmf_version_for(isa), cr_dtmf_version_for(CR_ISA_SCALAR), rates[i]);
+    for (uint32_t rate = CR_DTMF_MIN_RATE; rate <= CR_DTMF_MAX_RATE; rate += 800)
+        compare_tones_at(cr_dtmf_version_for(isa), cr_dtmf_version_for(CR_ISA_SCALAR), rate);
+}
+
 int main(void)
 {
     uint8_t *ends[TRACKS];
@@ -315,6 +445,8 @@ int main(void)
             continue;
         level = cr_isa_name((cr_isa)isa);
         compared = 0;
+        digest = 2166136261u;
+        state = 12345;
         for (size_t n = 0; n < LENGTHS; n++)
             for (size_t shift = 0; shift < 2; shift++) {
                 compare_g711(cr_g711_kernels_for((cr_isa)isa), cr_g711_kernels_for(CR_ISA_SCALAR), ends[0], n, shift);
@@ -326,7 +458,8 @@ int main(void)
         compare_retime((cr_isa)isa, ends[0]);
         compare_pitch((cr_isa)isa, ends[1]);
         compare_conceal((cr_isa)isa);
-        printf("%s: %ld comparisons, no difference\n", level, compared);
+        compare_tones((cr_isa)isa);
+        printf("%s: %ld comparisons, no difference, digits %08x\n", level, compared, (unsigned)digest);
     }
     return 0;
 }

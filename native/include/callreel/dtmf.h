@@ -24,16 +24,19 @@
  *   clarity   /---------------- 35 ms -----------\        is it two steady tones and little else
  *
  *   gate     Looks at the nominal frequencies: in each group one must be loud enough and stand out. Fast, in versions
- *            for instruction sets, four blocks at a time; speech and noise seldom pass, silence does not get so far.
+ *            for instruction sets, four blocks at a time (goertzel.h); speech and noise seldom pass, silence does not
+ *            get so far.
  *   look     The strongest low and the strongest high frequency of the window. How far the phase turned since the
  *            window one block earlier gives each component's true frequency, unambiguous to 100 Hz. Blocks are then
- *            summed at that frequency, so a mistuned sender loses nothing; `share` is the part of the energy that
- *            the two components hold. Once a digit is accepted, looks only see whether it is still the same.
- *   mark     Amplitude of the fainter component, relative to its reference, over the newest two blocks. It falls in
- *            nearly a straight line while an edge passes, and is 1/2 when the edge is in the middle: interpolating
- *            between blocks gives the moment.
- *   clarity  Best share over any 35 ms of the tone, at the tone's mean frequencies. Noise costs what it weighs.
- *            Speech has energy elsewhere and glides, so that 35 ms of it do not add up.
+ *            summed at that frequency, so a mistuned sender loses nothing; the share is the part of the energy that
+ *            the two components hold: of all energy, which a clean digit passes at once, else of that above 670 Hz,
+ *            which costs ten times as much. Once a digit is accepted, looks only see whether it is still the same.
+ *   mark     Power of the fainter component, relative to its reference, over the newest two blocks. Its amplitude falls
+ *            in nearly a straight line while an edge passes, and is 1/2 (its power 1/4) when the edge is in the middle:
+ *            interpolating between blocks gives the moment.
+ *   clarity  Best share over any 35 ms of the tone, at the tone's mean frequencies. Noise costs what it weighs. Speech
+ *            has energy elsewhere and glides, so that 35 ms of it do not add up. A share that could not make a digit is
+ *            given up as soon as that is known.
  *   sway     How much the ratio of the two components differs between looks. A sender keeps it, and an edge lowers
  *            both alike; two harmonics of a voice move each for itself.
  *
@@ -45,9 +48,9 @@
  *   Following a tone (`cr_dtmf_next`):
  *
  *      state \ event   TONE   HOLDS   BREAKS   ENDS      TONE    look saw a symbol
- *      NONE            ON     NONE    NONE     NONE      HOLDS   mark >= 1/2
- *      ON              ON     ON      GAP      NONE *    BREAKS  mark < 1/2, for less than 20 ms
- *      GAP             GAP    ON      GAP      NONE *    ENDS    mark < 1/2 for 20 ms, or another symbol has come
+ *      NONE            ON     NONE    NONE     NONE      HOLDS   mark >= 1/4
+ *      ON              ON     ON      GAP      NONE *    BREAKS  mark < 1/4, for less than 20 ms
+ *      GAP             GAP    ON      GAP      NONE *    ENDS    mark < 1/4 for 20 ms, or another symbol has come
  *
  *      * reports the digit if it was accepted. TONE counts only in NONE. When a tone ENDS, the block may start the
  *        next one at once. 20 ms lies midway between the interruption of 10 ms to be bridged and the shortest pause
@@ -58,12 +61,12 @@
 
 #include <stdlib.h>
 
+#include "callreel/four.h"
 #include "callreel/goertzel.h"
 
 #define CR_DTMF_MIN_RATE 8000
 #define CR_DTMF_MAX_RATE 48000
 #define CR_DTMF_BLOCK_RATE 200   /* blocks a second */
-#define CR_DTMF_LOOK_BLOCKS 4    /* 20 ms: fits twice into the shortest digit */
 #define CR_DTMF_MARK_BLOCKS 2    /* 10 ms */
 #define CR_DTMF_CLARITY_BLOCKS 7 /* 35 ms: blocks whose sum, but for its soft edges, lies inside any 40 ms */
 #define CR_DTMF_HISTORY 16       /* blocks kept; a power of two; a start is looked for in 15 of them */
@@ -72,11 +75,11 @@
 
 /* Limits, between what must be accepted and what must be rejected; nearer to the former against talk-off. */
 #define CR_DTMF_MIN_MS 32.0               /* Q.24: 40 accepted, 23 rejected */
-#define CR_DTMF_NEARLY_MS 24.0            /* sooner, no clarity can be good, and no start is asked for */
+#define CR_DTMF_NEARLY_MS 27.0            /* a block before that: no clarity and no start are needed sooner */
 #define CR_DTMF_GAP_MS 20.0               /* Q.24: see the state table */
 #define CR_DTMF_MIN_LEVEL_DBM0 -38.5      /* a component; -36 accepted, -42 rejected */
-#define CR_DTMF_MAX_TWIST_DB 5.25f        /* +4 accepted, +7 rejected */
-#define CR_DTMF_MIN_TWIST_DB -8.75f       /* -8 accepted, -11 rejected */
+#define CR_DTMF_MAX_TWIST 3.35f           /* of powers, 5.25 dB: +4 accepted, +7 rejected */
+#define CR_DTMF_MIN_TWIST 0.1333f         /* -8.75 dB: -8 accepted, -11 rejected */
 #define CR_DTMF_MAX_OFFSET 0.018f         /* 1.5 % (with 2 Hz more, 1.8 %) accepted, 3.5 % rejected */
 /* How clear a digit must be, by how far it strays from nominal; the three distances add up as squares. */
 #define CR_DTMF_STRAY_OFFSET 0.012f       /* a frequency offset that is a distance of 1 */
@@ -103,9 +106,10 @@
 /* What costs next to nothing comes first: most blocks of speech and noise get no further. */
 #define CR_DTMF_QUIET_PEAK 48             /* a block whose every sample is below counts as silence: -54 dBm0 */
 #define CR_DTMF_GATE_LEVEL 2.0f           /* of 16 for a sum of four blocks: half the power, and 6 dB for the offset */
-#define CR_DTMF_GATE_RATIO 4.0f           /* so much a look at nominal frequencies may be wrong: 6 dB */
-#define CR_DTMF_GATE_SHARE 0.65f          /* the strongest of a group, of the group */
-#define CR_DTMF_TURN_LOSS 0.1307f         /* of power, per square of the turn: 1/3 - 2/pi^2 for a raised cosine */
+#define CR_DTMF_NEVER 2.0f                /* nothing is so clear */
+#define CR_DTMF_LEAST_CLARITY 0.52f       /* less is never enough */
+#define CR_DTMF_FILTER_HELPS 1.04f        /* nothing is gained where the components are all there is, to 4 % */
+#define CR_DTMF_EDGE 0.25f                /* power of a mark at an edge: half the amplitude */
 
 enum { CR_DTMF_NONE, CR_DTMF_ON, CR_DTMF_GAP };
 enum { CR_DTMF_TONE, CR_DTMF_HOLDS, CR_DTMF_BREAKS, CR_DTMF_ENDS };
@@ -134,33 +138,35 @@ typedef struct {
     int out_of_memory; /* a digit was lost for want of memory */
 } cr_dtmf_digits;
 
+/* How to sum blocks at two frequencies: each a lane's nominal one plus a turn. Real and imaginary parts lie as in a
+ * block: low group, then high group (four.h). */
+typedef struct {
+    float re[4], im[4]; /* turn of a block, in all, of magnitude 1: cos and cos, -sin and sin */
+    float undo[2];      /* the loss of power inside a block that turned away */
+} cr_dtmf_spin;
+
 /* One look at the newest four blocks. Index 0 is the low group, 1 the high group; powers are squared amplitudes. */
 typedef struct {
     int lane[2];
     float power[2];
     float turn_re[2], turn_im[2]; /* turn in one block beyond that of the nominal frequency, times power */
-    float share;
+    cr_dtmf_spin spin;            /* at these turns; of a digit not yet accepted */
 } cr_dtmf_look;
-
-/* How to sum blocks at a frequency: a lane's nominal one plus a turn. */
-typedef struct {
-    float re, im;  /* turn of a block, in all; of magnitude 1 */
-    float undo;    /* the loss of power inside a block that turned away */
-    float offset;  /* relative to nominal */
-} cr_dtmf_spin;
 
 /* The tone being followed. Times are in samples since `origin`. */
 typedef struct {
     int lane[2];
-    int accepted;
-    int searched;               /* the start was refined */
     int looks, rivals, settled; /* looks: that saw it; in a row that saw another; in the reference */
+    uint8_t accepted;
+    uint8_t searched;           /* the start was refined */
+    uint8_t averaged, found;    /* the spin is that of the present sums; the start, that of spin and reference */
     int64_t first_block;        /* newest block of the first look that saw it */
     float reference[2];         /* power of a look that lies wholly inside */
     float power[2], turn_re[2], turn_im[2]; /* sums over such looks */
-    cr_dtmf_spin spin[2];       /* at the mean turn */
+    cr_dtmf_spin spin;          /* at the mean turn */
     float least_ratio, most_ratio; /* high to low power among them */
-    float clarity, mark;
+    float mark_scale[2];        /* of power, to the reference, over two blocks at the spin */
+    float clarity, asked, mark;    /* asked: how clear it must be, as far as `averaged` */
     double start, fall; /* fall: where it broke off, in GAP */
 } cr_dtmf_tone;
 
@@ -169,13 +175,15 @@ struct cr_dtmf_version;
 /* All that channels of one rate share. */
 typedef struct {
     uint32_t rate;
-    float min_power, gate_power;
+    float min_power;
+    double nearly, shortest, gap;           /* samples */
     float offset_per_radian[CR_TONE_LANES]; /* relative frequency offset per radian of turn */
     float most_turn[CR_TONE_LANES];         /* tangent of the turn that a look takes part in */
     const struct cr_dtmf_version *version;
     cr_tone_plan tones;
 } cr_dtmf_plan;
 
+/* What every packet needs comes first, in one line of the cache. */
 typedef struct {
     const cr_dtmf_plan *plan;
     int16_t *raw;           /* cr_dtmf_raw_samples(): those that may still be needed, then those that come */
@@ -184,24 +192,22 @@ typedef struct {
     int state;
     int64_t origin, blocks; /* samples fed before block 0; blocks closed since */
     double last_end;        /* end of the last digit reported */
-    int last_lane[2];
     float last_power;       /* of both its components */
+    uint16_t known[2];      /* bit of a slot: the energy of its hop was computed; as in `energy` */
+    cr_tone_block z[CR_DTMF_HISTORY];
     cr_dtmf_tone tone;
-    int64_t energy_hop[CR_DTMF_HISTORY]; /* whose energy is known, plus 1; 0: none */
-    float energy[CR_DTMF_HISTORY][2];    /* of the hop: under the rising and under the falling window */
-    float z[CR_DTMF_HISTORY][2 * CR_TONE_LANES]; /* of the block: eight real parts, eight imaginary */
+    int last_lane[2];       /* of the last digit reported */
+    float energy[2][CR_DTMF_HISTORY][2]; /* plain and filtered, of the hop: whole and under the rising window */
 } cr_dtmf;
 
-/* Power of each lane in the looks of a batch, times 16, at the nominal frequencies. */
-typedef float cr_dtmf_powers[CR_TONE_BATCH][CR_TONE_LANES];
-
-/* A version for an instruction set: computes the blocks `d->blocks` and following, at most CR_TONE_BATCH, and says
- * (bit n for the n-th) at which of them a look is worth while. All versions give the same. */
+/* A version for an instruction set. All give the same. */
 typedef struct cr_dtmf_version {
     cr_isa isa;
-    uint32_t (*blocks)(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers);
-    cr_tone_energy (*energy)(const cr_tone_plan *plan, const int16_t *x);
+    uint32_t (*batch)(const cr_tone_plan *plan, cr_tone_batch *batch);
+    cr_tone_energy (*energy[2])(const cr_tone_plan *plan, const int16_t *x); /* plain, filtered */
 } cr_dtmf_version;
+
+enum { CR_DTMF_PLAIN, CR_DTMF_FILTERED };
 
 /* ---- set-up ---- */
 
@@ -214,9 +220,12 @@ static void cr_dtmf_plan_init(cr_dtmf_plan *plan, uint32_t rate, const cr_dtmf_v
 {
     plan->rate = rate;
     plan->version = version;
+    plan->nearly = CR_DTMF_NEARLY_MS * rate / 1000;
+    plan->shortest = CR_DTMF_MIN_MS * rate / 1000;
+    plan->gap = CR_DTMF_GAP_MS * rate / 1000;
     plan->min_power = (float)pow(10, (CR_DTMF_MIN_LEVEL_DBM0 - CR_DTMF_FULL_SCALE_DBM0) / 10);
-    plan->gate_power = CR_DTMF_GATE_LEVEL * plan->min_power;
-    cr_tone_plan_init(&plan->tones, cr_dtmf_hz, rate, cr_dtmf_hop_samples(rate), memory);
+    cr_tone_plan_init(&plan->tones, cr_dtmf_hz, rate, cr_dtmf_hop_samples(rate), CR_DTMF_GATE_LEVEL * plan->min_power,
+                      memory);
     for (int lane = 0; lane < CR_TONE_LANES; lane++) {
         double angle = 2 * CR_PI * cr_dtmf_hz[lane] / rate * plan->tones.hop;
         plan->offset_per_radian[lane] = (float)(1 / angle);
@@ -224,10 +233,11 @@ static void cr_dtmf_plan_init(cr_dtmf_plan *plan, uint32_t rate, const cr_dtmf_v
     }
 }
 
-/* Samples before the next hop that must stay: the hops of a clarity, and the reach of the filter before them. */
+/* Samples before the next hop that must stay: the hops of a clarity, and the reach of the filter before them. Whole
+ * lines of the cache, so that packets of 20 ms are too. */
 static uint32_t cr_dtmf_kept_samples(const cr_dtmf_plan *plan)
 {
-    return (CR_DTMF_CLARITY_BLOCKS + 1) * plan->tones.hop + plan->tones.taps;
+    return ((CR_DTMF_CLARITY_BLOCKS + 1) * plan->tones.hop + plan->tones.taps + 31) & ~31u;
 }
 
 static uint32_t cr_dtmf_raw_samples(const cr_dtmf_plan *plan)
@@ -243,7 +253,7 @@ static void cr_dtmf_init(cr_dtmf *d, const cr_dtmf_plan *plan, int16_t *raw)
     d->plan = plan;
     d->raw = raw;
     d->fill = d->next = cr_dtmf_kept_samples(plan);
-    d->quiet_hops = CR_DTMF_HISTORY;
+    d->quiet_hops = CR_TONE_QUIET_HOPS;
     memset(raw, 0, d->fill * sizeof *raw);
 }
 
@@ -257,174 +267,15 @@ static int64_t cr_dtmf_position(const cr_dtmf *d)
 
 static int cr_dtmf_slot(int64_t block) { return (int)((uint64_t)block % CR_DTMF_HISTORY); }
 
-/* Whether the looks that end with the blocks from d->blocks on may have seen a symbol (bit n for the n-th): each
- * group has one frequency that is loud enough and stands out. Sums at the nominal frequencies, lanes side by side. */
-static uint32_t cr_dtmf_gate_scalar(const cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
-{
-    const cr_tone_plan *tones = &d->plan->tones;
-    uint32_t worth = 0;
-    for (uint32_t block = 0; block < blocks; block++) {
-        const int64_t first = d->blocks + block - CR_DTMF_LOOK_BLOCKS + 1;
-        const float *z = d->z[cr_dtmf_slot(first)];
-        float re[CR_TONE_LANES], im[CR_TONE_LANES], *power = powers[block], least = 1;
-        for (int lane = 0; lane < CR_TONE_LANES; lane++) {
-            re[lane] = z[lane];
-            im[lane] = z[lane + CR_TONE_LANES];
-        }
-        for (int64_t next = first + 1; next < first + CR_DTMF_LOOK_BLOCKS; next++) {
-            z = d->z[cr_dtmf_slot(next)];
-            for (int lane = 0; lane < CR_TONE_LANES; lane++) {
-                float turned = re[lane] * tones->turn_re[lane] - im[lane] * tones->turn_im[lane];
-                im[lane] = (re[lane] * tones->turn_im[lane] + im[lane] * tones->turn_re[lane])
-                           + z[lane + CR_TONE_LANES];
-                re[lane] = turned + z[lane];
-            }
-        }
-        for (int lane = 0; lane < CR_TONE_LANES; lane++)
-            power[lane] = re[lane] * re[lane] + im[lane] * im[lane];
-        for (const float *of = power; of < power + CR_TONE_LANES; of += 4) {
-            float even = of[0] > of[2] ? of[0] : of[2], odd = of[1] > of[3] ? of[1] : of[3];
-            float best = even > odd ? even : odd, sum = (of[0] + of[2]) + (of[1] + of[3]);
-            if (best < d->plan->gate_power || best < CR_DTMF_GATE_SHARE * sum)
-                least = 0;
-        }
-        worth |= (least > 0) << block;
-    }
-    return worth;
-}
-
-#ifdef CR_HAVE_X86
-static uint32_t cr_dtmf_gate_sse2(const cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
-{
-    uint32_t failed = 0;
-    for (uint32_t block = 0; block < blocks; block++) {
-        const int64_t first = d->blocks + block - CR_DTMF_LOOK_BLOCKS + 1;
-        for (int group = 0; group < CR_TONE_LANES; group += 4) {
-            const __m128 turn_re = _mm_loadu_ps(d->plan->tones.turn_re + group);
-            const __m128 turn_im = _mm_loadu_ps(d->plan->tones.turn_im + group);
-            const float *z = d->z[cr_dtmf_slot(first)] + group;
-            __m128 re = _mm_loadu_ps(z), im = _mm_loadu_ps(z + CR_TONE_LANES), power, best, sum;
-            for (int64_t next = first + 1; next < first + CR_DTMF_LOOK_BLOCKS; next++) {
-                __m128 turned = _mm_sub_ps(_mm_mul_ps(re, turn_re), _mm_mul_ps(im, turn_im));
-                z = d->z[cr_dtmf_slot(next)] + group;
-                im = _mm_add_ps(_mm_add_ps(_mm_mul_ps(re, turn_im), _mm_mul_ps(im, turn_re)),
-                                _mm_loadu_ps(z + CR_TONE_LANES));
-                re = _mm_add_ps(turned, _mm_loadu_ps(z));
-            }
-            power = _mm_add_ps(_mm_mul_ps(re, re), _mm_mul_ps(im, im));
-            _mm_storeu_ps(powers[block] + group, power);
-            best = _mm_max_ps(power, _mm_shuffle_ps(power, power, 0x4E));
-            best = _mm_max_ps(best, _mm_shuffle_ps(best, best, 0xB1));
-            sum = _mm_add_ps(power, _mm_shuffle_ps(power, power, 0x4E));
-            sum = _mm_add_ps(sum, _mm_shuffle_ps(sum, sum, 0xB1));
-            sum = _mm_max_ps(_mm_mul_ps(sum, _mm_set1_ps(CR_DTMF_GATE_SHARE)), _mm_set1_ps(d->plan->gate_power));
-            failed |= (uint32_t)(_mm_movemask_ps(_mm_cmplt_ps(best, sum)) != 0) << block;
-        }
-    }
-    return ~failed & ((1u << blocks) - 1);
-}
-
-/* `blocks` is a constant here: as many chains of additions run side by side. */
-CR_FORCE_INLINE CR_TARGET_AVX2 uint32_t cr_dtmf_gate_some_avx2(const cr_dtmf *d, uint32_t at, const uint32_t blocks,
-                                                            cr_dtmf_powers powers)
-{
-    const __m256 turn_re = _mm256_loadu_ps(d->plan->tones.turn_re), turn_im = _mm256_loadu_ps(d->plan->tones.turn_im);
-    const int64_t first = d->blocks + at - CR_DTMF_LOOK_BLOCKS + 1;
-    __m256 re[CR_TONE_BATCH], im[CR_TONE_BATCH];
-    uint32_t worth = 0;
-    for (uint32_t block = 0; block < blocks; block++) {
-        const float *z = d->z[cr_dtmf_slot(first + block)];
-        re[block] = _mm256_loadu_ps(z);
-        im[block] = _mm256_loadu_ps(z + CR_TONE_LANES);
-    }
-    for (int next = 1; next < CR_DTMF_LOOK_BLOCKS; next++)
-        for (uint32_t block = 0; block < blocks; block++) {
-            const float *z = d->z[cr_dtmf_slot(first + next + block)];
-            __m256 turned = _mm256_sub_ps(_mm256_mul_ps(re[block], turn_re), _mm256_mul_ps(im[block], turn_im));
-            im[block] = _mm256_add_ps(_mm256_add_ps(_mm256_mul_ps(re[block], turn_im),
-                                                    _mm256_mul_ps(im[block], turn_re)),
-                                      _mm256_loadu_ps(z + CR_TONE_LANES));
-            re[block] = _mm256_add_ps(turned, _mm256_loadu_ps(z));
-        }
-    for (uint32_t block = 0; block < blocks; block++) {
-        __m256 power = _mm256_add_ps(_mm256_mul_ps(re[block], re[block]), _mm256_mul_ps(im[block], im[block]));
-        __m256 best = _mm256_max_ps(power, _mm256_permute_ps(power, 0x4E));
-        __m256 sum = _mm256_add_ps(power, _mm256_permute_ps(power, 0x4E));
-        _mm256_storeu_ps(powers[at + block], power);
-        best = _mm256_max_ps(best, _mm256_permute_ps(best, 0xB1));
-        sum = _mm256_add_ps(sum, _mm256_permute_ps(sum, 0xB1));
-        sum = _mm256_max_ps(_mm256_mul_ps(sum, _mm256_set1_ps(CR_DTMF_GATE_SHARE)),
-                            _mm256_set1_ps(d->plan->gate_power));
-        worth |= (uint32_t)(_mm256_movemask_ps(_mm256_cmp_ps(best, sum, _CMP_LT_OQ)) == 0) << (at + block);
-    }
-    return worth;
-}
-
-CR_FORCE_INLINE CR_TARGET_AVX2 uint32_t cr_dtmf_gate_avx2(const cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
-{
-    uint32_t worth = 0;
-    if (blocks == CR_TONE_BATCH)
-        return cr_dtmf_gate_some_avx2(d, 0, CR_TONE_BATCH, powers);
-    for (uint32_t block = 0; block < blocks; block++)
-        worth |= cr_dtmf_gate_some_avx2(d, block, 1, powers);
-    return worth;
-}
-#endif
-
-/* A version of cr_dtmf_version.blocks, of two parts. A block that holds nothing but quiet hops is zero, and a look
- * over nothing but such blocks is not taken. */
-#define CR_DTMF_BLOCKS(sums_of, gate)                                                                                 \
-    const cr_tone_plan *tones = &d->plan->tones;                                                                      \
-    const float amplitude = tones->amplitude;                                                                         \
-    const int16_t *hop = d->raw + d->next;                                                                            \
-    uint32_t silent = 0, unseen = 0, loud = d->quiet_hops == 0;                                                       \
-    cr_tone_sums sums;                                                                                                \
-    for (uint32_t block = 0; block < blocks; block++) {                                                               \
-        if (cr_tone_is_quiet(hop + block * tones->hop, tones->hop, CR_DTMF_QUIET_PEAK))                               \
-            d->quiet_hops += d->quiet_hops < CR_DTMF_HISTORY;                                                         \
-        else                                                                                                          \
-            d->quiet_hops = 0;                                                                                        \
-        silent |= (uint32_t)(d->quiet_hops > 1) << block;                                                             \
-        unseen |= (uint32_t)(d->quiet_hops > CR_DTMF_LOOK_BLOCKS) << block;                                           \
-        loud |= d->quiet_hops == 0;                                                                                   \
-    }                                                                                                                 \
-    if (loud)                                                                                                         \
-        sums_of(tones, hop - tones->hop, blocks, sums);                                                               \
-    for (uint32_t block = 0; block < blocks; block++) {                                                               \
-        float *z = d->z[cr_dtmf_slot(d->blocks + block)];                                                             \
-        if (silent >> block & 1)                                                                                      \
-            memset(z, 0, sizeof d->z[0]);                                                                             \
-        else                                                                                                          \
-            for (int lane = 0; lane < 2 * CR_TONE_LANES; lane++)                                                      \
-                z[lane] = (float)sums[block][lane] * amplitude;                                                       \
-    }                                                                                                                 \
-    return unseen == (1u << blocks) - 1 ? 0 : gate(d, blocks, powers) & ~unseen;
-
-static uint32_t cr_dtmf_blocks_scalar(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
-{
-    CR_DTMF_BLOCKS(cr_tone_sums_scalar, cr_dtmf_gate_scalar)
-}
-#ifdef CR_HAVE_X86
-static uint32_t cr_dtmf_blocks_sse2(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
-{
-    CR_DTMF_BLOCKS(cr_tone_sums_sse2, cr_dtmf_gate_sse2)
-}
-CR_TARGET_AVX2 static uint32_t cr_dtmf_blocks_avx2(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
-{
-    CR_DTMF_BLOCKS(cr_tone_sums_avx2, cr_dtmf_gate_avx2)
-}
-CR_TARGET_AVX512_VNNI static uint32_t cr_dtmf_blocks_avx512(cr_dtmf *d, uint32_t blocks, cr_dtmf_powers powers)
-{
-    CR_DTMF_BLOCKS(cr_tone_sums_avx512, cr_dtmf_gate_avx2)
-}
-#endif
-
 static const cr_dtmf_version cr_dtmf_versions[] = {
-    {CR_ISA_SCALAR, cr_dtmf_blocks_scalar, cr_tone_energy_scalar},
+    {CR_ISA_SCALAR, cr_tone_batch_scalar, {cr_tone_energy_scalar, cr_tone_filtered_scalar}},
 #ifdef CR_HAVE_X86
-    {CR_ISA_SSE2, cr_dtmf_blocks_sse2, cr_tone_energy_sse2},
-    {CR_ISA_AVX2, cr_dtmf_blocks_avx2, cr_tone_energy_avx2},
-    {CR_ISA_AVX512, cr_dtmf_blocks_avx512, cr_tone_energy_avx512},
+    {CR_ISA_SSE2, cr_tone_batch_sse2, {cr_tone_energy_sse2, cr_tone_filtered_sse2}},
+    {CR_ISA_AVX2, cr_tone_batch_avx2, {cr_tone_energy_avx2, cr_tone_filtered_avx2}},
+    {CR_ISA_AVX512, cr_tone_batch_avx512, {cr_tone_energy_avx2, cr_tone_filtered_avx512}},
+#endif
+#ifdef CR_HAVE_NEON
+    {CR_ISA_NEON, cr_tone_batch_neon, {cr_tone_energy_neon, cr_tone_filtered_neon}},
 #endif
 };
 
@@ -432,173 +283,229 @@ static const cr_dtmf_version cr_dtmf_versions[] = {
 static const cr_dtmf_version *cr_dtmf_version_for(cr_isa isa)
 {
     const cr_dtmf_version *found = cr_dtmf_versions;
-#ifdef CR_HAVE_X86
     for (size_t i = 0; i < sizeof cr_dtmf_versions / sizeof *cr_dtmf_versions && cr_dtmf_versions[i].isa <= isa; i++)
         if (cr_dtmf_versions[i].isa != CR_ISA_AVX512 || cr_cpu_has_vnni())
             found = &cr_dtmf_versions[i];
-#else
-    (void)isa;
-#endif
     return found;
 }
 
-/* Energy above 670 Hz of a block, computed when first asked for. */
-static float cr_dtmf_energy(cr_dtmf *d, int64_t block)
+/* Both of a lane each, of a block or of a table that is laid out like one. */
+CR_FORCE_INLINE cr_four cr_dtmf_both(const float *block, const int *lane)
+{
+    return cr_four_join(block + 2 * lane[0], block + 2 * lane[1]);
+}
+
+/* Energy of a hop, computed when first asked for: whole, and under the rising window. */
+CR_FORCE_INLINE const float *cr_dtmf_energy(cr_dtmf *d, int kind, int64_t hop)
+{
+    const int slot = cr_dtmf_slot(hop);
+    float *known = d->energy[kind][slot];
+    if (!(d->known[kind] >> slot & 1)) {
+        const cr_tone_plan *tones = &d->plan->tones;
+        const int16_t *x = d->raw + d->next - (size_t)(d->blocks - hop) * tones->hop;
+        const cr_tone_energy energy = d->plan->version->energy[kind](tones, x);
+        d->known[kind] |= (uint16_t)(1u << slot);
+        /* Signed: every machine converts that in one instruction. Both are below 2^38. */
+        known[0] = (float)(int64_t)energy.whole * tones->power;
+        known[1] = (float)(int64_t)energy.rising * tones->power;
+    }
+    return known;
+}
+
+/* Energy in the `count` newest blocks; more than `most` once that is sure. The newest hop falls, the oldest rises. */
+static float cr_dtmf_energy_of(cr_dtmf *d, int kind, int count, float most)
+{
+    const int64_t newest = d->blocks - 1;
+    const float *hop = cr_dtmf_energy(d, kind, newest);
+    float energy = hop[0] - hop[1];
+    for (int64_t at = newest - 1; at > newest - count; at--) {
+        if (energy > most)
+            return energy;
+        energy += cr_dtmf_energy(d, kind, at)[0];
+    }
+    return energy > most ? energy : energy + cr_dtmf_energy(d, kind, newest - count)[1];
+}
+
+/* Which part two components of these powers are of the energy in the `count` newest blocks: of all there is, if that
+ * reaches `enough`; else of what is above 670 Hz, if that helps. 0 if below `least`, which is often known early. */
+static float cr_dtmf_share(cr_dtmf *d, const int *lane, const float *power, int count, float enough, float least)
+{
+    const float *gain = d->plan->tones.gain;
+    const float heard = (power[0] + power[1]) * (float)count;
+    const float plain = cr_dtmf_energy_of(d, CR_DTMF_PLAIN, count, INFINITY);
+    const float passed = (power[0] * gain[lane[0]] + power[1] * gain[lane[1]]) * (float)count;
+    cr_four squares = cr_four_all(0);
+    float own, filtered;
+    if (heard >= enough * plain)
+        return plain > 0 ? heard / plain : 0;
+    /* The components' own energy, block by block, is above 670 Hz in any case. */
+    for (int64_t block = d->blocks - count; block < d->blocks; block++) {
+        const cr_four z = cr_dtmf_both(d->z[cr_dtmf_slot(block)], lane);
+        squares = cr_four_add(squares, cr_four_mul(z, z));
+    }
+    squares = cr_four_add(squares, cr_four_swapped(squares));
+    own = cr_four_first(squares) + cr_four_third(squares);
+    if (own * CR_DTMF_FILTER_HELPS < plain && passed > least * own) {
+        filtered = cr_dtmf_energy_of(d, CR_DTMF_FILTERED, count, passed / least);
+        if (passed * plain > heard * filtered)
+            return passed >= least * filtered ? passed / filtered : 0;
+    }
+    return heard >= least * plain ? heard / plain : 0;
+}
+
+/* From turns of any magnitude; if nothing is known of one, there is none. Power is lost inside a block that turned away
+ * too: 1/3 - 2/pi^2 per square of the turn, for a raised cosine. The polynomial gives that from the cosine, up to 90
+ * degrees within 0.1 %. */
+CR_FORCE_INLINE void cr_dtmf_set_spin(const cr_dtmf *d, const int *lane, const float *turn_re, const float *turn_im,
+                                      cr_dtmf_spin *spin)
 {
     const cr_tone_plan *tones = &d->plan->tones;
-    for (int64_t hop = block - 1; hop <= block; hop++) {
-        int slot = cr_dtmf_slot(hop);
-        if (d->energy_hop[slot] != hop + 1) {
-            const int16_t *x = d->raw + d->next - (size_t)(d->blocks - hop) * tones->hop;
-            cr_tone_energy energy = {0, 0};
-            if (hop >= 0)
-                energy = d->plan->version->energy(tones, x);
-            d->energy_hop[slot] = hop + 1;
-            /* Signed: every machine converts that in one instruction. Both are below 2^38. */
-            d->energy[slot][0] = (float)(int64_t)energy.rising * tones->power;
-            d->energy[slot][1] = (float)(int64_t)(energy.whole - energy.rising) * tones->power;
-        }
-    }
-    return d->energy[cr_dtmf_slot(block - 1)][0] + d->energy[cr_dtmf_slot(block)][1];
+    const cr_four nominal_re = cr_dtmf_both(tones->turn_re, lane), nominal_im = cr_dtmf_both(tones->turn_im, lane);
+    const float low = turn_re[0] == 0 && turn_im[0] == 0 ? 1 : turn_re[0];
+    const float high = turn_re[1] == 0 && turn_im[1] == 0 ? 1 : turn_re[1];
+    static const float signs[4] = {-1, 1, -1, 1};
+    cr_four re = cr_four_pairs(low, high), im = cr_four_pairs(turn_im[0], turn_im[1]), size, away, undo;
+    im = cr_four_mul(im, cr_four_load(signs));
+    size = cr_four_sqrt(cr_four_add(cr_four_mul(re, re), cr_four_mul(im, im)));
+    size = cr_four_div(cr_four_all(1), size);
+    re = cr_four_mul(re, size);
+    im = cr_four_mul(im, size);
+    away = cr_four_sub(cr_four_all(1), re);
+    undo = cr_four_add(cr_four_all(0.06840502f), cr_four_mul(away, cr_four_all(0.12117213f)));
+    undo = cr_four_add(cr_four_all(0.26839846f), cr_four_mul(away, undo));
+    undo = cr_four_add(cr_four_all(1), cr_four_mul(away, undo));
+    spin->undo[0] = cr_four_first(undo);
+    spin->undo[1] = cr_four_third(undo);
+    cr_four_store(spin->re, cr_four_sub(cr_four_mul(nominal_re, re), cr_four_mul(nominal_im, im)));
+    cr_four_store(spin->im, cr_four_add(cr_four_mul(nominal_re, im), cr_four_mul(nominal_im, re)));
 }
 
-static cr_dtmf_spin cr_dtmf_spin_of(const cr_dtmf *d, int lane, float turn_re, float turn_im)
+/* One part of the sums below: block `last` and, turned, the one before. */
+CR_FORCE_INLINE cr_four cr_dtmf_two(const cr_dtmf *d, const int *lane, int64_t last, cr_four re, cr_four im)
 {
-    const cr_tone_plan *tones = &d->plan->tones;
-    float size = sqrtf(turn_re * turn_re + turn_im * turn_im), angle = cr_tone_angle(turn_re, turn_im), loss;
-    cr_dtmf_spin spin;
-    if (size > 0) {
-        size = 1 / size;
-        turn_re *= size;
-        turn_im *= size;
-    } else {
-        turn_re = 1;
-        turn_im = 0;
-    }
-    spin.re = tones->turn_re[lane] * turn_re - tones->turn_im[lane] * turn_im;
-    spin.im = tones->turn_re[lane] * turn_im + tones->turn_im[lane] * turn_re;
-    loss = CR_DTMF_TURN_LOSS * angle * angle;
-    spin.undo = 1 + loss * (1 + loss * (1 + loss)); /* nearly 1 / (1 - loss) */
-    spin.offset = angle * d->plan->offset_per_radian[lane];
-    return spin;
+    return cr_four_turned(cr_dtmf_both(d->z[cr_dtmf_slot(last - 1)], lane), re, im,
+                          cr_dtmf_both(d->z[cr_dtmf_slot(last)], lane));
 }
 
-/* Power of a lane over the `count` blocks that end with `last`, summed at a frequency. */
-static float cr_dtmf_power(const cr_dtmf *d, int lane, int64_t last, int count, const cr_dtmf_spin *spin)
+/* Power of two lanes over the `count` newest blocks, summed at two frequencies two by two. A count that is odd starts
+ * with the oldest alone. */
+CR_FORCE_INLINE void cr_dtmf_power(const cr_dtmf *d, const int *lane, const int count, const cr_dtmf_spin *spin,
+                                   float *power)
 {
-    float re = 0, im = 0;
-    for (int64_t block = last - count + 1; block <= last; block++) {
-        const float *z = d->z[cr_dtmf_slot(block)];
-        float turned = re * spin->re - im * spin->im;
-        im = re * spin->im + im * spin->re + z[lane + CR_TONE_LANES];
-        re = turned + z[lane];
-    }
-    return (re * re + im * im) * spin->undo / (float)(count * count);
+    const int64_t last = d->blocks - 1;
+    const cr_four re = cr_four_load(spin->re), im = cr_four_load(spin->im), both = cr_four_mul(re, im);
+    const cr_four twice_re = cr_four_sub(cr_four_mul(re, re), cr_four_mul(im, im)), twice_im = cr_four_add(both, both);
+    cr_four sum = count % 2 ? cr_dtmf_both(d->z[cr_dtmf_slot(last - count + 1)], lane)
+                            : cr_dtmf_two(d, lane, last - count + 2, re, im);
+    for (int64_t block = last - count + 4 - count % 2; block <= last; block += 2)
+        sum = cr_four_turned(sum, twice_re, twice_im, cr_dtmf_two(d, lane, block, re, im));
+    sum = cr_four_powers(sum);
+    power[0] = cr_four_first(sum) * (spin->undo[0] / (float)(count * count));
+    power[1] = cr_four_third(sum) * (spin->undo[1] / (float)(count * count));
 }
 
-/* The sum of a lane at its nominal frequency over the look that ends with block `last`. */
+/* The sum of a lane at its nominal frequency over the look that ends with block `last`, as the gate has it. */
 static void cr_dtmf_look_sum(const cr_dtmf *d, int lane, int64_t last, float *sum_re, float *sum_im)
 {
     const cr_tone_plan *tones = &d->plan->tones;
-    float re = 0, im = 0;
-    for (int64_t block = last - CR_DTMF_LOOK_BLOCKS + 1; block <= last; block++) {
-        const float *z = d->z[cr_dtmf_slot(block)];
-        float turned = re * tones->turn_re[lane] - im * tones->turn_im[lane];
-        im = re * tones->turn_im[lane] + im * tones->turn_re[lane] + z[lane + CR_TONE_LANES];
-        re = turned + z[lane];
+    float part[2][2];
+    for (int half = 0; half < 2; half++) {
+        int64_t block = last - 2 + 2 * half;
+        cr_tone_turned_lane(d->z[cr_dtmf_slot(block - 1)] + 2 * lane, tones->turn_re + 2 * lane,
+                            tones->turn_im + 2 * lane, d->z[cr_dtmf_slot(block)] + 2 * lane, part[half]);
     }
-    *sum_re = re;
-    *sum_im = im;
+    cr_tone_turned_lane(part[0], tones->turn2_re + 2 * lane, tones->turn2_im + 2 * lane, part[1], part[0]);
+    *sum_re = part[0][0];
+    *sum_im = part[0][1];
+}
+
+/* The strongest lane of each group in a look. */
+CR_FORCE_INLINE void cr_dtmf_strongest(const float *sums, int *strongest)
+{
+    for (int group = 0; group < 2; group++) {
+        float most = -1;
+        for (int lane = 4 * group; lane < 4 * group + 4; lane++) {
+            float power = sums[2 * lane] * sums[2 * lane] + sums[2 * lane + 1] * sums[2 * lane + 1];
+            if (power > most) {
+                most = power;
+                strongest[group] = lane;
+            }
+        }
+    }
 }
 
 /* A look at a digit that has been accepted: is it still that one? Neither its frequencies nor its share matter now. */
-static int cr_dtmf_look_again(const cr_dtmf *d, const float *power, cr_dtmf_look *look)
+static int cr_dtmf_look_again(const cr_dtmf *d, cr_dtmf_look *look)
 {
     const cr_dtmf_tone *tone = &d->tone;
-    for (int group = 0; group < 2; group++) {
-        int lane = tone->lane[group];
-        for (int other = 4 * group; other < 4 * group + 4; other++)
-            if (power[other] > power[lane])
-                return 0;
-        look->lane[group] = lane;
-        look->power[group] = cr_dtmf_power(d, lane, d->blocks - 1, CR_DTMF_LOOK_BLOCKS, &tone->spin[group]);
+    if (look->lane[0] != tone->lane[0] || look->lane[1] != tone->lane[1])
+        return 0;
+    cr_dtmf_power(d, tone->lane, CR_TONE_LOOK, &tone->spin, look->power);
+    for (int group = 0; group < 2; group++)
         look->turn_re[group] = look->turn_im[group] = 0;
-    }
     return 1;
 }
 
-/* Look at the newest four blocks; true if a symbol is worth following. */
-static int cr_dtmf_take_look(cr_dtmf *d, const float *power, cr_dtmf_look *look)
+/* Look at the newest four blocks; true if a symbol is worth following. `sums`: theirs; `before`: those of the look one
+ * block earlier. */
+static int cr_dtmf_take_look(cr_dtmf *d, const float *sums, const float *before, cr_dtmf_look *look)
 {
     const cr_tone_plan *tones = &d->plan->tones;
-    float ratio, energy = 0, heard = 0;
-    int64_t last = d->blocks - 1;
     for (int group = 0; group < 2; group++) {
-        int best = 4 * group;
-        for (int lane = best + 1; lane < 4 * group + 4; lane++)
-            if (power[lane] > power[best])
-                best = lane;
-        look->lane[group] = best;
-    }
-    ratio = power[look->lane[1]] / power[look->lane[0]];
-    if (ratio >= CR_DTMF_GATE_RATIO * CR_DTMF_LOOK_MAX_RATIO || CR_DTMF_GATE_RATIO * ratio <= CR_DTMF_LOOK_MIN_RATIO)
-        return 0;
-    for (int group = 0; group < 2; group++) {
-        int lane = look->lane[group];
-        float re, im, before_re, before_im, expected_re, expected_im;
+        const int at = 2 * look->lane[group];
+        const float re = sums[at], im = sums[at + 1];
+        float before_re, before_im, expected_re, expected_im;
         /* How far it turned beyond where the look before would point by now at the nominal frequency. */
-        cr_dtmf_look_sum(d, lane, last, &re, &im);
-        cr_dtmf_look_sum(d, lane, last - 1, &before_re, &before_im);
-        expected_re = before_re * tones->turn_re[lane] - before_im * tones->turn_im[lane];
-        expected_im = before_re * tones->turn_im[lane] + before_im * tones->turn_re[lane];
+        if (before) {
+            before_re = before[at];
+            before_im = before[at + 1];
+        } else {
+            cr_dtmf_look_sum(d, look->lane[group], d->blocks - 2, &before_re, &before_im);
+        }
+        expected_re = before_re * tones->turn_re[at] + before_im * tones->turn_im[at];
+        expected_im = before_im * tones->turn_re[at] - before_re * tones->turn_im[at];
         look->turn_re[group] = re * expected_re + im * expected_im;
         look->turn_im[group] = im * expected_re - re * expected_im;
-        if (fabsf(look->turn_im[group]) > d->plan->most_turn[lane] * look->turn_re[group])
+        if (fabsf(look->turn_im[group]) > d->plan->most_turn[look->lane[group]] * look->turn_re[group])
             return 0;
     }
-    for (int group = 0; group < 2; group++) {
-        int lane = look->lane[group];
-        cr_dtmf_spin spin = cr_dtmf_spin_of(d, lane, look->turn_re[group], look->turn_im[group]);
-        look->power[group] = cr_dtmf_power(d, lane, last, CR_DTMF_LOOK_BLOCKS, &spin);
-        if (look->power[group] < d->plan->min_power / 2)
-            return 0;
-        heard += look->power[group] * tones->gain[lane];
-    }
-    ratio = look->power[1] / look->power[0];
-    if (ratio >= CR_DTMF_LOOK_MAX_RATIO || ratio <= CR_DTMF_LOOK_MIN_RATIO)
+    cr_dtmf_set_spin(d, look->lane, look->turn_re, look->turn_im, &look->spin);
+    cr_dtmf_power(d, look->lane, CR_TONE_LOOK, &look->spin, look->power);
+    if (look->power[0] < d->plan->min_power / 2 || look->power[1] < d->plan->min_power / 2)
         return 0;
-    for (int64_t block = last - CR_DTMF_LOOK_BLOCKS + 1; block <= last; block++)
-        energy += cr_dtmf_energy(d, block);
-    look->share = energy > 0 ? heard * CR_DTMF_LOOK_BLOCKS / energy : 0;
-    return look->share > CR_DTMF_LOOK_SHARE;
+    if (look->power[1] >= CR_DTMF_LOOK_MAX_RATIO * look->power[0]
+        || look->power[1] <= CR_DTMF_LOOK_MIN_RATIO * look->power[0])
+        return 0;
+    return cr_dtmf_share(d, look->lane, look->power, CR_TONE_LOOK, CR_DTMF_LOOK_SHARE, CR_DTMF_LOOK_SHARE)
+           > CR_DTMF_LOOK_SHARE;
 }
 
-/* Relative amplitude of the tone's fainter component over the two blocks that end with block `last`. */
+/* Power of the tone's fainter component, relative to its reference, over the two blocks that end with block `last`. */
 static float cr_dtmf_mark(const cr_dtmf *d, int64_t last)
 {
     const cr_dtmf_tone *tone = &d->tone;
-    float least = 0;
-    for (int group = 0; group < 2; group++) {
-        float power = cr_dtmf_power(d, tone->lane[group], last, CR_DTMF_MARK_BLOCKS, &tone->spin[group])
-                      / tone->reference[group];
-        if (group == 0 || power < least)
-            least = power;
-    }
-    return sqrtf(least);
+    const cr_four power = cr_four_powers(
+        cr_dtmf_two(d, tone->lane, last, cr_four_load(tone->spin.re), cr_four_load(tone->spin.im)));
+    const float low = cr_four_first(power) * tone->mark_scale[0], high = cr_four_third(power) * tone->mark_scale[1];
+    return low < high ? low : high;
 }
 
-/* Share of the tone over the seven blocks that end with the newest. */
+/* Where between two marks a block apart the amplitude was 1/2: so much of a block before the later one. */
+static float cr_dtmf_crossing(float before, float mark)
+{
+    const float amplitude = sqrtf(mark);
+    return (0.5f - amplitude) / (sqrtf(before) - amplitude);
+}
+
+/* Share of the tone over the seven blocks that end with the newest, where that is more than before and may matter. */
 static float cr_dtmf_clarity(cr_dtmf *d)
 {
     const cr_dtmf_tone *tone = &d->tone;
-    int64_t last = d->blocks - 1;
-    float energy = 0, power = 0;
-    for (int64_t block = last - CR_DTMF_CLARITY_BLOCKS + 1; block <= last; block++)
-        energy += cr_dtmf_energy(d, block);
-    for (int group = 0; group < 2; group++)
-        power += cr_dtmf_power(d, tone->lane[group], last, CR_DTMF_CLARITY_BLOCKS, &tone->spin[group])
-                 * d->plan->tones.gain[tone->lane[group]];
-    return energy > 0 ? power * CR_DTMF_CLARITY_BLOCKS / energy : 0;
+    const float least = tone->looks < CR_DTMF_LONG_LOOKS ? CR_DTMF_NOMINAL_CLARITY : CR_DTMF_LEAST_CLARITY;
+    float power[2];
+    cr_dtmf_power(d, tone->lane, CR_DTMF_CLARITY_BLOCKS, &tone->spin, power);
+    return cr_dtmf_share(d, tone->lane, power, CR_DTMF_CLARITY_BLOCKS, tone->asked,
+                         tone->clarity > least ? tone->clarity : least);
 }
 
 /* The middle of the two blocks that end with `last`, which is where an edge lies when the mark is 1/2. */
@@ -620,7 +527,7 @@ static int cr_dtmf_is_echo(const cr_dtmf *d)
     const cr_dtmf_tone *tone = &d->tone;
     return tone->lane[0] == d->last_lane[0] && tone->lane[1] == d->last_lane[1]
            && tone->reference[0] + tone->reference[1] < CR_DTMF_ECHO * d->last_power
-           && tone->start - d->last_end < CR_DTMF_GAP_MS * d->plan->rate / 1000;
+           && tone->start - d->last_end < d->plan->gap;
 }
 
 /* Whether the tone followed, if it ends at `end`, is a digit. */
@@ -628,39 +535,45 @@ static int cr_dtmf_is_digit(const cr_dtmf *d, double end)
 {
     const cr_dtmf_tone *tone = &d->tone;
     double length = end - tone->start;
+    return tone->clarity >= tone->asked && tone->looks >= CR_DTMF_MIN_LOOKS && length >= d->plan->shortest
+           && tone->looks >= CR_DTMF_MIN_SEEN * length / d->plan->tones.hop && !cr_dtmf_is_echo(d);
+}
+
+/* How clear the tone followed must be; CR_DTMF_NEVER if no clarity could make it a digit. */
+static float cr_dtmf_asked(const cr_dtmf *d)
+{
+    const cr_dtmf_tone *tone = &d->tone;
     float twist, stray, far, asked;
-    if (tone->looks < CR_DTMF_MIN_LOOKS || length < CR_DTMF_MIN_MS * d->plan->rate / 1000)
-        return 0;
-    if (tone->looks < CR_DTMF_MIN_SEEN * length / d->plan->tones.hop)
-        return 0;
-    if (cr_dtmf_is_echo(d))
-        return 0;
+    if (tone->power[1] > CR_DTMF_MAX_TWIST * tone->power[0] || tone->power[1] < CR_DTMF_MIN_TWIST * tone->power[0])
+        return CR_DTMF_NEVER;
+    if (tone->reference[0] < d->plan->min_power || tone->reference[1] < d->plan->min_power)
+        return CR_DTMF_NEVER;
+    if (tone->most_ratio > CR_DTMF_NOMINAL_SWAY * tone->least_ratio)
+        return CR_DTMF_NEVER;
     twist = (float)cr_dtmf_twist(d);
-    if (twist > CR_DTMF_MAX_TWIST_DB || twist < CR_DTMF_MIN_TWIST_DB)
-        return 0;
     stray = twist * twist / (CR_DTMF_STRAY_TWIST_DB * CR_DTMF_STRAY_TWIST_DB);
     for (int group = 0; group < 2; group++) {
-        float offset = tone->spin[group].offset;
-        if (fabsf(offset) > CR_DTMF_MAX_OFFSET || tone->reference[group] < d->plan->min_power)
-            return 0;
+        float offset = cr_tone_angle(tone->turn_re[group], tone->turn_im[group])
+                       * d->plan->offset_per_radian[tone->lane[group]];
+        if (fabsf(offset) > CR_DTMF_MAX_OFFSET)
+            return CR_DTMF_NEVER;
         stray += offset * offset / (CR_DTMF_STRAY_OFFSET * CR_DTMF_STRAY_OFFSET);
     }
     stray = sqrtf(stray);
     far = stray < 1 ? stray : 1;
     if (tone->most_ratio > (CR_DTMF_NOMINAL_SWAY + CR_DTMF_STRAY_SWAY * far) * tone->least_ratio)
-        return 0;
+        return CR_DTMF_NEVER;
     asked = CR_DTMF_NOMINAL_CLARITY + CR_DTMF_STRAY_CLARITY * far;
     if (tone->looks >= CR_DTMF_LONG_LOOKS && stray < CR_DTMF_LONG_STRAY)
         asked -= CR_DTMF_LONG_CLARITY;
-    return tone->clarity >= asked;
+    return asked;
 }
 
-/* The frequencies of the tone from all looks so far. */
-static void cr_dtmf_average(cr_dtmf *d)
+/* How to read a mark; the spin or the reference has changed. */
+static void cr_dtmf_scale_mark(cr_dtmf_tone *tone)
 {
-    cr_dtmf_tone *tone = &d->tone;
     for (int group = 0; group < 2; group++)
-        tone->spin[group] = cr_dtmf_spin_of(d, tone->lane[group], tone->turn_re[group], tone->turn_im[group]);
+        tone->mark_scale[group] = tone->spin.undo[group] * (0.25f / tone->reference[group]);
 }
 
 /* Take a look into the tone's sums. Only looks that lie wholly inside the tone count: one that is clearly louder
@@ -673,6 +586,7 @@ static void cr_dtmf_add_look(cr_dtmf *d, const cr_dtmf_look *look)
     int restart = power > CR_DTMF_LOUDER * reference;
     float ratio;
     tone->looks++;
+    tone->averaged = 0;
     if (power < CR_DTMF_FAINTER * reference)
         return;
     if (restart)
@@ -685,7 +599,7 @@ static void cr_dtmf_add_look(cr_dtmf *d, const cr_dtmf_look *look)
     if (tone->settled == 1 || ratio > tone->most_ratio)
         tone->most_ratio = ratio;
     for (int group = 0; group < 2; group++) {
-        float keep_power = restart ? 0.0f : 1.0f, keep_turn = tone->settled > 2 ? 1.0f : 0.0f;
+        float keep_power = restart ? 0.0f : 1.0f, keep_turn = tone->settled > 2 || tone->accepted ? 1.0f : 0.0f;
         tone->power[group] = tone->power[group] * keep_power + look->power[group];
         tone->turn_re[group] = tone->turn_re[group] * keep_turn + look->turn_re[group];
         tone->turn_im[group] = tone->turn_im[group] * keep_turn + look->turn_im[group];
@@ -694,43 +608,47 @@ static void cr_dtmf_add_look(cr_dtmf *d, const cr_dtmf_look *look)
         else
             tone->reference[group] += (look->power[group] - tone->reference[group]) / (float)tone->settled;
     }
-    if (tone->settled <= 2)
-        cr_dtmf_average(d);
+    tone->found = 0;
+    if (tone->settled <= 2 && !tone->accepted)
+        tone->spin = look->spin; /* the sums of turns are its own */
+    cr_dtmf_scale_mark(tone);
 }
 
-/* Go back from the first look to where the mark rose through 1/2. */
+/* Go back from the first look to where the mark rose through an edge. */
 static void cr_dtmf_find_start(cr_dtmf *d)
 {
     cr_dtmf_tone *tone = &d->tone;
     int64_t block = tone->first_block, earliest = block - CR_DTMF_RETREAT_BLOCKS;
-    float here = cr_dtmf_mark(d, block);
-    while (here < 0.5f && block > earliest)
+    float here, before;
+    if (tone->found)
+        return;
+    here = cr_dtmf_mark(d, block);
+    while (here < CR_DTMF_EDGE && block > earliest)
         here = cr_dtmf_mark(d, --block);
-    tone->start = cr_dtmf_middle(d, block);
-    while (here >= 0.5f && block > earliest) {
-        float before = cr_dtmf_mark(d, --block);
-        tone->start = cr_dtmf_middle(d, block);
-        if (before < 0.5f)
-            tone->start += (0.5f - before) / (here - before) * (float)d->plan->tones.hop;
+    before = here;
+    while (before >= CR_DTMF_EDGE && block > earliest) {
         here = before;
+        before = cr_dtmf_mark(d, --block);
     }
+    tone->start = cr_dtmf_middle(d, block);
+    if (here >= CR_DTMF_EDGE && before < CR_DTMF_EDGE)
+        tone->start += (1 - cr_dtmf_crossing(before, here)) * (float)d->plan->tones.hop;
     if (tone->start < d->last_end)
         tone->start = d->last_end;
     if (tone->start < 0)
         tone->start = 0;
+    tone->found = 1;
 }
 
 static void cr_dtmf_describe(const cr_dtmf *d, double end, cr_dtmf_digit *digit)
 {
     const cr_dtmf_tone *tone = &d->tone;
-    double level = 0, fed = (double)(cr_dtmf_position(d) - d->origin);
+    double fed = (double)(cr_dtmf_position(d) - d->origin);
     int64_t start = (int64_t)(tone->start + 0.5);
-    for (int group = 0; group < 2; group++)
-        level += 10 * log10((double)tone->reference[group]) / 2;
     digit->symbol = cr_dtmf_symbols[tone->lane[0] * 4 + tone->lane[1] - 4];
     digit->start = d->origin + start;
     digit->duration = (int64_t)((end < fed ? end : fed) + 0.5) - start;
-    digit->level_dbm0 = level + CR_DTMF_FULL_SCALE_DBM0;
+    digit->level_dbm0 = 5 * log10((double)tone->reference[0] * (double)tone->reference[1]) + CR_DTMF_FULL_SCALE_DBM0;
     digit->twist_db = cr_dtmf_twist(d);
 }
 
@@ -759,50 +677,60 @@ static int cr_dtmf_event(cr_dtmf *d, int seen, const cr_dtmf_look *look)
     cr_dtmf_tone *tone = &d->tone;
     int64_t last = d->blocks - 1;
     int same = seen && look->lane[0] == tone->lane[0] && look->lane[1] == tone->lane[1];
-    double here = cr_dtmf_middle(d, last), gap = CR_DTMF_GAP_MS * d->plan->rate / 1000, rise;
+    double here = cr_dtmf_middle(d, last), gap = d->plan->gap, rise;
     float before = tone->mark, mark = cr_dtmf_mark(d, last), crossing = 0;
     tone->mark = mark;
     tone->rivals = seen && !same ? tone->rivals + 1 : 0;
-    if ((before < 0.5f) != (mark < 0.5f)) /* 1/2 was crossed this many samples before `here` */
-        crossing = (0.5f - mark) / (before - mark) * (float)d->plan->tones.hop;
+    if ((before < CR_DTMF_EDGE) != (mark < CR_DTMF_EDGE)) /* crossed this many samples before `here` */
+        crossing = cr_dtmf_crossing(before, mark) * (float)d->plan->tones.hop;
 
-    if (d->state == CR_DTMF_ON && (mark < 0.5f || tone->rivals > 1)) {
+    if (d->state == CR_DTMF_ON && (mark < CR_DTMF_EDGE || tone->rivals > 1)) {
         tone->fall = here - crossing;
         if (tone->fall < tone->start)
             tone->fall = tone->start;
     }
-    if (tone->rivals > 1 || (tone->rivals && mark < 0.5f))
+    if (tone->rivals > 1 || (tone->rivals && mark < CR_DTMF_EDGE))
         return CR_DTMF_ENDS;
-    if (mark >= 0.5f) {
+    if (mark >= CR_DTMF_EDGE) {
         rise = here - crossing;
         return d->state == CR_DTMF_GAP && rise - tone->fall >= gap ? CR_DTMF_ENDS : CR_DTMF_HOLDS;
     }
     return here - tone->fall >= gap ? CR_DTMF_ENDS : CR_DTMF_BREAKS;
 }
 
-/* Everything that happens once a block; `power` if a look is worth while. */
-static void cr_dtmf_step(cr_dtmf *d, const float *power, cr_dtmf_digits *found)
+/* Everything that happens once a block. `sums`: those of its look, NULL if that is not worth while; `before`: those of
+ * the look one block earlier, NULL if they are no longer known. */
+static void cr_dtmf_step(cr_dtmf *d, const float *sums, const float *before, cr_dtmf_digits *found)
 {
     cr_dtmf_tone *tone = &d->tone;
     cr_dtmf_look look;
-    double nearly = CR_DTMF_NEARLY_MS * d->plan->rate / 1000;
-    int seen = power && ((d->state != CR_DTMF_NONE && tone->accepted && cr_dtmf_look_again(d, power, &look))
-                         || cr_dtmf_take_look(d, power, &look));
+    int seen = 0, again = 0;
+    if (sums) {
+        cr_dtmf_strongest(sums, look.lane);
+        again = d->state != CR_DTMF_NONE && tone->accepted && cr_dtmf_look_again(d, &look);
+        seen = again || cr_dtmf_take_look(d, sums, before, &look);
+    }
     if (d->state != CR_DTMF_NONE) {
         int event = cr_dtmf_event(d, seen, &look);
         if (event == CR_DTMF_HOLDS) {
             if (seen && !tone->rivals)
                 cr_dtmf_add_look(d, &look);
-            if (!tone->accepted && cr_dtmf_middle(d, d->blocks - 1) - tone->start >= nearly) {
-                float clarity;
-                cr_dtmf_average(d);
-                clarity = cr_dtmf_clarity(d);
-                if (clarity > tone->clarity)
-                    tone->clarity = clarity;
-                if (!tone->searched || tone->settled <= 2) {
-                    cr_dtmf_find_start(d);
-                    tone->searched = 1;
+            if (!tone->accepted && cr_dtmf_middle(d, d->blocks - 1) - tone->start >= d->plan->nearly) {
+                if (!tone->averaged) {
+                    cr_dtmf_set_spin(d, tone->lane, tone->turn_re, tone->turn_im, &tone->spin);
+                    cr_dtmf_scale_mark(tone);
+                    tone->found = 0;
+                    tone->asked = cr_dtmf_asked(d);
+                    tone->averaged = 1;
                 }
+                if (tone->asked < CR_DTMF_NEVER) {
+                    float clarity = cr_dtmf_clarity(d);
+                    if (clarity > tone->clarity)
+                        tone->clarity = clarity;
+                }
+                if (!tone->searched || tone->settled <= 2)
+                    cr_dtmf_find_start(d);
+                tone->searched = 1;
             }
         }
         if (!tone->accepted) {
@@ -816,10 +744,13 @@ static void cr_dtmf_step(cr_dtmf *d, const float *power, cr_dtmf_digits *found)
         d->state = cr_dtmf_next[d->state][event];
     }
     if (d->state == CR_DTMF_NONE && seen) {
+        if (again)
+            look.spin = tone->spin;
         memset(tone, 0, sizeof *tone);
         tone->lane[0] = look.lane[0];
         tone->lane[1] = look.lane[1];
         tone->first_block = d->blocks - 1;
+        tone->asked = CR_DTMF_NEVER;
         cr_dtmf_add_look(d, &look);
         tone->mark = cr_dtmf_mark(d, tone->first_block);
         cr_dtmf_find_start(d);
@@ -829,27 +760,59 @@ static void cr_dtmf_step(cr_dtmf *d, const float *power, cr_dtmf_digits *found)
 
 /* ---- feeding ---- */
 
-/* Close the whole blocks that have come. */
-static void cr_dtmf_close_blocks(cr_dtmf *d, cr_dtmf_digits *found)
+/* Close the blocks whose newest hops start at `x`, the hop before them at `first`; both are in `raw` too. */
+static void cr_dtmf_close_blocks(cr_dtmf *d, const int16_t *first, const int16_t *x, uint32_t blocks,
+                                 cr_dtmf_digits *found)
 {
-    const uint32_t hop = d->plan->tones.hop;
-    uint32_t blocks = (d->fill - d->next) / hop;
+    const cr_dtmf_plan *plan = d->plan;
     while (blocks) {
-        /* One at a time while a tone is followed: it may look back at as many blocks as are kept. */
-        uint32_t most = d->state == CR_DTMF_NONE ? CR_TONE_BATCH : 1, batch = blocks < most ? blocks : most;
-        cr_dtmf_powers powers;
-        uint32_t worth = d->plan->version->blocks(d, batch, powers);
-        if (!worth && d->state == CR_DTMF_NONE) {
-            d->blocks += batch;
-            d->next += batch * hop;
-        } else {
-            for (uint32_t block = 0; block < batch; block++) {
-                d->blocks++;
-                d->next += hop;
-                cr_dtmf_step(d, worth >> block & 1 ? powers[block] : NULL, found);
-            }
+        const int following = d->state != CR_DTMF_NONE;
+        const uint32_t quiet_before = d->quiet_hops;
+        const int64_t at = d->blocks;
+        cr_tone_block held[CR_TONE_BATCH];
+        cr_tone_batch batch;
+        uint32_t worth, slots;
+        batch.first = first;
+        batch.x = x;
+        batch.blocks = blocks < CR_TONE_BATCH ? blocks : CR_TONE_BATCH;
+        batch.limit = CR_DTMF_QUIET_PEAK;
+        batch.quiet_hops = quiet_before;
+        for (int n = 0; n < CR_TONE_LOOK - 1; n++)
+            batch.rows[n] = d->z[cr_dtmf_slot(at + n - (CR_TONE_LOOK - 1))];
+        /* While a tone is followed it may look back at as many blocks as are kept, so each waits for its turn. */
+        for (int n = 0; n < CR_TONE_BATCH; n++)
+            batch.rows[n + CR_TONE_LOOK - 1] = following ? held[n] : d->z[cr_dtmf_slot(at + n)];
+        worth = plan->version->batch(&plan->tones, &batch);
+        d->quiet_hops = batch.quiet_hops;
+        slots = ((1u << batch.blocks) - 1) << cr_dtmf_slot(at);
+        slots |= slots >> CR_DTMF_HISTORY;
+        d->known[CR_DTMF_PLAIN] &= (uint16_t)~slots;
+        d->known[CR_DTMF_FILTERED] &= (uint16_t)~slots;
+        x += batch.blocks * plan->tones.hop;
+        first = x - plan->tones.hop;
+        blocks -= batch.blocks;
+        if (!following && !worth) {
+            d->blocks = at + batch.blocks;
+            d->next += batch.blocks * plan->tones.hop;
+            if (batch.silent && quiet_before < CR_TONE_QUIET_HOPS) /* else zeros have long been everywhere */
+                for (uint32_t n = 0; n < batch.blocks; n++)
+                    if (batch.silent >> n & 1)
+                        memset(d->z[cr_dtmf_slot(at + n)], 0, sizeof d->z[0]);
+            continue;
         }
-        blocks -= batch;
+        for (uint32_t n = 0; n < batch.blocks; n++) {
+            float *z = d->z[cr_dtmf_slot(d->blocks)];
+            if (batch.silent >> n & 1)
+                memset(z, 0, sizeof d->z[0]);
+            else if (following)
+                memcpy(z, held[n], sizeof d->z[0]);
+            d->blocks++;
+            d->next += plan->tones.hop;
+            if (worth >> n & 1)
+                cr_dtmf_step(d, batch.look[n], n ? batch.look[n - 1] : NULL, found);
+            else if (d->state != CR_DTMF_NONE)
+                cr_dtmf_step(d, NULL, NULL, found);
+        }
     }
 }
 
@@ -857,8 +820,10 @@ static void cr_dtmf_close_blocks(cr_dtmf *d, cr_dtmf_digits *found)
 static void cr_dtmf_feed(cr_dtmf *d, const uint8_t *pcm, size_t samples, cr_dtmf_digits *found)
 {
     const uint32_t kept = cr_dtmf_kept_samples(d->plan), room = cr_dtmf_raw_samples(d->plan) - CR_TONE_SLACK;
+    const uint32_t hop = d->plan->tones.hop;
     while (samples) {
         size_t run = room - d->fill;
+        const int16_t *x = d->raw + d->next;
         if (!run) {
             uint32_t passed = d->next - kept;
             memmove(d->raw, d->raw + passed, (d->fill - passed) * sizeof *d->raw);
@@ -868,6 +833,9 @@ static void cr_dtmf_feed(cr_dtmf *d, const uint8_t *pcm, size_t samples, cr_dtmf
         }
         if (run > samples)
             run = samples;
+        /* What was just copied takes long to be read: where a block begins here too, read what it was copied from. */
+        if (pcm && d->fill == d->next && run % hop == 0 && hop % 8 == 0 && (uintptr_t)pcm % sizeof *x == 0)
+            x = (const int16_t *)(const void *)pcm;
         if (pcm) {
             memcpy(d->raw + d->fill, pcm, run * sizeof *d->raw);
             pcm += run * sizeof *d->raw;
@@ -876,7 +844,7 @@ static void cr_dtmf_feed(cr_dtmf *d, const uint8_t *pcm, size_t samples, cr_dtmf
         }
         samples -= run;
         d->fill += (uint32_t)run;
-        cr_dtmf_close_blocks(d, found);
+        cr_dtmf_close_blocks(d, d->raw + d->next - hop, x, (d->fill - d->next) / hop, found);
     }
 }
 
@@ -886,8 +854,8 @@ static void cr_dtmf_skip(cr_dtmf *d, uint64_t samples, cr_dtmf_digits *found)
     const uint32_t hop = d->plan->tones.hop;
     /* After as many blocks as are kept, and one more that came in part, nothing but zeros is in the memory. */
     for (int block = 0; samples && (block <= CR_DTMF_HISTORY || d->state != CR_DTMF_NONE || d->fill > d->next);
-         block++) {
-        uint64_t run = hop - (d->fill - d->next);
+         block += CR_TONE_BATCH) {
+        uint64_t run = CR_TONE_BATCH * hop - (d->fill - d->next);
         if (run > samples)
             run = samples;
         cr_dtmf_feed(d, NULL, (size_t)run, found);
@@ -902,7 +870,13 @@ static void cr_dtmf_flush(cr_dtmf *d, cr_dtmf_digits *found)
 {
     int64_t position = cr_dtmf_position(d);
     size_t already = found->count;
-    cr_dtmf_skip(d, d->plan->rate / 10, found);
+    uint32_t silence = d->plan->rate / 10;
+    /* A look at nothing but quiet hops is not taken, so nothing starts then. */
+    while (silence && (d->state != CR_DTMF_NONE || d->quiet_hops <= CR_TONE_LOOK || d->fill > d->next)) {
+        const uint32_t run = CR_TONE_BATCH * d->plan->tones.hop - (d->fill - d->next);
+        cr_dtmf_feed(d, NULL, run < silence ? run : silence, found);
+        silence -= run < silence ? run : silence;
+    }
     for (size_t i = already; i < found->count; i++) /* edges are interpolated: none may lie beyond the end */
         if (found->items[i].start + found->items[i].duration > position)
             found->items[i].duration = position - found->items[i].start;
@@ -919,17 +893,32 @@ static int cr_dtmf_active(const cr_dtmf *d, cr_dtmf_digit *digit)
     return 1;
 }
 
-/* Ask the memory for what the next feed of this channel will touch; a bank of channels is larger than the caches. */
-static void cr_dtmf_prefetch(const cr_dtmf *d)
+/* Ask the memory for what the next feed of channels will touch; a bank of them is larger than the caches. `d` comes
+ * next, `later` after it. */
+static void cr_dtmf_prefetch(const cr_dtmf *d, const cr_dtmf *later)
 {
 #ifdef CR_HAVE_X86
     const char *raw = (const char *)(d->raw + d->next - d->plan->tones.hop);
-    for (int line = 0; line < 8; line++) {
+    _mm_prefetch((const char *)later, _MM_HINT_T0);
+    for (int line = 0; line < 7; line++) {
         _mm_prefetch(raw + 64 * line, _MM_HINT_T0);
-        _mm_prefetch((const char *)d->z[cr_dtmf_slot(d->blocks - CR_DTMF_LOOK_BLOCKS + line)], _MM_HINT_T0);
+        _mm_prefetch((const char *)d->z[cr_dtmf_slot(d->blocks - (CR_TONE_LOOK - 1) + line)], _MM_HINT_T0);
     }
+    if (d->fill + CR_TONE_BATCH * d->plan->tones.hop > cr_dtmf_raw_samples(d->plan) - CR_TONE_SLACK) {
+        const char *kept = (const char *)(d->raw + d->next - cr_dtmf_kept_samples(d->plan)); /* to be moved down */
+        for (int line = 0; line < 11; line++) {
+            _mm_prefetch((const char *)d->raw + 64 * line, _MM_HINT_T0);
+            _mm_prefetch(kept + 64 * line, _MM_HINT_T0);
+        }
+    }
+    if (d->state != CR_DTMF_NONE)
+        for (int line = 0; line < 7; line++) {
+            _mm_prefetch((const char *)&d->tone + 64 * line, _MM_HINT_T0);
+            _mm_prefetch(raw - 64 * line, _MM_HINT_T0);
+        }
 #else
     (void)d;
+    (void)later;
 #endif
 }
 

@@ -30,7 +30,7 @@ class Detector:
     """
 
     def __init__(self, sample_rate: int = 8000) -> None: ...
-    def feed(self, pcm: Buffer) -> list[Digit]:
+    def feed(self, /, pcm: Buffer) -> list[Digit]:
         """Listen to 16-bit PCM; the digits that ended in it, as a list.
 
         A digit has ended when its tone has been away for 20 ms, so it is reported about 30 ms after its end.
