@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 SECOND_NS = 1_000_000_000
-SLICE_NS = 2 * SECOND_NS  # how much of a call is fed before its recording moves on: as much as a track then has room for
+SLICE_NS = 2 * SECOND_NS  # of a call that is fed at a time: as much as its tracks have room for
 TIMES_LOOKED_AT = 64  # of a flow's records, to find the middle one
 SETTLED_NS = 3 * SECOND_NS  # a call is over for good when the capture is this much past its end
 PAUSE_STEP_NS = 10 * SECOND_NS  # of a pause that is recorded at a time: 320 KB in stereo
