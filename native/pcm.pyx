@@ -37,6 +37,8 @@ cdef extern from "callreel/pcm.h" nogil:
     cr_pcm_kernels cr_pcm
     void cr_pcm_use(isa.cr_isa isa) noexcept
     isa.cr_isa cr_pcm_in_use() noexcept
+    void cr_pcm_mix_minus(
+        uint8_t **heard, const uint8_t **tracks, size_t track_count, size_t samples) noexcept
     float cr_gain_multiplier(double db) noexcept
     void cr_pcm_frame_levels(
         uint8_t *levels, const uint8_t *pcm, size_t frames, size_t frame_samples) noexcept
@@ -200,6 +202,49 @@ def mix(tracks, out=None):
         free(views)
         free(starts)
         buffers.release(&mixed)
+
+
+def mix_minus(tracks):
+    """Add for each track all the others, saturated once: a list of bytes, one for each track."""
+    cdef Py_buffer *views = NULL
+    cdef const uint8_t **starts = NULL
+    cdef uint8_t **heard_starts = NULL
+    cdef char *start = NULL
+    cdef size_t samples, i, count = 0
+    cdef list heard = []
+    tracks = tuple(tracks)
+    if not 1 <= len(tracks) <= CR_MIX_MAX_TRACKS:
+        raise ValueError(f"can mix 1 to {CR_MIX_MAX_TRACKS} tracks, not {len(tracks)}")
+    count = <size_t>len(tracks)
+    try:
+        # Zeroed memory is a row of cleared views.
+        views = <Py_buffer *>calloc(count, sizeof(Py_buffer))
+        starts = <const uint8_t **>calloc(count, sizeof(uint8_t *))
+        heard_starts = <uint8_t **>calloc(count, sizeof(uint8_t *))
+        if views == NULL or starts == NULL or heard_starts == NULL:
+            raise MemoryError
+        for i in range(count):
+            buffers.borrow_pcm(tracks[i], &views[i])
+            starts[i] = <const uint8_t *>views[i].buf
+            if views[i].len != views[0].len:
+                raise ValueError(f"track {i} has {views[i].len} bytes, track 0 has {views[0].len}")
+        samples = <size_t>views[0].len // 2
+        for i in range(count):
+            heard.append(buffers.new_bytes(views[0].len, &start))
+            heard_starts[i] = <uint8_t *>start
+        if samples * count < buffers.GIL_MIN_SAMPLES:
+            cr_pcm_mix_minus(heard_starts, starts, count, samples)
+        else:
+            with nogil:
+                cr_pcm_mix_minus(heard_starts, starts, count, samples)
+        return heard
+    finally:
+        if views != NULL:
+            for i in range(count):
+                buffers.release(&views[i])
+        free(views)
+        free(starts)
+        free(heard_starts)
 
 
 def gain(pcm, double db, out=None):

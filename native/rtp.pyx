@@ -7,8 +7,15 @@ one thread at a time; a second one that comes in meanwhile gets a UsageError.
 cimport cython
 cimport buffers
 cimport isa
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.stdint cimport INT64_MAX, int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+from tones cimport (
+    MAX_POSITION_BITS, cr_dtmf, cr_dtmf_active, cr_dtmf_digit, cr_dtmf_digits, cr_dtmf_feed, cr_dtmf_flush,
+    cr_dtmf_init, cr_dtmf_plan, cr_dtmf_plan_init, cr_dtmf_plan_room, cr_dtmf_position, cr_dtmf_raw_samples,
+    cr_dtmf_skip, cr_dtmf_version_for,
+)
 
 from typing import NamedTuple
 
@@ -86,7 +93,7 @@ cdef extern from "callreel/timeline.h" nogil:
         cr_drift drift
         cr_event_digit digits[24]
         uint32_t digit_head, digit_count
-        cr_gap gaps[256]
+        cr_gap gaps[64]
         uint32_t gap_count
         cr_track_counts counts
 
@@ -177,6 +184,7 @@ cdef tuple PROBLEMS = (
 cdef enum:
     HEAR_SAMPLES = 4096
     HEAR_PATIENCE_MS = 40
+    SLACK_SAMPLES = 8  # steps this small between two pieces are the clock correction at work, not a gap: 1 ms at 8 kHz
     MAX_READ_SAMPLES = 1 << 28
 
 
@@ -289,6 +297,29 @@ cdef int _refuse() except -1:
     raise UsageError("this Receiver or Survey is in use by another thread")
 
 
+# What all detectors of one rate share, by kHz: made when first needed, and kept.
+cdef cr_dtmf_plan *_plans[49]
+
+
+cdef cr_dtmf *_new_detector(uint32_t rate) except NULL:
+    """A digit detector for `rate`, a whole number of kHz up to 48, with room for its samples behind it."""
+    cdef cr_dtmf_plan *plan
+    cdef cr_dtmf *detector
+    with cython.critical_section(CODECS):
+        plan = _plans[rate // 1000]
+        if plan == NULL:
+            plan = <cr_dtmf_plan *>calloc(1, sizeof(cr_dtmf_plan) + cr_dtmf_plan_room(rate) * sizeof(int16_t))
+            if plan == NULL:
+                raise MemoryError
+            cr_dtmf_plan_init(plan, rate, cr_dtmf_version_for(isa.in_use()), <int16_t *>(plan + 1))
+            _plans[rate // 1000] = plan
+    detector = <cr_dtmf *>PyMem_Calloc(1, sizeof(cr_dtmf) + cr_dtmf_raw_samples(plan) * sizeof(int16_t))
+    if detector == NULL:
+        raise MemoryError
+    cr_dtmf_init(detector, plan, <int16_t *>(detector + 1))
+    return detector
+
+
 @cython.final
 cdef class Receiver:
     """One track's true timeline: packets or host frames in, gap-free PCM out.
@@ -299,11 +330,15 @@ cdef class Receiver:
     """
 
     cdef cr_track *track
+    cdef cr_dtmf *detector  # NULL: keys in the audio are not listened for
+    cdef int64_t detector_offset  # from the detector's positions to the timeline's
+    cdef readonly int64_t heard
     cdef int busy
     cdef readonly bint host_frames
 
     def __cinit__(self, payload_types=None, *, int64_t origin_ns=0, uint32_t sample_rate=8000, uint32_t late_ms=1000,
-                  uint32_t capacity_ms=3600, bint host_frames=False, bint render_events=True):
+                  uint32_t capacity_ms=3600, bint host_frames=False, bint render_events=True,
+                  bint detect_digits=False):
         cdef uint32_t capacity, sample_bytes = 2 if host_frames else 1
         cdef size_t segments, struct_bytes
         cdef uint8_t *block
@@ -329,10 +364,13 @@ cdef class Receiver:
             <cr_segment *>(block + struct_bytes), <uint32_t>segments,
         )
         self.track.render_events = render_events
+        if detect_digits:
+            self.detector = _new_detector(sample_rate)
         self.set_payload_types(STATIC_PAYLOAD_TYPES if payload_types is None else payload_types)
 
     def __dealloc__(self):
         PyMem_Free(self.track)
+        PyMem_Free(self.detector)
 
     def set_payload_types(self, payload_types):
         """Replace the meaning of all payload types from now on, as a new SDP answer does."""
@@ -483,6 +521,82 @@ cdef class Receiver:
         finally:
             cr_release(&self.busy)
 
+    def listen(self, *, bint final=False, list pieces=None):
+        """Listen for keys in what `hear` would give; those that ended: (symbol, position, duration_samples) each.
+
+        What was not heard by the time it is read counts as silence. With `final` a key that still sounds ends. `pieces`
+        takes what was heard, as `hear` gives it.
+        """
+        cdef int16_t pcm[HEAR_SAMPLES]
+        cdef int64_t position = 0, gap
+        cdef uint32_t samples
+        cdef cr_dtmf_digits found
+        memset(&found, 0, sizeof(found))
+        _enter(&self.busy)
+        try:
+            while True:
+                samples = cr_track_hear(self.track, pcm, HEAR_SAMPLES, HEAR_PATIENCE_MS, &position)
+                if not samples:
+                    break
+                if pieces is not None:
+                    pieces.append((position, <bytes>(<char *>pcm)[:2 * samples]))
+                if self.detector == NULL:
+                    continue
+                gap = position - cr_dtmf_position(self.detector) - self.detector_offset
+                if gap > SLACK_SAMPLES:
+                    self._pass_over(gap, &found)
+                else:
+                    self.detector_offset += gap
+                self._feed(<const uint8_t *>pcm, samples, &found)
+            if self.detector == NULL:
+                return []
+            gap = self.track.position - cr_dtmf_position(self.detector) - self.detector_offset
+            if gap > 0:
+                self._pass_over(gap, &found)
+            if final:
+                samples = <uint32_t>found.count
+                cr_dtmf_flush(self.detector, &found)
+                self._place(samples, &found)
+            self.heard = cr_dtmf_position(self.detector) + self.detector_offset
+            if found.out_of_memory:
+                raise MemoryError
+            return [(chr(found.items[i].symbol), found.items[i].start, found.items[i].duration)
+                    for i in range(found.count)]
+        finally:
+            free(found.items)
+            cr_release(&self.busy)
+
+    cdef void _feed(self, const uint8_t *pcm, uint32_t samples, cr_dtmf_digits *found) noexcept:
+        cdef size_t before = found.count
+        cr_dtmf_feed(self.detector, pcm, samples, found)
+        self._place(before, found)
+
+    cdef int _pass_over(self, int64_t samples, cr_dtmf_digits *found) except -1:
+        cdef size_t before = found.count
+        if samples > (<int64_t>1 << MAX_POSITION_BITS) - cr_dtmf_position(self.detector):
+            raise OverflowError(f"{samples} more samples pass the last position a detector can count")
+        cr_dtmf_skip(self.detector, <uint64_t>samples, found)
+        self._place(before, found)
+        return 0
+
+    cdef void _place(self, size_t first, cr_dtmf_digits *found) noexcept:
+        """Turn the detector's positions into the timeline's, from digit `first` on."""
+        while first < found.count:
+            found.items[first].start += self.detector_offset
+            first += 1
+
+    @property
+    def sounding(self):
+        """The key heard right now, as (symbol, position), or None: at most 60 ms after 40 ms of it have come."""
+        cdef cr_dtmf_digit digit
+        _enter(&self.busy)
+        try:
+            if self.detector == NULL or not cr_dtmf_active(self.detector, &digit):
+                return None
+            return chr(digit.symbol), digit.start + self.detector_offset
+        finally:
+            cr_release(&self.busy)
+
     def digits(self):
         """Telephone events that have ended since the last call, as a list of (symbol, position, duration_samples)."""
         cdef cr_event_digit *digit
@@ -501,7 +615,7 @@ cdef class Receiver:
     def gaps(self):
         """Stretches read since the last call whose audio was lost, as a list of (position, samples), in order.
 
-        They were concealed, or silent when long. At most 256 are kept between two calls.
+        They were concealed, or silent when long. At most 64 are kept between two calls.
         """
         _enter(&self.busy)
         try:

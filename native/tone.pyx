@@ -25,7 +25,7 @@ cdef extern from "callreel/tone.h" nogil:
     void cr_tone_render_scalar(
         uint8_t *pcm, size_t samples, const cr_tone *tone, uint64_t first_sample) noexcept
     void cr_dtmf_frequencies(int symbol_index, int *low_hz, int *high_hz) noexcept
-    cr_tone cr_dtmf_tone(
+    cr_tone cr_tone_of_key(
         int symbol_index, double dbm0, double twist_db, uint32_t sample_rate, uint64_t total_samples,
         uint64_t ramp_samples) noexcept
 
@@ -134,7 +134,7 @@ def dtmf(symbol, double seconds, double dbm0=-6.0, sample_rate=8000, double twis
     cdef cr_tone tone
     _check_level(dbm0)
     _check_level(dbm0 + twist_db)
-    tone = cr_dtmf_tone(code, dbm0, twist_db, rate, _samples(seconds, rate), _ramp(ramp_ms, rate))
+    tone = cr_tone_of_key(code, dbm0, twist_db, rate, _samples(seconds, rate), _ramp(ramp_ms, rate))
     return _render(&tone, 0, tone.total_samples)
 
 
@@ -158,7 +158,7 @@ def dtmf_part(symbol, first_sample, samples, total_samples=None, double dbm0=-6.
         if not 0 <= total_samples < 2**63:
             raise ValueError(f"total of {total_samples} samples is outside 0 to 2**63 - 1")
         total = total_samples
-    tone = cr_dtmf_tone(code, dbm0, twist_db, rate, total, _ramp(ramp_ms, rate))
+    tone = cr_tone_of_key(code, dbm0, twist_db, rate, total, _ramp(ramp_ms, rate))
     return _render(&tone, first_sample, samples)
 
 

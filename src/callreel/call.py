@@ -1,28 +1,70 @@
-"""A call as the embedding program knows it: legs, what is recorded of them, and what came of it.
+"""A call as the embedding program knows it: legs, what is asked of them, what is recorded, and what came of it.
 
-Feed, then drain: `receive_rtp` (or its batch and PCM forms) takes what arrives, `handle_timeout` moves the recordings
-on when `next_timeout` is due, `events` and `writes` hand out what there is to tell and to store. `now` is the host's
-clock in seconds, any epoch, the same for all verbs of a call; nothing here reads a clock, opens a file or starts a
-thread. A call belongs to one thread at a time.
+Feed, then drain: `receive_rtp` (or its batch and PCM forms) takes what arrives, `request` what the vendor's customer
+asks for, `handle_timeout` moves everything on when `next_timeout` is due; `events` and `writes` hand out what there is
+to tell and to store. `now` is the host's clock in seconds, any epoch, the same for all verbs of a call; nothing here
+reads a clock, opens a file or starts a thread. A call belongs to one thread at a time.
+
+What the host is asked for in events, and how it answers:
+
+    Play                 play the prompt or the beep to the participant        `played`
+    Perform              carry out an action that is not about recording       `performed`, unless it is one of these:
+                         StartConferenceRecording, StopConferenceRecording:    nothing
+                         the leg's conference, as parameters["recording"] asks
+    StopPlaying          end what is being played or performed for an action   nothing
+    RecordingFinished    store the recording where it belongs                  `stored`
+    VendorMessage        tell the customer; an "invocation" wants an answer    `request`
 """
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from callreel import keys
-from callreel.actions import StartRecording
-from callreel.dialects import chime
-from callreel.errors import ActionConflictError, UsageError
-from callreel.events import DigitReceived, Event, RecordingFinished, RecordingStarted
+from callreel.actions import (
+    Action,
+    EndReason,
+    InvalidAction,
+    OtherAction,
+    PauseRecording,
+    Prompt,
+    RecordingKind,
+    ResumeRecording,
+    StartRecording,
+    StopRecording,
+)
+from callreel.errors import ActionConflictError, ActionError, UsageError
+from callreel.events import (
+    ActionEnded,
+    CallEnded,
+    CallView,
+    DigitReceived,
+    Event,
+    LegChanged,
+    LegStatus,
+    Outcome,
+    Participant,
+    Perform,
+    Play,
+    RecordingFinished,
+    RecordingStarted,
+    RecordingStored,
+    StopPlaying,
+    VendorMessage,
+)
 from callreel.formats import FORMATS, Write
-from callreel.legs import RTP_SAMPLE_RATE, Direction, Leg, Track
-from callreel.recording import MANIFEST_VERSION, Recording, rfc3339
+from callreel.legs import RTP_SAMPLE_RATE, Digit, DigitSource, Direction, Leg, Track
+from callreel.recording import Recording, State, Trigger
+from callreel.takes import MANIFEST_VERSION, rfc3339
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from callreel.dialects import Answer, Order, Response, Session
 
 __all__ = ["Call"]
 
@@ -32,9 +74,15 @@ STEP_S = 0.2
 READ_SAMPLES = 32_768
 """Samples read of a track at a time: 4 s at 8 kHz bounds the memory after a long silence."""
 
+KEY_MS = 100
+"""How long a key is taken to have been pressed that the host found."""
+
+MAX_HOLD_SAMPLES = 2 * RTP_SAMPLE_RATE
+"""How far the timeline waits for the end of a key that may end a recording where it began."""
+
 
 class Call:
-    """One call: add its legs, feed their media, start recordings, drain events and writes."""
+    """One call: add its legs, feed their media, ask for recordings, drain events and writes."""
 
     def __init__(
         self,
@@ -43,10 +91,13 @@ class Call:
         started_at: datetime,
         now: float,
         transaction_id: str | None = None,
+        dialect: Session | None = None,
     ) -> None:
         """A call that began at `started_at` (UTC), which is `now` on the host's clock.
 
-        `transaction_id` goes into object keys and metadata; by default the call's own id.
+        `transaction_id` goes into object keys and metadata; by default the call's own id. `dialect` reads requests
+        and words messages, for instance `callreel.dialects.chime.Chime(...)`; without one the host calls
+        `start_recording` and its like.
         """
         if started_at.tzinfo is None:
             raise UsageError("started_at must know its time zone: datetime.now(UTC), not datetime.now()")
@@ -54,12 +105,18 @@ class Call:
         self.transaction_id = transaction_id if transaction_id is not None else call_id
         self.started_at = started_at.astimezone(UTC)
         self.legs: dict[str, Leg] = {}
+        self.participants: dict[str, Participant] = {}
+        self._session = dialect
         self._origin_ns = _nanoseconds(now)
-        self._recordings: dict[str, Recording] = {}
-        self._recorded_legs: set[str] = set()
+        self._now = self._moved_on_at = now
+        self._recordings: dict[str, Recording] = {}  # those whose audio has not ended, by id
+        self._taking: defaultdict[str, list[Recording]] = defaultdict(list)  # the same, by leg
+        self._started: dict[tuple[str, RecordingKind], int] = {}  # how many of a kind a leg has had
+        self._queue: deque[Action] = deque()
+        self._running: Action | None = None
+        self._stored_id: str | None = None  # the recording that the running action waits for
         self._events: list[Event] = []
         self._writes: list[tuple[str, Write]] = []
-        self._moved_on_at: float = now
         self._ended = False
 
     # -- legs and media ------------------------------------------------------------------------------------------
@@ -68,37 +125,101 @@ class Call:
         self,
         name: str = "LEG-A",
         *,
+        call_id: str | None = None,
+        to: str = "",
+        from_: str = "",
+        status: LegStatus = LegStatus.CONNECTED,
+        inbound: bool = True,
+        now: float | None = None,
         payload_types: Mapping[int, str] | None = None,
-        host_frames: bool = False,
+        host_frames: bool | Direction = False,
         detect_digits: bool = True,
         render_events: bool = True,
     ) -> Leg:
         """Add a participant's connection.
 
-        `payload_types` maps RTP payload types to codec names for both directions, by default the static ones. With
-        `host_frames` the leg takes PCM (`receive_pcm`) in place of RTP. `render_events` lets keys sent as telephone
-        events be heard in the recording where the stream has no audio of its own.
+        `call_id` is the leg's own id where the vendor has one for each, by default the call's; `to` and `from_` are
+        numbers as the vendor writes them. `payload_types` maps RTP payload types to codec names for both
+        directions, by default the static ones. With `host_frames` the leg takes PCM (`receive_pcm`) in place of RTP,
+        with `host_frames=Direction.OUTGOING` only the track of that direction.
+        `render_events` lets keys sent as telephone events be heard in the recording where the stream has no audio
+        of its own.
         """
         self._check_running()
         if name in self.legs:
             raise UsageError(f"the call has a leg {name} already")
+        self._at(now)
 
-        def track() -> Track:
+        def track(direction: Direction) -> Track:
             return Track(
                 origin_ns=self._origin_ns,
                 payload_types=payload_types,
-                host_frames=host_frames,
+                host_frames=host_frames is True or host_frames == direction,
                 detect_digits=detect_digits,
                 render_events=render_events,
             )
 
-        self.legs[name] = Leg(name, track(), track())
+        self.legs[name] = Leg(name, track(Direction.INCOMING), track(Direction.OUTGOING))
+        self.participants[name] = Participant(
+            leg=name,
+            call_id=self.call_id if call_id is None else call_id,
+            to=to,
+            from_=from_,
+            inbound=inbound,
+            status=status,
+            started_at=self._moment(self._now),
+        )
+        self._tell(LegChanged(self.call_id, name, status))
+        self._run()
         return self.legs[name]
+
+    def ringing(self, leg: str, *, now: float) -> None:
+        """The participant who is called hears it."""
+        self._change(leg, LegStatus.RINGING, now)
+
+    def answered(self, leg: str, *, now: float) -> None:
+        """The participant has answered, or has been answered."""
+        self._change(leg, LegStatus.CONNECTED, now)
+
+    def hang_up(self, leg: str, *, now: float, sip_response_code: int = 0) -> None:
+        """A leg is over: its recordings end at `now`, and nothing that waits for it is done any more."""
+        self._check_running()
+        self._leg(leg)
+        if self.participants[leg].status is LegStatus.DISCONNECTED:
+            return
+        self._at(now)
+        self._queue = deque(action for action in self._queue if action.leg != leg)
+        self._end_recordings(self._position(now), leg)
+        if (
+            self._running is not None
+            and self._running.leg == leg
+            and not isinstance(self._running, StartRecording)
+        ):
+            self._end_running(Outcome.CANCELLED, reason=EndReason.HANGUP)
+        self._change(leg, LegStatus.DISCONNECTED, now, sip_response_code)
+
+    def _change(self, leg: str, status: LegStatus, now: float, sip_response_code: int = 0) -> None:
+        self._check_running()
+        self._leg(leg)
+        self._at(now)
+        self.participants[leg] = replace(self.participants[leg], status=status)
+        self._tell(LegChanged(self.call_id, leg, status, sip_response_code))
+        self._run()
 
     def receive_rtp(
         self, leg: str, packet: Buffer, *, now: float, direction: Direction | str = Direction.INCOMING
     ) -> None:
         """Take one RTP (or RTCP) packet of a leg. What is wrong with it is counted, never raised."""
+        # The one verb that is called for every packet: the common case without further calls.
+        if direction is Direction.INCOMING and leg in self.legs and not self._ended:
+            self.legs[leg].incoming.receive(packet, round(now * 1e9))
+        else:
+            self._track(leg, direction).receive(packet, _nanoseconds(now))
+
+    def receive_rtcp(
+        self, leg: str, packet: Buffer, *, now: float, direction: Direction | str = Direction.INCOMING
+    ) -> None:
+        """Take one RTCP packet of a leg, which came on a port of its own."""
         self._track(leg, direction).receive(packet, _nanoseconds(now))
 
     def receive_rtp_batch(
@@ -130,68 +251,134 @@ class Call:
         """Take mono 16-bit PCM of a leg that was added with `host_frames`, its first sample at `now`."""
         self._track(leg, direction).receive_pcm(frames, _nanoseconds(now), sample_rate)
 
-    # -- recording -----------------------------------------------------------------------------------------------
+    def receive_digit(
+        self,
+        leg: str,
+        symbol: str,
+        *,
+        now: float,
+        duration_ms: int = KEY_MS,
+        track: Direction | str = "incoming",
+    ) -> None:
+        """Take a key that the host found itself, which began at `now`; add the leg with `detect_digits=False`."""
+        self._check_running()
+        if len(symbol) != 1 or symbol not in "0123456789*#ABCD":
+            raise UsageError(f"a key is one of 0123456789*#ABCD, not {symbol!r}")
+        samples = duration_ms * RTP_SAMPLE_RATE // 1000
+        digit = Digit(symbol, self._position(now), samples, DigitSource.HOST)
+        self._press(self._leg(leg), Direction(track), digit)
 
-    def request(self, document: Mapping[str, Any] | list[Any], *, now: float) -> None:
-        """Carry out what a vendor's document asks for: Amazon Chime's StartCallRecording.
+    # -- requests ------------------------------------------------------------------------------------------------
 
-        Raises ActionError, and does nothing, when the document cannot be carried out.
+    def request(self, document: Any, *, now: float) -> Response | None:
+        """Take a document of the vendor's customer: an answer to a message, or a request of their own.
+
+        What is wrong with it is told in the vendor's way: in a message, or in the response, which is what the vendor's
+        HTTP interface answers; None where there is no such thing.
         """
-        actions = chime.actions(document)
-        for number, action in enumerate(actions):
-            self._check_startable(action)
-            if any(other.leg == action.leg for other in actions[:number]):
-                raise self._recorded_already(action)
-        for action in actions:
-            self.start_recording(action, now=now)
+        self._check_running()
+        if self._session is None:
+            raise UsageError(
+                "a call without a dialect understands no vendor's documents: Call(..., dialect=...)"
+            )
+        self._at(now)
+        response = self._follow(self._session.request(document, self._view()))
+        self._run()
+        return response
+
+    def update_call(self, arguments: Mapping[str, str], *, now: float) -> Response | None:
+        """Ask the customer's program what to do now, as Amazon Chime's UpdateSipMediaApplicationCall does.
+
+        The answer to the message that comes of it may cut short what is running.
+        """
+        return self.request({"Arguments": arguments}, now=now)
 
     def start_recording(self, action: StartRecording, *, now: float) -> str:
-        """Record a leg from `now` on; returns the recording's id.
+        """Record a leg from `now` on, or from when what comes before has been played; returns the recording's id.
 
-        Raises ActionConflictError when the leg has been recorded already: a leg is recorded once (Amazon Chime SDK,
-        "Using call recording").
+        Raises:
+            ActionConflictError: the leg has, or has had, such a recording.
+            UsageError: there is no such leg or format.
         """
-        self._check_startable(action)
-        leg = self._leg(action.leg)
-        now_ns = _nanoseconds(now)
-        self._move_on(now_ns)
-        started_at = self.started_at + timedelta(microseconds=(now_ns - self._origin_ns) // 1000)
-        key = keys.call_recording_key(
-            prefix=action.prefix,
-            started_at=self.started_at,
-            transaction_id=self.transaction_id,
-            call_id=self.call_id,
-            extension=FORMATS[action.format].extension,
-        )
-        recording = Recording(
-            recording_id=f"{self.call_id}/{leg.name}",
-            leg=leg,
-            layout=action.layout,
-            format_name=action.format,
-            key=key,
-            start_position=self._position(now_ns),
-            started_at=started_at,
-            sample_rate=RTP_SAMPLE_RATE,
-            tags={
-                "title": f"Call {self.call_id}",
-                "date": rfc3339(started_at),
-                "call-id": self.call_id,
-                "transaction-id": self.transaction_id,
-            },
-        )
-        for track in (leg.incoming, leg.outgoing):
-            track.skip(recording.start_position)
-        self._recorded_legs.add(leg.name)
-        self._recordings[leg.name] = recording
-        self._store(recording, recording.start())
-        self._events.append(RecordingStarted(self.call_id, recording.recording_id, leg.name, started_at, key))
-        return recording.recording_id
+        self._check_running()
+        self._at(now)
+        return self._start_recording(action)
+
+    def stop_recording(
+        self, leg: str = "LEG-A", *, now: float, kind: RecordingKind = RecordingKind.CALL
+    ) -> None:
+        """End a leg's recording at `now`; ActionConflictError when none is running."""
+        self._check_running()
+        self._at(now)
+        self._control(StopRecording(leg=leg, kind=kind))
+
+    def pause_recording(
+        self, leg: str = "LEG-A", *, now: float, kind: RecordingKind = RecordingKind.CALL
+    ) -> None:
+        """Pause a leg's recording from `now` on; ActionConflictError when none is running."""
+        self._check_running()
+        self._at(now)
+        self._control(PauseRecording(leg=leg, kind=kind))
+
+    def resume_recording(
+        self, leg: str = "LEG-A", *, now: float, kind: RecordingKind = RecordingKind.CALL
+    ) -> None:
+        """Go on with a leg's recording from `now` on; ActionConflictError when none is running."""
+        self._check_running()
+        self._at(now)
+        self._control(ResumeRecording(leg=leg, kind=kind))
+
+    # -- the host's answers --------------------------------------------------------------------------------------
+
+    def played(self, action_id: str, *, now: float, error: ActionError | None = None) -> None:
+        """What a `Play` asked for has been played to its end, or could not be (`error`)."""
+        self._at(now)
+        running = self._running_recording()
+        if running is None or running.action.action_id != action_id or running.started_at is not None:
+            return  # called off meanwhile
+        if error is not None:
+            self._drop(running, EndReason.FAILED, error)
+        elif running.state is State.PROMPTING and running.action.beep:
+            running.trigger(Trigger.BEEP)
+            self._tell(Play(self.call_id, running.leg.name, action_id, Prompt()))
+        else:
+            self._begin(running)
+        self._run()
+
+    def performed(
+        self,
+        action_id: str,
+        *,
+        now: float,
+        error: ActionError | None = None,
+        result: Mapping[str, Any] | None = None,
+    ) -> None:
+        """What a `Perform` asked for is done, or could not be (`error`)."""
+        self._at(now)
+        if isinstance(self._running, OtherAction) and self._running.action_id == action_id:
+            outcome = Outcome.DONE if error is None else Outcome.FAILED
+            self._end_running(outcome, error=error, result=result or {})
+            self._run()
+
+    def stored(self, recording_id: str, *, now: float, error: str | None = None) -> None:
+        """A recording that `RecordingFinished` told of is where it belongs, or could not be stored (`error`)."""
+        self._at(now)
+        awaited = recording_id == self._stored_id
+        action_id = self._running.action_id if awaited and self._running is not None else ""
+        self._tell(RecordingStored(self.call_id, recording_id, action_id, error))
+        if awaited:
+            failure = None if error is None else ActionError(error)
+            self._end_running(Outcome.DONE if failure is None else Outcome.FAILED, error=failure)
+            self._run()
+
+    # -- time ----------------------------------------------------------------------------------------------------
 
     def handle_timeout(self, *, now: float) -> None:
         """Move everything on to `now`: call it when `next_timeout` is due, or more often."""
         if not self._ended:
+            self._at(now)
             self._move_on(_nanoseconds(now))
-            self._moved_on_at = now
+            self._run()
 
     def next_timeout(self) -> float | None:
         """When `handle_timeout` wants to be called next, on the host's clock; None after the end."""
@@ -200,20 +387,24 @@ class Call:
     def end(self, *, now: float) -> None:
         """The call is over: recordings end at `now`, or where the audio that had arrived ends, if that is later."""
         self._check_running()
-        now_ns = _nanoseconds(now)
+        self._at(now)
         for leg in self.legs.values():
             leg.incoming.finish()
             leg.outgoing.finish()
             self._collect_digits(leg, final=True)
-        for name, recording in list(self._recordings.items()):
-            leg = self.legs[name]
-            self._read(recording, self._position(now_ns))
-            tracks = [leg.track(direction) for direction in recording.directions]
+        self._queue.clear()
+        position = self._position(now)
+        for leg in self.legs.values():
+            self._advance(leg, position)
             # Step by step: the clock correction may still move the end by a sample.
-            while (end := max(track.end for track in tracks)) > leg.incoming.position:
-                self._read(recording, min(end, leg.incoming.position + RTP_SAMPLE_RATE // 50))
-            self._finish(recording, "hangup")
+            while self._taking[leg.name] and (end := self._audio_end(leg)) > leg.incoming.position:
+                self._advance(leg, min(end, leg.incoming.position + RTP_SAMPLE_RATE // 50))
+            self._end_recordings(leg.incoming.position, leg.name)
+            self._finish_complete(self._taking[leg.name])
         self._ended = True
+        if self._running is not None and self._stored_id is None:
+            self._end_running(Outcome.CANCELLED, reason=EndReason.HANGUP)
+        self._tell(CallEnded(self.call_id))
 
     # -- drain ---------------------------------------------------------------------------------------------------
 
@@ -230,24 +421,394 @@ class Call:
         writes, self._writes = self._writes, []
         return writes
 
+    # -- what is asked, carried out ------------------------------------------------------------------------------
+
+    def _follow(self, answer: Answer) -> Response | None:
+        """Do what a session makes of a document or an event."""
+        assert self._session is not None
+        for kind, body in answer.messages:
+            self._events.append(VendorMessage(self.call_id, self._session.dialect, kind, body))
+        if answer.order is not None:
+            self._obey(answer.order)
+        return answer.response
+
+    def _obey(self, order: Order) -> None:
+        if order.stop_running is not None:
+            self._stop_running(order.stop_running)
+        if order.drop_queue:
+            dropped, self._queue = self._queue, deque()
+            for action in dropped if order.stop_running is EndReason.CANCELLED else ():
+                self._tell(
+                    ActionEnded(self.call_id, action.action_id, Outcome.CANCELLED, reason=EndReason.CANCELLED)
+                )
+        if order.at_once:
+            for action in order.actions:
+                self._carry_out(action)
+        else:
+            self._queue.extend(order.actions)
+
+    def _run(self) -> None:
+        """Carry out what waits, up to an action that takes time."""
+        while self._running is None and self._queue and not self._ended:
+            self._carry_out(self._queue.popleft())
+
+    def _carry_out(self, action: Action) -> None:
+        try:
+            match action:
+                case InvalidAction():
+                    raise action.error
+                case OtherAction():
+                    if action.awaited:
+                        self._running = action
+                    self._tell(
+                        Perform(self.call_id, action.leg, action.action_id, action.name, action.parameters)
+                    )
+                    if action.awaited:
+                        return
+                case StartRecording(kind=RecordingKind.MESSAGE):
+                    self._running = action
+                    self._start_recording(action)
+                    return
+                case (
+                    StartRecording(kind=RecordingKind.CONFERENCE)
+                    | StopRecording(kind=RecordingKind.CONFERENCE)
+                ):
+                    verb = "Start" if isinstance(action, StartRecording) else "Stop"
+                    name, parameters = f"{verb}ConferenceRecording", {"recording": action}
+                    self._tell(Perform(self.call_id, action.leg, action.action_id, name, parameters))
+                case StartRecording():
+                    self._start_recording(action)
+                case _:
+                    self._control(action)
+        except ActionError as error:
+            if self._running is action:
+                self._running = None
+            self._tell(ActionEnded(self.call_id, action.action_id, Outcome.FAILED, error))
+        else:
+            self._tell(ActionEnded(self.call_id, action.action_id, Outcome.DONE))
+
+    def _start_recording(self, action: StartRecording) -> str:
+        leg = self._leg(action.leg)
+        if action.format not in FORMATS:
+            raise UsageError(f"format {action.format!r}: one of {', '.join(FORMATS)} is possible")
+        participant = self.participants[action.leg]
+        if participant.status is not LegStatus.CONNECTED:
+            raise ActionConflictError(
+                f"{action.leg} is not connected", field="status", value=participant.status
+            )
+        earlier = self._started.get((action.leg, action.kind), 0)
+        if (action.once and earlier) or self._active(action.leg, action.kind) is not None:
+            raise ActionConflictError(
+                f"{action.leg} has been recorded already", field="CallId", value=participant.call_id
+            )
+        self._started[action.leg, action.kind] = earlier + 1
+        recording = Recording(
+            action,
+            recording_id=self._recording_id(action, earlier + 1),
+            leg=leg,
+            key=self._key(action, participant),
+            tags={
+                "title": f"Call {participant.call_id}",
+                "date": rfc3339(self._moment(self._now)),
+                "call-id": participant.call_id,
+                "transaction-id": self.transaction_id,
+            },
+        )
+        self._recordings[recording.recording_id] = recording
+        self._taking[leg.name].append(recording)
+        if action.prompt is not None:
+            recording.trigger(Trigger.PROMPT)
+            self._tell(Play(self.call_id, leg.name, action.action_id, action.prompt))
+        elif action.beep:
+            recording.trigger(Trigger.BEEP)
+            self._tell(Play(self.call_id, leg.name, action.action_id, Prompt()))
+        else:
+            self._begin(recording)
+        return recording.recording_id
+
+    def _recording_id(self, action: StartRecording, number: int) -> str:
+        name = f"{self.call_id}/{action.leg}"
+        if action.kind is not RecordingKind.CALL:
+            name = f"{name}/{action.kind}"
+        return name if number == 1 else f"{name}/{number}"
+
+    def _key(self, action: StartRecording, participant: Participant) -> str:
+        if action.key is not None:
+            return action.key
+        return keys.call_recording_key(
+            prefix=action.prefix,
+            started_at=participant.started_at,
+            transaction_id=self.transaction_id,
+            call_id=participant.call_id,
+            extension=FORMATS[action.format].extension,
+        )
+
+    def _begin(self, recording: Recording) -> None:
+        """Record from now on."""
+        leg, action = recording.leg, recording.action
+        self._move_on(_nanoseconds(self._now))  # what came before is not part of it
+        position = max(self._position(self._now), leg.incoming.position)
+        started_at = self._moment(self._now)
+        self._store(recording, recording.begin(position, started_at))
+        self._tell(
+            RecordingStarted(
+                self.call_id,
+                recording.recording_id,
+                leg.name,
+                started_at,
+                recording.key,
+                action.action_id,
+                action.destination,
+            )
+        )
+
+    def _control(self, action: Action) -> None:
+        """Stop, pause or resume the recording of a leg."""
+        assert isinstance(action, StopRecording | PauseRecording | ResumeRecording)
+        self._leg(action.leg)
+        recording = self._active(action.leg, action.kind)
+        if recording is None:
+            if isinstance(action, StopRecording) and not action.once:
+                return
+            raise ActionConflictError(
+                f"no recording of {action.leg} is running",
+                field="CallId",
+                value=self.participants[action.leg].call_id,
+            )
+        if not isinstance(action, StopRecording) and action.strict:
+            is_paused = recording.state is State.PAUSED
+            if is_paused is isinstance(action, PauseRecording):
+                raise ActionConflictError(
+                    f"the recording of {action.leg} is {recording.state}",
+                    field="CallId",
+                    value=self.participants[action.leg].call_id,
+                )
+        position = self._position(self._now)
+        match action:
+            case StopRecording():
+                if recording.started_at is None:
+                    self._drop(recording, EndReason.STOP)
+                else:
+                    recording.end(position, EndReason.STOP)
+            case PauseRecording():
+                recording.pause(position)
+            case ResumeRecording():
+                recording.resume(position)
+
+    def _active(self, leg: str, kind: RecordingKind) -> Recording | None:
+        """The recording of a leg that nobody has ended yet."""
+        for recording in self._recordings.values():
+            if recording.leg.name == leg and recording.action.kind is kind and not recording.is_ended:
+                return recording
+        return None
+
+    def _running_recording(self) -> Recording | None:
+        """The recording that the list of actions waits for."""
+        if isinstance(self._running, StartRecording) and self._stored_id is None:
+            return self._active(self._running.leg, self._running.kind)
+        return None
+
+    def _stop_running(self, reason: EndReason) -> None:
+        """Cut short what takes time: what may be interrupted, or with CANCELLED whatever it is."""
+        outcome = Outcome.CANCELLED if reason is EndReason.CANCELLED else Outcome.INTERRUPTED
+        running = self._running
+        if isinstance(running, OtherAction):
+            if running.interruptible or outcome is Outcome.CANCELLED:
+                self._tell(StopPlaying(self.call_id, running.leg, running.action_id))
+                self._end_running(outcome, reason=reason)
+            return
+        recording = self._running_recording()
+        if recording is None:
+            return
+        if recording.started_at is None:
+            self._tell(StopPlaying(self.call_id, recording.leg.name, recording.action.action_id))
+            recording.end(0, reason)
+            self._forget(recording)
+        elif recording.is_over(self._position(self._now)):
+            return
+        else:
+            recording.end(self._position(self._now), reason)
+            recording.is_called_off = True
+        self._end_running(outcome, reason=reason)
+
+    def _end_running(
+        self,
+        outcome: Outcome,
+        *,
+        error: ActionError | None = None,
+        reason: EndReason | None = None,
+        result: Mapping[str, Any] | None = None,
+    ) -> None:
+        assert self._running is not None
+        action_id, self._running, self._stored_id = self._running.action_id, None, None
+        self._tell(ActionEnded(self.call_id, action_id, outcome, error, reason, result or {}))
+
+    def _drop(self, recording: Recording, reason: EndReason, error: ActionError | None = None) -> None:
+        """Forget a recording that has not begun."""
+        recording.end(0, reason)
+        self._forget(recording)
+        if self._running is recording.action:
+            outcome = Outcome.CANCELLED if error is None else Outcome.FAILED
+            self._end_running(outcome, error=error, reason=reason)
+
+    def _end_recordings(self, position: int, leg: str) -> None:
+        """The participant is gone."""
+        for recording in list(self._taking[leg]):
+            if recording.is_ended:
+                continue
+            if recording.started_at is None:
+                self._drop(recording, EndReason.HANGUP)
+            else:
+                recording.end(position, EndReason.HANGUP)
+
+    def _tell(self, event: Event) -> None:
+        self._events.append(event)
+        if self._session is not None:
+            self._follow(self._session.tell(event, self._view()))
+
+    # -- audio and keys ------------------------------------------------------------------------------------------
+
+    def _move_on(self, now_ns: int) -> None:
+        self._moved_on_at = self._now
+        for leg in self.legs.values():
+            self._collect_digits(leg, final=False)
+            ready = min(leg.incoming.ready(now_ns), leg.outgoing.ready(now_ns))
+            recordings = self._taking[leg.name]
+            for recording in recordings:
+                if recording.trims_keys:
+                    ready = self._before_key(leg, ready)
+            self._advance(leg, ready)
+            for recording in recordings:
+                self._store(recording, recording.flush())
+
+    def _before_key(self, leg: Leg, position: int) -> int:
+        """Not past the beginning of a key that is still pressed: it may be where a recording ends."""
+        since = leg.incoming.sounding_since
+        if since is None or position - since > MAX_HOLD_SAMPLES:
+            return position
+        return min(position, max(since, leg.incoming.position))
+
+    def _advance(self, leg: Leg, until: int) -> None:
+        """Hand the timeline of a leg up to `until` to its recordings."""
+        recordings = self._taking[leg.name]
+        while (at := leg.incoming.position) < until:
+            end = min(until, at + READ_SAMPLES)
+            for recording in recordings:
+                if recording.position > at:  # it begins later
+                    end = min(end, recording.position)
+                else:
+                    end = min(end, max(at, recording.boundary()))
+            if end > at:
+                self._hand_on(leg, end, [recording for recording in recordings if recording.position == at])
+            self._finish_complete(recordings)
+        self._finish_complete(recordings)
+
+    def _hand_on(self, leg: Leg, end: int, recordings: list[Recording]) -> None:
+        samples = end - leg.incoming.position
+        listening = []
+        for recording in recordings:
+            if recording.listens:
+                listening.append(recording)
+            else:
+                self._store(recording, recording.pass_over(samples))
+        if not listening:
+            leg.incoming.skip(end)
+            leg.outgoing.skip(end)
+            return
+        incoming, outgoing = leg.incoming.read(end), leg.outgoing.read(end)
+        for recording in listening:
+            self._store(recording, recording.add(incoming, outgoing))
+
+    def _finish_complete(self, recordings: list[Recording]) -> None:
+        for recording in [one for one in recordings if one.is_complete]:
+            self._finish(recording)
+
+    def _finish(self, recording: Recording) -> None:
+        action = recording.action
+        digits = sorted(recording.leg.digits, key=lambda entry: entry[1].position)
+        self._store(recording, recording.finish(digits))
+        self._forget(recording)
+        assert recording.end_reason is not None
+        reason = recording.end_reason
+        manifest = {
+            "version": MANIFEST_VERSION,
+            "call_id": self.call_id,
+            "transaction_id": self.transaction_id,
+            "dialect": "chime",
+            "action": "StartCallRecording",
+            **recording.manifest(digits),
+        }
+        metadata: Mapping[str, str] = {}
+        if self._session is not None:
+            metadata, more = self._session.describe(
+                action.action_id,
+                leg=action.leg,
+                duration_s=recording.duration_s,
+                media_type=recording.media_type,
+                call=self._view(),
+            )
+            manifest |= {"dialect": self._session.dialect, **more}
+        deliver = reason not in action.undelivered and not recording.is_called_off
+        awaited = self._running is action
+        if awaited and deliver:
+            self._stored_id = recording.recording_id
+        self._tell(
+            RecordingFinished(
+                call_id=self.call_id,
+                recording_id=recording.recording_id,
+                leg=action.leg,
+                key=recording.key,
+                end_reason=str(reason),
+                manifest=manifest,
+                action_id=action.action_id,
+                terminator=recording.terminator,
+                deliver=deliver,
+                metadata=metadata,
+                destination=action.destination,
+            )
+        )
+        if awaited and not deliver:
+            self._end_running(Outcome.DONE, reason=reason)
+
+    def _forget(self, recording: Recording) -> None:
+        del self._recordings[recording.recording_id]
+        self._taking[recording.leg.name].remove(recording)
+
+    def _audio_end(self, leg: Leg) -> int:
+        """Where the audio ends that the leg's recordings take."""
+        directions = {direction for recording in self._taking[leg.name] for direction in recording.directions}
+        return max((leg.track(direction).end for direction in directions), default=0)
+
+    def _collect_digits(self, leg: Leg, *, final: bool) -> None:
+        for direction, track in leg.tracks:
+            for digit in track.digits(final=final):
+                self._press(leg, direction, digit)
+
+    def _press(self, leg: Leg, direction: Direction, digit: Digit) -> None:
+        leg.digits.append((direction, digit))
+        if direction is Direction.INCOMING:
+            for recording in self._taking[leg.name]:
+                recording.press(digit)
+        self._tell(
+            DigitReceived(
+                call_id=self.call_id,
+                leg=leg.name,
+                track=direction.value,
+                symbol=digit.symbol,
+                at_s=round(digit.position / RTP_SAMPLE_RATE, 6),
+                duration_s=round(digit.duration_samples / RTP_SAMPLE_RATE, 6),
+                source=digit.source.value,
+            )
+        )
+
+    def _store(self, recording: Recording, writes: list[Write]) -> None:
+        self._writes.extend([(recording.recording_id, write) for write in writes])
+
     # -- within --------------------------------------------------------------------------------------------------
 
     def _check_running(self) -> None:
         if self._ended:
             raise UsageError(f"call {self.call_id} is over")
-
-    def _check_startable(self, action: StartRecording) -> None:
-        self._check_running()
-        self._leg(action.leg)
-        if action.leg in self._recorded_legs:
-            raise self._recorded_already(action)
-        if action.format not in FORMATS:
-            raise UsageError(f"format {action.format!r}: one of {', '.join(FORMATS)} is possible")
-
-    def _recorded_already(self, action: StartRecording) -> ActionConflictError:
-        return ActionConflictError(
-            f"{action.leg} has been recorded already", field="CallId", value=self.call_id
-        )
 
     def _leg(self, name: str) -> Leg:
         try:
@@ -257,72 +818,36 @@ class Call:
 
     def _track(self, leg: str, direction: Direction | str) -> Track:
         self._check_running()
-        return self._leg(leg).track(Direction(direction))
+        one = self._leg(leg)
+        if direction == "incoming":  # by far the most, and quicker than asking the enumeration
+            return one.incoming
+        return one.track(Direction(direction))
 
-    def _position(self, now_ns: int) -> int:
+    def _at(self, now: float | None) -> None:
+        if now is not None:
+            self._now = now
+
+    def _moment(self, now: float) -> datetime:
+        """A moment of the host's clock, UTC."""
+        return self.started_at + timedelta(microseconds=(_nanoseconds(now) - self._origin_ns) // 1000)
+
+    def _view(self) -> CallView:
+        return CallView(
+            call_id=self.call_id,
+            transaction_id=self.transaction_id,
+            started_at=self.started_at,
+            now=self._moment(self._now),
+            participants=self.participants,
+        )
+
+    def _position(self, now: float) -> int:
         """The timeline position of a moment, rounded as the timeline rounds arrivals.
 
         `now` in seconds is true to a microsecond or so; in doubt the sample before, so that a packet which arrives at
         that very moment is not cut.
         """
-        return max(0, int(((now_ns - self._origin_ns) * RTP_SAMPLE_RATE / 1e9 + 0.49) // 1))
-
-    def _move_on(self, now_ns: int) -> None:
-        for leg in self.legs.values():
-            self._collect_digits(leg, final=False)
-            ready = min(leg.incoming.ready(now_ns), leg.outgoing.ready(now_ns))
-            recording = self._recordings.get(leg.name)
-            if recording is not None:
-                frames = recording.frames
-                self._read(recording, ready)
-                if recording.frames > frames:
-                    self._store(recording, recording.flush())
-            else:
-                leg.incoming.skip(ready)
-                leg.outgoing.skip(ready)
-
-    def _read(self, recording: Recording, until: int) -> None:
-        leg = recording.leg
-        while leg.incoming.position < until:
-            step = min(until, leg.incoming.position + READ_SAMPLES)
-            self._store(recording, recording.add(leg.incoming.read(step), leg.outgoing.read(step)))
-
-    def _collect_digits(self, leg: Leg, *, final: bool) -> None:
-        for direction, track in leg.tracks:
-            for digit in track.digits(final=final):
-                leg.digits.append((direction, digit))
-                self._events.append(
-                    DigitReceived(
-                        call_id=self.call_id,
-                        leg=leg.name,
-                        track=direction.value,
-                        symbol=digit.symbol,
-                        at_s=round(digit.position / RTP_SAMPLE_RATE, 6),
-                        duration_s=round(digit.duration_samples / RTP_SAMPLE_RATE, 6),
-                        source=digit.source.value,
-                    )
-                )
-
-    def _store(self, recording: Recording, writes: list[Write]) -> None:
-        self._writes.extend((recording.recording_id, write) for write in writes)
-
-    def _finish(self, recording: Recording, end_reason: str) -> None:
-        digits = sorted(recording.leg.digits, key=lambda entry: entry[1].position)
-        self._store(recording, recording.finish(digits))
-        manifest = {
-            "version": MANIFEST_VERSION,
-            "call_id": self.call_id,
-            "transaction_id": self.transaction_id,
-            "dialect": "chime",
-            "action": "StartCallRecording",
-            **recording.manifest(digits, end_reason),
-        }
-        del self._recordings[recording.leg.name]
-        self._events.append(
-            RecordingFinished(
-                self.call_id, recording.recording_id, recording.leg.name, recording.key, end_reason, manifest
-            )
-        )
+        since_ns = _nanoseconds(now) - self._origin_ns
+        return max(0, int((since_ns * RTP_SAMPLE_RATE / 1e9 + 0.49) // 1))
 
 
 def _nanoseconds(now: float) -> int:

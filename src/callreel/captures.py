@@ -35,10 +35,20 @@ from callreel.capture_plan import (
     moment,
     plan_calls,
 )
+from callreel.capture_script import Script
 from callreel.capture_survey import MAX_FLOWS, CaptureSurvey, batches, last_time, record_time
 from callreel.delivery.folder import Folder, PartFile
 from callreel.errors import CaptureError, DeliveryError
-from callreel.events import Event, RecordingFinished, RecordingStarted
+from callreel.events import (
+    CallEnded,
+    Event,
+    LegChanged,
+    Perform,
+    Play,
+    RecordingFinished,
+    RecordingStarted,
+    RecordingStored,
+)
 from callreel.formats import Write
 from callreel.kernels import pcap
 from callreel.legs import Direction
@@ -54,6 +64,7 @@ __all__ = [
 
 SECOND_NS = 1_000_000_000
 SLICE_NS = 2 * SECOND_NS  # of a call that is fed at a time: as much as its tracks have room for
+SCRIPT_SLICE_NS = SECOND_NS // 5  # what a vendor's list does next, it does when a live call would
 TIMES_LOOKED_AT = 64  # of a flow's records, to find the middle one
 SETTLED_NS = 3 * SECOND_NS  # a call is over for good when the capture is this much past its end
 PAUSE_STEP_NS = 10 * SECOND_NS  # of a pause that is recorded at a time: 320 KB in stereo
@@ -62,6 +73,8 @@ MAX_OPEN_FILES = 128
 LAST_NS = (1 << 63) - 1  # the year 2262
 
 LEFT_OUT = ("streams_dropped", "flows_dropped", "sip_dropped")  # counts of what found no room
+
+UNTOLD = (LegChanged, RecordingStored, CallEnded)  # events that say nothing new of a capture
 
 LEG = "LEG-A"  # the caller's leg is the one that is recorded
 
@@ -74,6 +87,8 @@ class RecordOptions:
     """The folder that takes recordings under their object keys."""
     action: StartRecording = field(default_factory=StartRecording)
     """What is asked for each call when its media begins."""
+    script: Script | None = None
+    """A vendor's document that is asked instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +200,12 @@ class _RunningCall:
     """Its last packet so far."""
     until_ns: int
     """When it is over: nothing of it comes later."""
-    key: str = ""
-    file: PartFile | None = None
+    now: float
+    """The call's time by now, on its clock."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """Of its recordings, by their id."""
     changes: list[tuple[int, Direction, dict[int, str]]] = field(default_factory=list)
     """Payload types to come, the next one last."""
-    failure: str | None = None
     strayed: int = 0
     """Packets whose time is farther from the others' than a pause in a call."""
 
@@ -219,6 +235,7 @@ class _CaptureRecorder:
         self.failures: list[str] = []
         self._options = options
         self._folder = Folder(options.out)
+        self._slice_ns = SLICE_NS if options.script is None else SCRIPT_SLICE_NS
         self._on_event = on_event
         self._on_take = on_take
         self._truncated = truncated
@@ -231,7 +248,10 @@ class _CaptureRecorder:
             routes.sort(key=lambda entry: entry[1].from_ns)
         self._running: dict[int, _RunningCall] = {}
         self._over: set[int] = set()
-        self._open_files: OrderedDict[int, PartFile] = OrderedDict()
+        self._files: dict[tuple[int, str], PartFile] = {}
+        """By the call's number and the recording's id."""
+        self._open_files: OrderedDict[tuple[int, str], PartFile] = OrderedDict()
+        self._broken: set[tuple[int, str]] = set()
         self._failed: set[tuple[str, datetime]] = set()
 
     def read(self, path: Path, progress: Callable[[int], None]) -> None:
@@ -257,9 +277,8 @@ class _CaptureRecorder:
             for number in list(self._running):
                 self._end(number)
         finally:
-            for running in self._running.values():
-                if running.file is not None:
-                    running.file.discard()
+            for file in self._files.values():
+                file.discard()
 
     def reports(self, planned: list[CallReport]) -> list[CallReport]:
         """The plan's reports, with what went wrong since."""
@@ -309,11 +328,13 @@ class _CaptureRecorder:
         if plan.starts_with_packet or start_ns < earliest_ns:
             start_ns = max(start_ns, times[bisect_left(times, earliest_ns)])
         started_ns = max(plan.started_ns, start_ns - MAX_PAUSE_NS)
+        script = self._options.script
         call = Call(
             plan.call_id,
             started_at=moment(started_ns),
             now=_seconds(started_ns),
             transaction_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"callreel:{plan.call_id}:{started_ns}")),
+            dialect=None if script is None else script.session(),
         )
         leg = call.add_leg(LEG)
         running = self._running[number] = _RunningCall(
@@ -322,12 +343,16 @@ class _CaptureRecorder:
             moved_ns=start_ns,
             last_ns=start_ns,
             until_ns=max(plan.end_ns or 0, plan.last_ns),
+            now=_seconds(start_ns),
         )
         for direction, entries in plan.payload_types.items():
             leg.track(direction).set_payload_types(entries[0][1])
             running.changes += [(valid_from_ns, direction, names) for valid_from_ns, names in entries[1:]]
         running.changes.sort(key=lambda change: change[0], reverse=True)
-        call.start_recording(replace(self._options.action, leg=LEG), now=_seconds(start_ns))
+        if script is None:
+            call.start_recording(replace(self._options.action, leg=LEG), now=running.now)
+        else:
+            call.request(script.request_for(plan.call_id), now=running.now)
         self._drain(number, running)
         return running
 
@@ -352,14 +377,15 @@ class _CaptureRecorder:
             while running.changes and running.changes[-1][0] <= first_ns:
                 _, direction, names = running.changes.pop()
                 call.legs[LEG].track(direction).set_payload_types(names)
-            slice_ns = min(first_ns + SLICE_NS, LAST_NS)
+            slice_ns = min(first_ns + self._slice_ns, LAST_NS)
             if running.changes:
                 slice_ns = min(slice_ns, running.changes[-1][0] - 1)
             taken = self._take(running, batch, pieces, slice_ns, force=False)
             # Never past the call's end: what is read is recorded.
             now_ns = min(slice_ns, batch_end_ns, running.until_ns)
             running.moved_ns = max(running.moved_ns, now_ns)
-            call.handle_timeout(now=_seconds(now_ns))
+            running.now = _seconds(now_ns)
+            call.handle_timeout(now=running.now)
             self._drain(number, running)
             if not taken:
                 # All that can be read has been read: what finds no room is sent faster than time goes by.
@@ -387,7 +413,8 @@ class _CaptureRecorder:
         """Record a pause piece by piece: what is not stored yet is in memory."""
         while running.moved_ns + PAUSE_STEP_NS < to_ns:
             running.moved_ns += PAUSE_STEP_NS
-            running.call.handle_timeout(now=_seconds(running.moved_ns))
+            running.now = _seconds(running.moved_ns)
+            running.call.handle_timeout(now=running.now)
             self._drain(number, running)
 
     def _end_if_over(self, number: int, before_ns: int) -> None:
@@ -400,76 +427,115 @@ class _CaptureRecorder:
         end_ns = running.last_ns if plan.end_ns is None else plan.end_ns
         end_ns = min(end_ns, running.last_ns + MAX_PAUSE_NS)
         self._move_on(number, running, end_ns)
-        running.call.end(now=_seconds(end_ns))
+        running.now = _seconds(end_ns)
+        running.call.end(now=running.now)
         self._drain(number, running)
         del self._running[number]
         self._over.add(number)
 
     def _drain(self, number: int, running: _RunningCall) -> None:
-        """Store what a call wrote, then tell its events: a recording's end is told when it is stored."""
-        events = running.call.events()
-        writes = [write for _, write in running.call.writes()]
-        finished: RecordingFinished | None = None
-        for event in events:
-            if isinstance(event, RecordingStarted):
-                running.key = event.key
-            elif isinstance(event, RecordingFinished):
-                finished = event
-        take: Take | None = None
-        if running.failure is None:
-            try:
-                take = self._store(number, running, writes, finished)
-            except DeliveryError as error:
-                running.failure = str(error)
-                if running.file is not None:
-                    running.file.discard()
-                self._open_files.pop(number, None)
-                self._failed.add((running.plan.call_id, moment(running.plan.started_ns)))
-                self.failures.append(str(error))
-        if self._on_event is not None:
+        """Store what a call wrote and answer what it asks for, until it asks for nothing more."""
+        call = running.call
+        while True:
+            events, writes = call.events(), call.writes()
+            if not events and not writes:
+                return
             for event in events:
-                if running.failure is not None and isinstance(event, RecordingFinished):
-                    event = replace(event, end_reason="failed")
-                self._on_event(event)
+                if isinstance(event, RecordingStarted):
+                    running.keys[event.recording_id] = event.key
+            pieces: dict[str, list[Write]] = defaultdict(list)
+            for recording_id, write in writes:
+                pieces[recording_id].append(write)
+            for recording_id, own in pieces.items():
+                self._write((number, recording_id), running, own)
+            for event in events:
+                self._handle(number, running, event)
+
+    def _handle(self, number: int, running: _RunningCall, event: Event) -> None:
+        """Tell an event; a capture's host plays and performs in no time."""
+        call, take = running.call, None
+        if isinstance(event, RecordingFinished):
+            name = (number, event.recording_id)
+            if event.deliver:
+                take = self._finish(name, running, event)
+            else:
+                self._forget(name)
+            if name in self._broken:
+                event = replace(event, end_reason="failed")
+            error = self.failures[-1] if name in self._broken else None
+            call.stored(event.recording_id, now=running.now, error=error)
+        elif isinstance(event, Play):
+            call.played(event.action_id, now=running.now)
+        elif isinstance(event, Perform):
+            call.performed(event.action_id, now=running.now)
+        if self._on_event is not None and not isinstance(event, UNTOLD):
+            self._on_event(event)
         if take is not None:
             self.takes.append(take)
             if self._on_take is not None:
                 self._on_take(take)
 
-    def _store(
-        self, number: int, running: _RunningCall, writes: list[Write], finished: RecordingFinished | None
+    def _write(self, name: tuple[int, str], running: _RunningCall, writes: list[Write]) -> None:
+        if name in self._broken:
+            return
+        try:
+            file = self._files.get(name)
+            if file is None:
+                file = self._files[name] = self._folder.open(running.keys[name[1]])
+            self._keep_open(name, file)
+            file.write(writes)
+        except DeliveryError as error:
+            self._break(name, running, error)
+
+    def _break(self, name: tuple[int, str], running: _RunningCall, error: DeliveryError) -> None:
+        """A recording cannot be stored: the others go on."""
+        self._forget(name)
+        self._broken.add(name)
+        self._failed.add((running.plan.call_id, moment(running.plan.started_ns)))
+        self.failures.append(str(error))
+
+    def _forget(self, name: tuple[int, str]) -> None:
+        self._open_files.pop(name, None)
+        file = self._files.pop(name, None)
+        if file is not None:
+            file.discard()
+
+    def _finish(
+        self, name: tuple[int, str], running: _RunningCall, finished: RecordingFinished
     ) -> Take | None:
-        if running.file is None:
-            running.file = self._folder.open(running.key)
-        if writes:
-            self._keep_open(number, running.file)
-            running.file.write(writes)
-        if finished is None:
+        """Make a recording's file appear, with its manifest."""
+        if name in self._broken:
             return None
-        self._open_files.pop(number, None)
-        stored = running.file.close()
-        manifest = dict(finished.manifest)
-        degraded = dict(manifest["degraded"] or {})
-        if running.plan.cut_packets:
-            degraded["cut_packets"] = running.plan.cut_packets
-        if running.strayed:
-            degraded["stray_packets"] = running.strayed
-        if self._truncated and running.plan.open_at_end:
-            degraded["capture_truncated"] = True
-        manifest["degraded"] = degraded or False
-        manifest |= {
-            "bytes": stored.size_bytes,
-            "sha256": stored.sha256,
-            "destination": str(self._options.out),
-            "key": finished.key,
-        }
-        running.file.write_manifest(manifest)
+        file = self._files[name]
+        self._open_files.pop(name, None)
+        try:
+            stored = file.close()
+            manifest = dict(finished.manifest)
+            degraded = dict(manifest["degraded"] or {})
+            if running.plan.cut_packets:
+                degraded["cut_packets"] = running.plan.cut_packets
+            if running.strayed:
+                degraded["stray_packets"] = running.strayed
+            if self._truncated and running.plan.open_at_end:
+                degraded["capture_truncated"] = True
+            manifest["degraded"] = degraded or False
+            manifest |= {
+                "bytes": stored.size_bytes,
+                "sha256": stored.sha256,
+                "destination": str(self._options.out),
+                "key": finished.key,
+            }
+            file.write_manifest(manifest)
+        except DeliveryError as error:
+            self._break(name, running, error)
+            return None
+        del self._files[name]
         return Take(stored.path, manifest)
 
-    def _keep_open(self, number: int, file: PartFile) -> None:
+    def _keep_open(self, name: tuple[int, str], file: PartFile) -> None:
         """Bound the number of files that are open at the same time."""
-        self._open_files[number] = file
-        self._open_files.move_to_end(number)
+        self._open_files[name] = file
+        self._open_files.move_to_end(name)
         if len(self._open_files) > MAX_OPEN_FILES:
             _, oldest = self._open_files.popitem(last=False)
             oldest.suspend()

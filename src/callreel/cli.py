@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import callreel
-from callreel import cli_inspect
-from callreel.actions import Layout, StartRecording
+from callreel import bench, cli_inspect
+from callreel.actions import Destination, Layout, Prompt, StartRecording, StopRecording
+from callreel.capture_script import Script, rehearse, script_of
 from callreel.captures import CaptureReport, RecordOptions, SkippedStream, Take, record_capture
-from callreel.dialects import chime
 from callreel.errors import ActionError, CallreelError
 from callreel.events import Event
 from callreel.formats import FORMATS
-from callreel.recording import rfc3339
+from callreel.takes import rfc3339
 
 __all__ = ["main"]
 
@@ -54,9 +54,10 @@ examples:
   callreel record *.pcapng.gz --out recordings --format mp3 --json > report.jsonl
   callreel record call.pcap --out recordings --action start-recording.json
 
-The file for --action holds a StartCallRecording action as the vendor writes it; its Track chooses the
-layout and the prefix in its Destination.Location the folder. Its CallId is not compared: the action is
-meant for every call of the capture.
+The file for --action holds what a customer would send, in the vendor's words: Amazon Chime's RecordAudio
+or StartCallRecording, alone, in a list or in a Lambda function's answer; Sinch's SVAML; the body of
+Microsoft Graph's record. It is carried out for the caller's leg of every call when its media begins,
+whatever call id is written in it; what is said or played before a recording takes no time.
 
 """
 
@@ -118,7 +119,24 @@ def _parser() -> argparse.ArgumentParser:
         cli_inspect.add_verify_arguments,
         cli_inspect.run_verify,
     )
+    _add_bench(commands)
     return parser
+
+
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="measure what recording costs on this machine",
+        description="Measure what recording costs on this machine.",
+    )
+    benchmarks = parser.add_subparsers(title="what to measure", metavar="WHAT", required=True)
+    _add(
+        benchmarks,
+        "calls",
+        "many calls at once, everything included up to the bytes of their files",
+        bench.add_calls_arguments,
+        bench.run_calls,
+    )
 
 
 def _add(
@@ -150,12 +168,15 @@ def _add_record(commands: Any) -> None:
     parser.add_argument(
         "--out", metavar="DIR", type=Path, required=True, help="folder for the recordings; made if missing"
     )
-    parser.add_argument("--format", choices=list(FORMATS), default="wav", help="file format (default: wav)")
+    parser.add_argument("--format", choices=list(FORMATS), help="file format (default: wav)")
     parser.add_argument(
         "--layout", choices=[layout.value for layout in Layout], help="tracks and channels (default: stereo)"
     )
     parser.add_argument(
-        "--action", metavar="FILE", type=Path, help="JSON with the StartCallRecording action to carry out"
+        "--action",
+        metavar="FILE",
+        type=Path,
+        help="JSON of Amazon Chime, Sinch or Microsoft Graph to carry out",
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object a line: every event, then each manifest"
@@ -164,10 +185,18 @@ def _add_record(commands: Any) -> None:
 
 
 def _record(options: argparse.Namespace) -> int:
-    try:
-        action = _action_of(options)
-    except (ActionError, OSError, ValueError) as error:
-        return _complain(f"{options.action}: {_reason(error)}", USAGE)
+    script, action = None, StartRecording(format=options.format or "wav")
+    if options.layout:
+        action = dataclasses.replace(action, layout=Layout(options.layout))
+    if options.action is not None:
+        if options.format or options.layout:
+            return _complain(
+                "--action says what to record, so --format and --layout do not go with it", USAGE
+            )
+        try:
+            script = _script_of(options.action)
+        except (ActionError, OSError, ValueError) as error:
+            return _complain(f"{options.action}: {_reason(error)}", USAGE)
     if options.out.exists() and not options.out.is_dir():
         return _complain(f"--out {options.out}: not a folder", USAGE)
     status = ALL_GOOD
@@ -177,7 +206,7 @@ def _record(options: argparse.Namespace) -> int:
         try:
             report = record_capture(
                 path,
-                RecordOptions(out=options.out, action=action),
+                RecordOptions(out=options.out, action=action, script=script),
                 on_event=_print_event if options.json else None,
                 on_progress=progress.show,
             )
@@ -198,25 +227,21 @@ def _record(options: argparse.Namespace) -> int:
     return status
 
 
-def _action_of(options: argparse.Namespace) -> StartRecording:
-    action = StartRecording()
-    if options.action is not None:
-        with options.action.open("rb") as file:
-            text = file.read(MAX_ACTION_BYTES + 1)
-        if len(text) > MAX_ACTION_BYTES:
-            raise ValueError("too large for an action")
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"no JSON: {error}") from error
-        actions = chime.actions(document)
-        if len(actions) != 1:
-            raise ValueError(
-                f"{len(actions)} actions: a leg is recorded once, so give one StartCallRecording"
-            )
-        action = actions[0]
-    layout = Layout(options.layout) if options.layout else action.layout
-    return dataclasses.replace(action, layout=layout, format=options.format)
+def _script_of(path: Path) -> Script:
+    """Read and rehearse a vendor's document; ValueError, OSError or ActionError when it cannot be carried out."""
+    with path.open("rb") as file:
+        text = file.read(MAX_ACTION_BYTES + 1)
+    if len(text) > MAX_ACTION_BYTES:
+        raise ValueError("too large for an action")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no JSON: {error}") from error
+    script = script_of(document)
+    problem = rehearse(script)
+    if problem is not None:
+        raise ValueError(problem)
+    return script
 
 
 def _reason(error: BaseException) -> str:
@@ -358,6 +383,14 @@ def _print_json(entry: Any) -> None:
 def _json_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return rfc3339(value)
+    if isinstance(value, CallreelError):
+        return str(value)
+    if isinstance(value, Destination):  # without its credentials
+        return {"kind": value.kind, "bucket": value.bucket}
+    if isinstance(value, Prompt):
+        return {"uri": value.uri}
+    if isinstance(value, StartRecording | StopRecording):
+        return {"kind": value.kind.value, "key": getattr(value, "key", None)}
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 

@@ -1,16 +1,94 @@
 """What callreel tells its host, in its own words: frozen data, no behaviour.
 
-A recording that began ends with exactly one `RecordingFinished`, whatever happened to it.
+A recording that began ends with exactly one `RecordingFinished`, whatever happened to it. `VendorMessage` holds what is
+to be told to the customer, in the vendor's words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
-__all__ = ["DigitReceived", "Event", "RecordingFinished", "RecordingStarted"]
+from callreel.actions import Destination, Prompt
+from callreel.errors import ActionError
+
+__all__ = [
+    "ActionEnded",
+    "CallEnded",
+    "CallView",
+    "DigitReceived",
+    "Event",
+    "LegChanged",
+    "LegStatus",
+    "Outcome",
+    "Participant",
+    "Perform",
+    "Play",
+    "RecordingFinished",
+    "RecordingStarted",
+    "RecordingStored",
+    "StopPlaying",
+    "VendorMessage",
+]
+
+
+class LegStatus(StrEnum):
+    """How far a participant's connection is."""
+
+    OFFERED = "offered"
+    """They are calling, and nobody has answered yet."""
+    DIALED = "dialed"
+    """They are being called."""
+    RINGING = "ringing"
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """Who is on a leg, as dialects tell of them."""
+
+    leg: str
+    call_id: str
+    """The leg's own id; of a vendor that has none, the call's."""
+    to: str
+    from_: str
+    inbound: bool
+    status: LegStatus
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CallView:
+    """A call as a dialect sees it, at one moment."""
+
+    call_id: str
+    transaction_id: str
+    started_at: datetime
+    now: datetime
+    participants: Mapping[str, Participant]
+    """By leg, in the order in which they joined."""
+
+
+@dataclass(frozen=True, slots=True)
+class LegChanged:
+    """A participant's connection is there, has been answered, or is over."""
+
+    call_id: str
+    leg: str
+    status: LegStatus
+    sip_response_code: int = 0
+    """Why it is over: 0 for a hang-up, 480 for no answer, 486 for busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """The call is over; recordings have ended, some may still have to be stored."""
+
+    call_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +103,8 @@ class RecordingStarted:
     """When sample 0 of the recording is, UTC."""
     key: str
     """The object key, without bucket."""
+    action_id: str = ""
+    destination: Destination | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +120,121 @@ class DigitReceived:
     """When it began, seconds since the call began."""
     duration_s: float
     source: str
-    """"rfc4733" or "inband"."""
+    """"rfc4733", "inband", or "host" when the host found it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingFinished:
-    """A recording has ended and its last write is out."""
+    """A recording has ended and its last write is out; the host stores it and says so with `Call.stored`."""
 
     call_id: str
     recording_id: str
     leg: str
     key: str
     end_reason: str
-    """Why it ended: "hangup" (the call ended)."""
+    """A value of `callreel.actions.EndReason`."""
     manifest: Mapping[str, Any]
     """All there is to say of it but what only a stored file can tell: bytes, sha256, destination."""
+    action_id: str = ""
+    terminator: str | None = None
+    """The key that ended it."""
+    deliver: bool = True
+    """Whether it is to be delivered: what was cancelled or interrupted is not."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What the vendor stores beside the object."""
+    destination: Destination | None = None
 
 
-Event = RecordingStarted | DigitReceived | RecordingFinished
+@dataclass(frozen=True, slots=True)
+class RecordingStored:
+    """The host has stored a recording where it belongs, or could not."""
+
+    call_id: str
+    recording_id: str
+    action_id: str
+    error: str | None = None
+    """What went wrong, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """The host is to play something to a participant, and to say `Call.played` when it is over."""
+
+    call_id: str
+    leg: str
+    action_id: str
+    prompt: Prompt
+    """With `uri` None the beep: `kernels.tone.beep`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopPlaying:
+    """The host is to end what it plays or performs for an action; no answer is expected."""
+
+    call_id: str
+    leg: str
+    action_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Perform:
+    """The host is to carry out an action that is not about recording, and to say `Call.performed`."""
+
+    call_id: str
+    leg: str
+    action_id: str
+    name: str
+    parameters: Mapping[str, Any]
+
+
+class Outcome(StrEnum):
+    """What became of an action."""
+
+    DONE = "done"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """Cut short by a newer request."""
+    CANCELLED = "cancelled"
+    """Called off before or while it ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionEnded:
+    """What became of an action of a vendor's document."""
+
+    call_id: str
+    action_id: str
+    outcome: Outcome
+    error: ActionError | None = None
+    """Why it failed."""
+    reason: str | None = None
+    """A value of `callreel.actions.EndReason`: how its recording ended, or what called it off."""
+    result: Mapping[str, Any] = field(default_factory=dict)
+    """What the host answered, for an action of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class VendorMessage:
+    """What is to be told to the customer, in the vendor's words."""
+
+    call_id: str
+    dialect: str
+    kind: str
+    """"invocation" wants an answer, which goes to `Call.request`; "notification" does not."""
+    body: Mapping[str, Any]
+    """JSON."""
+
+
+Event = (
+    LegChanged
+    | CallEnded
+    | RecordingStarted
+    | DigitReceived
+    | RecordingFinished
+    | RecordingStored
+    | Play
+    | StopPlaying
+    | Perform
+    | ActionEnded
+    | VendorMessage
+)

@@ -9,13 +9,13 @@ All positions are samples of the track's timeline: sample n is the moment origin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from callreel.errors import UsageError
-from callreel.kernels import dtmf, pcm, rtp
+from callreel.kernels import pcm, rtp
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -37,6 +37,8 @@ class DigitSource(StrEnum):
 
     EVENT = "rfc4733"
     INBAND = "inband"
+    HOST = "host"
+    """The embedding program found it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,6 @@ HOLD_MS = 400
 """How long a tone waits for the event of the same key, where the stream has events: longer than a sender takes from
 the tone's end to the event's last packet."""
 
-DETECTOR_SLACK_SAMPLES = 8
-"""Steps this small between two pieces of audio are the clock correction at work, not a gap: 1 ms at 8 kHz."""
-
 PCM_PAUSE_NS = 60_000_000
 """Host frames that begin this much off where the ones before ended are a new beginning for the resampler."""
 
@@ -129,22 +128,27 @@ class Track:
         takes PCM at `sample_rate` in place of RTP. `render_events` lets telephone events sound where the stream has no
         audio of its own.
         """
+        self.origin_ns = origin_ns
         self.sample_rate = sample_rate
-        self._host_frames = host_frames
+        self.host_frames = host_frames
+        """Whether it takes PCM in place of RTP."""
+        self.on_hear: list[Callable[[int, bytes], None]] = []
+        """Who is handed (position, pcm) as it comes, in order: losses left out, positions still open to correction."""
+        self.on_read: list[Callable[[int, bytes], None]] = []
+        """Who is handed (position, pcm) of the timeline as it is read or skipped: final."""
         self._codec_names: dict[int, str] = {}
         self._receiver = rtp.Receiver(
             origin_ns=origin_ns,
             sample_rate=sample_rate,
             host_frames=host_frames,
             render_events=render_events,
+            detect_digits=detect_digits,
         )
         self._resampler: pcm.Resampler | None = None
         self._fed_samples = 0  # at the host's rate
         self._resampled_samples = 0  # at the track's
         self._fed_until_ns = 0
-        self._detector = dtmf.Detector(sample_rate) if detect_digits else None
-        self._detector_offset = 0  # from the detector's positions to the timeline's
-        self._heard = 0  # timeline position up to which keys have been listened for
+        self._unheard = False  # whether something has come that the detector has not heard
         self._gaps: list[tuple[int, int]] = []
         self._held: list[Digit] = []  # keys heard, waiting for their event
         self._events: list[Digit] = []  # recent events, to recognise their tone when it is reported later
@@ -164,6 +168,7 @@ class Track:
 
         If more than 3 s of audio wait to be read and nothing can be, the packet is counted as discarded.
         """
+        self._unheard = True
         self._receiver.receive(packet, arrival_ns, force=True)
 
     def receive_batch(
@@ -180,6 +185,7 @@ class Track:
 
         It stops when audio must be read first; with `force` what finds no room is counted as discarded.
         """
+        self._unheard = True
         return self._receiver.receive_batch(data, records, first, count, until_ns=until_ns, force=force)
 
     def receive_pcm(self, frames: Buffer, arrival_ns: int, sample_rate: int | None = None) -> None:
@@ -188,6 +194,7 @@ class Track:
         `sample_rate` is 8000, 16000, 24000 or 48000 Hz, by default the track's; another than the track's is resampled,
         and must then stay the same. What finds no room because nobody reads is counted as discarded.
         """
+        self._unheard = True
         if sample_rate is None or sample_rate == self.sample_rate:
             self._receiver.push(frames, arrival_ns)
             return
@@ -218,6 +225,7 @@ class Track:
 
     def finish(self) -> None:
         """Say that nothing more will come."""
+        self._unheard = True
         self._flush_resampler()
         self._receiver.finish()
 
@@ -233,20 +241,20 @@ class Track:
             Digit(symbol, position, duration, DigitSource.EVENT)
             for symbol, position, duration in self._receiver.digits()
         ]
-        self._listen(final)
+        self.listen(final=final)
         if not (events or self._events or self._held):
             return []
         hold = self._samples(HOLD_MS) if self._expects_events and not final else 0
         self._events = [
             event
             for event in self._events + events
-            if event.position + event.duration_samples > self._heard - self._samples(10_000)
+            if event.position + event.duration_samples > self._receiver.heard - self._samples(10_000)
         ]
         still_held, heard = [], []
         for tone in self._held:
             if any(self._is_same_press(event, tone) for event in self._events):
                 continue
-            waits = tone.position + tone.duration_samples + hold > self._heard
+            waits = tone.position + tone.duration_samples + hold > self._receiver.heard
             if waits and hold and not any(event.position > tone.position for event in events):
                 still_held.append(tone)
             else:
@@ -257,8 +265,14 @@ class Track:
     @property
     def sounding(self) -> str | None:
         """The key that is being heard right now, at most 60 ms after 40 ms of it have come."""
-        active = self._detector.active if self._detector is not None else None
-        return active.symbol if active is not None else None
+        sounding = self._receiver.sounding
+        return None if sounding is None else sounding[0]
+
+    @property
+    def sounding_since(self) -> int | None:
+        """Where the key begins that is being heard right now, on the timeline."""
+        sounding = self._receiver.sounding
+        return None if sounding is None else sounding[1]
 
     def _is_same_press(self, event: Digit, tone: Digit) -> bool:
         slack = self._samples(SAME_KEY_MS)
@@ -268,34 +282,15 @@ class Track:
             and event.position < tone.position + tone.duration_samples + slack
         )
 
-    def _listen(self, final: bool = False) -> None:
-        """Let the detector hear what has come, before it is read and gone."""
-        detector = self._detector
-        if detector is None:
-            return
-        fed = detector.position
-        for position, audio in self._receiver.hear():
-            gap = position - fed - self._detector_offset
-            if gap > DETECTOR_SLACK_SAMPLES:
-                self._hold(detector.skip(gap))
-                fed += gap
-            else:
-                self._detector_offset += gap
-            if found := detector.feed(audio):
-                self._hold(found)
-            fed += len(audio) // 2
-        # What has been read is final: where nothing was heard there was nothing.
-        silent = self._receiver.position - detector.position - self._detector_offset
-        if silent > 0:
-            self._hold(detector.skip(silent))
-        if final:
-            self._hold(detector.flush())
-        self._heard = detector.position + self._detector_offset
-
-    def _hold(self, found: list[dtmf.Digit]) -> None:
-        for one in found:
-            start = one.start + self._detector_offset
-            self._held.append(Digit(one.symbol, start, one.duration, DigitSource.INBAND))
+    def listen(self, *, final: bool = False) -> None:
+        """Let the detector, and whoever is in `on_hear`, hear what has come, before it is read and gone."""
+        self._unheard = False
+        pieces: list[tuple[int, bytes]] | None = [] if self.on_hear else None
+        for symbol, position, duration in self._receiver.listen(final=final, pieces=pieces):
+            self._held.append(Digit(symbol, position, duration, DigitSource.INBAND))
+        for take in self.on_hear:
+            for position, audio in pieces or ():
+                take(position, audio)
 
     def ready(self, now_ns: int) -> int:
         """Position up to which the timeline is final at `now_ns`: 1.1 s back, more while a packet is in doubt."""
@@ -303,8 +298,12 @@ class Track:
 
     def read(self, until: int) -> bytes:
         """The timeline up to position `until`: mono 16-bit PCM."""
-        self._listen()
+        if self._unheard:
+            self.listen()
+        begin = self.position
         audio = self._receiver.read(until)
+        for take in self.on_read:
+            take(begin, audio)
         for position, samples in self._receiver.gaps():
             if self._gaps and abs(sum(self._gaps[-1]) - position) <= GAP_SLACK_SAMPLES:
                 begin = self._gaps[-1][0]
@@ -315,7 +314,11 @@ class Track:
 
     def skip(self, until: int) -> None:
         """Pass over the timeline up to `until`; nothing of it is kept, but keys are heard."""
-        self._listen()
+        if self.on_read:
+            self.read(until)
+            return
+        if self._unheard:
+            self.listen()
         self._receiver.skip(until)
 
     @property
@@ -336,7 +339,7 @@ class Track:
     @property
     def heard_codecs(self) -> tuple[str, ...]:
         """What the packets received were encoded in, by their payload types; `PT n` where nobody said what n is."""
-        if self._host_frames:
+        if self.host_frames:
             return ("L16",) if self.counts["received"] else ()
         return tuple(self._codec_names.get(n, f"PT {n}") for n in self._receiver.payload_types_seen)
 
@@ -382,11 +385,12 @@ class Leg:
     incoming: Track
     outgoing: Track
     digits: list[tuple[Direction, Digit]] = field(default_factory=list)
+    tracks: tuple[tuple[Direction, Track], ...] = field(init=False)
+    """Both, with their directions."""
 
-    @property
-    def tracks(self) -> tuple[tuple[Direction, Track], ...]:
-        """Both, with their directions."""
-        return (Direction.INCOMING, self.incoming), (Direction.OUTGOING, self.outgoing)
+    def __post_init__(self) -> None:
+        """Put the tracks side by side."""
+        self.tracks = ((Direction.INCOMING, self.incoming), (Direction.OUTGOING, self.outgoing))
 
     def track(self, direction: Direction) -> Track:
         """The track of one direction."""

@@ -1,22 +1,54 @@
-"""One recording: the PCM of a leg's tracks in, the writes of a file out, and what the manifest says of it."""
+"""One recording: commands and the PCM of a leg's tracks in, the writes of a file out.
+
+A recording lives on two clocks. What is asked of it (start, pause, resume, stop) happens now, and `state` follows at
+once:
+
+    armed ──> prompting ──> beeping ──> recording <──> paused ──> finished
+      │           │            │            │            │
+      └───────────┴────────────┴────────────┴────────────┴──────> failed
+
+    from \\ trigger   PROMPT      BEEP      BEGIN       PAUSE    RESUME      END        FAIL
+    armed            prompting   beeping   recording   -        -           finished   failed
+    prompting        -           beeping   recording   -        -           finished   failed
+    beeping          -           -         recording   -        -           finished   failed
+    recording        -           -         -           paused   recording   finished   failed
+    paused           -           -         -           paused   recording   finished   failed
+
+Its audio comes later, when the timeline can no longer change, and is cut where the commands were given: each is kept
+with the position on the timeline that its moment was. The stop rules are looked at there as well, so that the outcome
+depends on what was said and pressed when, and not on how fast it came to us.
+
+Rules of the end:
+
+1. The earliest on the timeline wins; at one sample, the order of `EndReason`.
+2. A key ends a recording where its tone ends, or, when the tone is not to be kept, where it begins.
+3. Silence is counted in whole frames of 20 ms from the first sample; a pause is not silence of the participant.
+4. The maximum duration counts from the first sample, pauses included.
+5. What has been written stays: a key that is known too late ends the recording where it is.
+
+Rules of the pause:
+
+6. From the moment of the pause a tone, then silence; from the moment of the resumption a tone over the audio.
+7. Audio of a pause is never handed to a recording that pauses, so none of it can reach a buffer, a file or a log.
+8. Keys pressed in a pause are neither marked in the file nor listed in the manifest.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
-from callreel.actions import Layout
+from callreel.actions import EndReason, Layout, StartRecording
+from callreel.errors import UsageError
 from callreel.formats import FORMATS, Format, Mark, Write
-from callreel.kernels import pcm
-from callreel.legs import Digit, Direction, Leg, Track
+from callreel.kernels import pcm, tone
+from callreel.legs import Digit, Direction, Leg
+from callreel.silence import SilenceMeter
+from callreel.takes import degradation, digit_entry, rfc3339, track_entry
 
-__all__ = ["LAYOUT_DIRECTIONS", "Recording", "rfc3339"]
-
-MANIFEST_VERSION = 1
-
-AUDIBLE_LOSS = 0.01
-"""Share of a track's packets that may be lost before the recording counts as degraded: concealment hides single packets
-of speech up to about here (ITU-T G.113 Appendix I: G.711 with concealment)."""
+__all__ = ["LAYOUT_DIRECTIONS", "NEXT", "Recording", "State", "Trigger"]
 
 LAYOUT_DIRECTIONS: dict[Layout, tuple[Direction, ...]] = {
     Layout.STEREO: (Direction.INCOMING, Direction.OUTGOING),
@@ -27,171 +59,386 @@ LAYOUT_DIRECTIONS: dict[Layout, tuple[Direction, ...]] = {
 """The tracks a layout holds, in channel order."""
 
 
-def rfc3339(moment: datetime) -> str:
-    """Write a moment as the manifest does: UTC with milliseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+class State(StrEnum):
+    """What a recording is doing, by what was asked of it."""
+
+    ARMED = "armed"
+    PROMPTING = "prompting"
+    BEEPING = "beeping"
+    RECORDING = "recording"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class Trigger(StrEnum):
+    """What may happen to a recording."""
+
+    PROMPT = "prompt"
+    BEEP = "beep"
+    BEGIN = "begin"
+    PAUSE = "pause"
+    RESUME = "resume"
+    END = "end"
+    FAIL = "fail"
+
+
+NEXT: Mapping[tuple[State, Trigger], State] = {
+    (State.ARMED, Trigger.PROMPT): State.PROMPTING,
+    (State.ARMED, Trigger.BEEP): State.BEEPING,
+    (State.ARMED, Trigger.BEGIN): State.RECORDING,
+    (State.PROMPTING, Trigger.BEEP): State.BEEPING,
+    (State.PROMPTING, Trigger.BEGIN): State.RECORDING,
+    (State.BEEPING, Trigger.BEGIN): State.RECORDING,
+    (State.RECORDING, Trigger.PAUSE): State.PAUSED,
+    (State.RECORDING, Trigger.RESUME): State.RECORDING,
+    (State.PAUSED, Trigger.PAUSE): State.PAUSED,
+    (State.PAUSED, Trigger.RESUME): State.RECORDING,
+    **{(state, Trigger.END): State.FINISHED for state in State if state not in ("finished", "failed")},
+    **{(state, Trigger.FAIL): State.FAILED for state in State if state not in ("finished", "failed")},
+}
+"""The table above."""
+
+END_ORDER = {reason: order for order, reason in enumerate(EndReason)}
+
+FAR = 1 << 62
+"""A position that no timeline reaches, in samples."""
+
+PAUSE_TONE = {"hz": 1000.0, "seconds": 0.2, "dbm0": -18.0}
+"""The tone of pause and resumption; Amazon Chime names none. 1 kHz is heard through every telephone codec."""
 
 
 class Recording:
-    """A recording in progress: `add` what the tracks hold, in order, then `finish`; both answer with writes."""
+    """A recording of one leg: commands at once, audio when it is final, `writes` in between."""
 
     def __init__(
         self,
+        action: StartRecording,
         *,
         recording_id: str,
         leg: Leg,
-        layout: Layout,
-        format_name: str,
         key: str,
-        start_position: int,
-        started_at: datetime,
-        sample_rate: int,
         tags: dict[str, str],
     ) -> None:
-        """Begin at timeline position `start_position` of the leg, which is the moment `started_at`."""
+        """Prepare what `action` asks for; nothing is recorded before `begin`."""
+        self.action = action
         self.recording_id = recording_id
         self.leg = leg
-        self.layout = layout
-        self.format_name = format_name
         self.key = key
-        self.start_position = start_position
-        self.started_at = started_at
-        self.sample_rate = sample_rate
-        self.directions = LAYOUT_DIRECTIONS[layout]
-        self.channels = 2 if layout is Layout.STEREO else 1
-        self.frames = 0
-        self._counts_before = {direction: leg.track(direction).counts for direction in self.directions}
-        self._format: Format = FORMATS[format_name](
-            sample_rate=sample_rate, channels=self.channels, tags=tags
+        self.state = State.ARMED
+        self.sample_rate = action.sample_rate or leg.incoming.sample_rate
+        self.directions = LAYOUT_DIRECTIONS[action.layout]
+        self.channels = 2 if action.layout is Layout.STEREO else 1
+        self.started_at: datetime | None = None
+        self.start_position = FAR
+        """Where on the leg's timeline it begins."""
+        self.position = FAR
+        """The next sample of the timeline it takes."""
+        self.end_reason: EndReason | None = None
+        """Why it ended, once its audio has."""
+        self.is_called_off = False
+        """Whether the customer was told that there is none, whatever its audio says when it is final."""
+        self.terminator: str | None = None
+        self._tags = tags
+        self._format: Format = FORMATS[action.format](
+            sample_rate=self.sample_rate, channels=self.channels, tags=tags
         )
+        self._end: tuple[int, int, EndReason, str | None] = (FAR, len(END_ORDER), EndReason.FAILED, None)
+        self._pauses: list[tuple[int, int]] = []  # (from, to) on the timeline; the last may be open
+        self._passed = 0  # how many of them lie behind
+        self._toned = 0  # ... with the tone that follows
+        self._tone = b""
+        self._grown = False
+        self._meter = SilenceMeter(action.rules, leg.incoming.sample_rate)
+        self._last_media = 0
+        self._resamplers: list[pcm.Resampler] = []
+        if self.sample_rate != leg.incoming.sample_rate:
+            self._resamplers = [
+                pcm.Resampler(leg.incoming.sample_rate, self.sample_rate) for _ in range(self.channels)
+            ]
+        self._counts_before: dict[Direction, dict[str, int]] = {}
 
-    def start(self) -> list[Write]:
-        """The file's beginning."""
+    # -- commands, at their moment -------------------------------------------------------------------------------
+
+    def trigger(self, trigger: Trigger) -> None:
+        """Move to the next state; UsageError when there is none."""
+        following = NEXT.get((self.state, trigger))
+        if following is None:
+            raise UsageError(f"a recording that is {self.state} cannot {trigger}")
+        self.state = following
+
+    def begin(self, position: int, started_at: datetime) -> list[Write]:
+        """Record from `position` on, which is the moment `started_at`."""
+        self.trigger(Trigger.BEGIN)
+        self.start_position = self.position = self._last_media = position
+        self.started_at = started_at
+        self._counts_before = {direction: self.leg.track(direction).counts for direction in self.directions}
+        duration_ms = self.action.rules.max_duration_ms
+        if duration_ms is not None:
+            self._propose_end(position + self._samples(duration_ms), EndReason.MAX_DURATION)
         return self._format.start()
 
+    def pause(self, position: int) -> None:
+        """Hold from `position` on; while paused it does nothing."""
+        was = self.state
+        self.trigger(Trigger.PAUSE)
+        if was is State.RECORDING:
+            self._pauses.append((max(position, self.position), FAR))
+
+    def resume(self, position: int) -> None:
+        """Go on from `position`; while not paused it does nothing."""
+        was = self.state
+        self.trigger(Trigger.RESUME)
+        if was is State.PAUSED:
+            begin, _ = self._pauses[-1]
+            self._pauses[-1] = (begin, max(begin, position))
+
+    def end(self, position: int, reason: EndReason) -> None:
+        """End at `position`, unless a rule ends it sooner."""
+        if self.started_at is None:
+            self.trigger(Trigger.FAIL)
+            self.end_reason = reason
+            return
+        self.trigger(Trigger.END)
+        self._propose_end(position, reason)
+
+    def press(self, digit: Digit) -> None:
+        """The participant has pressed a key."""
+        rules = self.action.rules
+        end = digit.position + (digit.duration_samples if rules.keep_terminator else 0)
+        if digit.symbol in rules.terminators and digit.position >= self.start_position:
+            self._propose_end(end, EndReason.TERMINATOR, digit.symbol)
+
+    def _propose_end(self, position: int, reason: EndReason, terminator: str | None = None) -> None:
+        proposal = (max(position, self.position), END_ORDER[reason], reason, terminator)
+        self._end = min(self._end, proposal, key=lambda end: end[:2])
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether its end has been asked for, or has come."""
+        return self.state in (State.FINISHED, State.FAILED)
+
+    def is_over(self, position: int) -> bool:
+        """Whether a key or the duration has ended it by `position`, and only its audio is still to come."""
+        return self._end[0] <= position
+
+    # -- audio, when it is final ---------------------------------------------------------------------------------
+
+    @property
+    def listens(self) -> bool:
+        """Whether the audio at `position` is to be recorded, not a pause."""
+        return not self._pauses or not any(
+            begin <= self.position < end for begin, end in self._pauses_to_come()
+        )
+
+    def boundary(self) -> int:
+        """The next position where it ends, or where a pause does: it is fed up to there, and then asked again."""
+        if self.action.rules.media_timeout_ms is not None:
+            last_media = self.leg.incoming.end
+            if last_media > self.leg.incoming.position:
+                self._last_media = last_media
+        if not self._pauses:
+            return self._ending[0]
+        edges = [edge for pause in self._pauses_to_come() for edge in pause if edge > self.position]
+        return min([self._ending[0], *edges])
+
+    def _pauses_to_come(self) -> list[tuple[int, int]]:
+        """Pauses that `position` has not passed."""
+        while self._passed < len(self._pauses) and self._pauses[self._passed][1] <= self.position:
+            self._passed += 1
+        return self._pauses[self._passed :]
+
+    @property
+    def _ending(self) -> tuple[int, int, EndReason, str | None]:
+        """Where it ends by all that is known, the place in `EndReason`, why, and by which key."""
+        timeout_ms = self.action.rules.media_timeout_ms
+        if timeout_ms is None:
+            return self._end
+        reason = EndReason.MEDIA_TIMEOUT
+        position = max(self._last_media + self._samples(timeout_ms), self.position)
+        return min(self._end, (position, END_ORDER[reason], reason, None), key=lambda end: end[:2])
+
     def add(self, incoming: bytes, outgoing: bytes) -> list[Write]:
-        """Equally long pieces of the leg's two tracks; what the layout does not hold is left out."""
-        self.frames += len(incoming) // 2
-        match self.layout:
+        """Equally long pieces of the leg's two tracks from `position` on, not beyond `boundary`."""
+        samples = len(incoming) // 2
+        if self._meter.needed:
+            ended = self._meter.feed(incoming)
+            if ended is not None and (self.position + ended[0], END_ORDER[ended[1]]) < self._ending[:2]:
+                samples, reason = ended
+                self._propose_end(self.position + samples, reason)
+                incoming, outgoing = incoming[: 2 * samples], outgoing[: 2 * samples]
+        match self.action.layout:
             case Layout.STEREO:
-                audio = pcm.interleave(incoming, outgoing)
+                channels = [incoming, outgoing]
             case Layout.MIX:
-                audio = pcm.mix((incoming, outgoing))
+                channels = [pcm.mix((incoming, outgoing))]
             case Layout.INCOMING:
-                audio = incoming
+                channels = [incoming]
             case Layout.OUTGOING:
-                audio = outgoing
-        return self._format.add(audio)
+                channels = [outgoing]
+        return self._write(channels, samples)
+
+    def pass_over(self, samples: int) -> list[Write]:
+        """Samples of a pause: silence in the file."""
+        self._meter.restart()
+        return self._write([bytes(2 * samples)] * self.channels, samples)
+
+    def _write(self, channels: list[bytes], samples: int) -> list[Write]:
+        if self._pauses:
+            channels = [self._with_tones(channel) for channel in channels]
+        self.position += samples
+        self._grown = True
+        if self._resamplers:
+            channels = [
+                resampler.feed(channel) for resampler, channel in zip(self._resamplers, channels, strict=True)
+            ]
+        return self._format.add(_woven(channels))
+
+    def _with_tones(self, channel: bytes) -> bytes:
+        """The piece at `position` with what belongs into it of the tones of pauses."""
+        if not self._tone:
+            self._tone = tone.sine(**PAUSE_TONE, sample_rate=self.leg.incoming.sample_rate)
+        sound = self._tone
+        tone_samples, samples = len(sound) // 2, len(channel) // 2
+        while (
+            self._toned < len(self._pauses) and self._pauses[self._toned][1] + tone_samples <= self.position
+        ):
+            self._toned += 1
+        for pause in self._pauses[self._toned :]:
+            for edge in pause:
+                begin = max(edge, self.position)
+                end = min(edge + tone_samples, self.position + samples)
+                if begin < end:
+                    at, part = 2 * (begin - self.position), sound[2 * (begin - edge) : 2 * (end - edge)]
+                    mixed = pcm.mix((channel[at : at + len(part)], part))
+                    channel = channel[:at] + mixed + channel[at + len(part) :]
+        return channel
 
     def flush(self) -> list[Write]:
-        """What makes the file so far valid."""
+        """What makes the file so far valid, when it has grown."""
+        if not self._grown:
+            return []
+        self._grown = False
         return self._format.flush()
 
+    @property
+    def trims_keys(self) -> bool:
+        """Whether a key may end it where the key begins."""
+        rules = self.action.rules
+        return bool(rules.terminators) and not rules.keep_terminator
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether its audio has come to its end, so that it is to be finished."""
+        return self.started_at is not None and self.position >= self._ending[0]
+
     def finish(self, digits: list[tuple[Direction, Digit]]) -> list[Write]:
-        """The file's end, with marks for the digits that fell into it."""
+        """The file's end, with marks for the keys and pauses that fell into it."""
+        _, _, self.end_reason, self.terminator = self._ending
+        self.state = State.FAILED if self.end_reason is EndReason.FAILED else State.FINISHED
+        writes: list[Write] = []
+        if self._resamplers:
+            writes += self._format.add(_woven([resampler.flush() for resampler in self._resamplers]))
         marks = [
             Mark(
-                frame=digit.position - self.start_position,
-                duration_frames=digit.duration_samples,
+                frame=self._frames(digit.position - self.start_position),
+                duration_frames=self._frames(digit.duration_samples),
                 label=f"{digit.symbol} {direction.value}",
             )
             for direction, digit in self._own(digits)
         ]
-        return self._format.finish(marks=marks)
+        marks += [
+            Mark(
+                frame=self._frames(begin - self.start_position),
+                duration_frames=self._frames(min(end, self.position) - begin),
+                label="pause",
+            )
+            for begin, end in self._pauses
+            if begin < self.position
+        ]
+        return [*writes, *self._format.finish(marks=sorted(marks))]
 
-    def manifest(self, digits: list[tuple[Direction, Digit]], end_reason: str) -> dict[str, Any]:
+    # -- what it says of itself ----------------------------------------------------------------------------------
+
+    @property
+    def frames(self) -> int:
+        """Frames of the file so far."""
+        return self._format.frames
+
+    @property
+    def media_type(self) -> str:
+        """Internet media type of the file."""
+        return self._format.media_type
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds, pauses included."""
+        if self.started_at is None:
+            return 0.0
+        return (self.position - self.start_position) / self.leg.incoming.sample_rate
+
+    def manifest(self, digits: list[tuple[Direction, Digit]]) -> dict[str, Any]:
         """What the manifest says of the audio; the call adds who, the destination where."""
-        tracks = [self._track_entry(channel, direction) for channel, direction in enumerate(self.directions)]
+        assert self.started_at is not None
+        leg_rate = self.leg.incoming.sample_rate
+        samples = self.position - self.start_position
+        stereo = self.action.layout is Layout.STEREO
+        tracks = [
+            track_entry(
+                self.leg,
+                direction,
+                channel=channel if stereo else 0,
+                start_position=self.start_position,
+                samples=samples,
+                counts_before=self._counts_before[direction],
+            )
+            for channel, direction in enumerate(self.directions)
+        ]
         return {
             "tracks": tracks,
             "started_at": rfc3339(self.started_at),
-            "duration": round(self.frames / self.sample_rate, 6),
+            "duration": round(self.duration_s, 6),
             "sample_rate": self.sample_rate,
             "channels": self.channels,
             "frames": self.frames,
-            "format": self.format_name,
-            "layout": self.layout.value,
-            "end_reason": end_reason,
-            "degraded": self._degraded(tracks),
+            "format": self.action.format,
+            "layout": self.action.layout.value,
+            "end_reason": str(self.end_reason),
+            "degraded": degradation(tracks),
             "alignment_error_ms": max(
                 round(self.leg.track(direction).alignment_error_ms, 3) for direction in self.directions
             ),
             "digits": [
-                {
-                    "symbol": digit.symbol,
-                    "at": round((digit.position - self.start_position) / self.sample_rate, 6),
-                    "duration": round(digit.duration_samples / self.sample_rate, 6),
-                    "track": direction.value,
-                    "source": digit.source.value,
-                }
+                digit_entry(digit, direction, start_position=self.start_position, sample_rate=leg_rate)
                 for direction, digit in self._own(digits)
             ],
-            "pauses": [],
+            "pauses": [
+                {
+                    "from": round((begin - self.start_position) / leg_rate, 6),
+                    "to": round((min(end, self.position) - self.start_position) / leg_rate, 6),
+                }
+                for begin, end in self._pauses
+                if begin < self.position
+            ],
         }
 
     def _own(self, digits: list[tuple[Direction, Digit]]) -> list[tuple[Direction, Digit]]:
+        """The keys that fell into what is recorded, not into a pause."""
         return [
             (direction, digit)
             for direction, digit in digits
             if direction in self.directions
-            and 0 <= digit.position - self.start_position < max(1, self.frames)
+            and self.start_position <= digit.position < max(self.start_position + 1, self.position)
+            and not any(begin - digit.duration_samples < digit.position < end for begin, end in self._pauses)
         ]
 
-    def _track_entry(self, channel: int, direction: Direction) -> dict[str, Any]:
-        track = self.leg.track(direction)
-        drift_ppm = track.drift_ppm
-        return {
-            "leg": self.leg.name,
-            "direction": direction.value,
-            "channel": channel if self.layout is Layout.STEREO else 0,
-            "codec": self._audio_codec(track),
-            "ssrc": list(track.ssrcs),
-            "packets": self._packets(direction),
-            "concealed_ms": self._milliseconds(track.concealed_samples),
-            "silence_filled_ms": self._milliseconds(track.silence_samples),
-            "drift_ppm": None if drift_ppm is None else round(drift_ppm, 2),
-            "gaps": self._gaps(track),
-        }
+    def _samples(self, milliseconds: int) -> int:
+        return milliseconds * self.leg.incoming.sample_rate // 1000
 
-    def _packets(self, direction: Direction) -> dict[str, int]:
-        """Packets by fate since the recording began; one that was missing then may have come later."""
-        before = self._counts_before[direction]
-        counts = self.leg.track(direction).counts
-        return {fate: max(0, count - before[fate]) for fate, count in counts.items()}
+    def _frames(self, samples: int) -> int:
+        return samples * self.sample_rate // self.leg.incoming.sample_rate
 
-    def _gaps(self, track: Track) -> list[dict[str, float]]:
-        """Where audio of the track was lost, in seconds since the recording began."""
-        found = []
-        for position, samples in track.gaps:
-            begin = max(0, position - self.start_position)
-            end = min(self.frames, position + samples - self.start_position)
-            if begin < end:
-                found.append(
-                    {
-                        "from": round(begin / self.sample_rate, 6),
-                        "to": round(end / self.sample_rate, 6),
-                    }
-                )
-        return found
 
-    @staticmethod
-    def _audio_codec(track: Track) -> str | None:
-        names = [name for name in track.heard_codecs if name not in ("CN", "telephone-event")]
-        return "+".join(names) or None
-
-    def _milliseconds(self, samples: int) -> float:
-        return round(1000 * samples / self.sample_rate, 3)
-
-    @staticmethod
-    def _degraded(tracks: list[dict[str, Any]]) -> bool | dict[str, Any]:
-        """What of the sent audio is missing from the recording, or False."""
-        reasons: dict[str, Any] = {}
-        for entry in tracks:
-            packets = entry["packets"]
-            expected = packets["received"] - packets["duplicate"] + packets["lost"]
-            if packets["lost"] > AUDIBLE_LOSS * expected:
-                reasons["lost_packets"] = reasons.get("lost_packets", 0) + packets["lost"]
-            for fate in ("late", "undecoded", "discarded", "malformed"):
-                if packets[fate]:
-                    reasons[f"{fate}_packets"] = reasons.get(f"{fate}_packets", 0) + packets[fate]
-        return reasons or False
+def _woven(channels: list[bytes]) -> bytes:
+    """Frames of one or two channels."""
+    return pcm.interleave(channels[0], channels[1]) if len(channels) == 2 else channels[0]

@@ -109,7 +109,7 @@ def tracked_files():
     if listed.returncode == 0:
         paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
     else:  # an unpacked source distribution
-        own = ("src", "native", "tests", "docs", "benchmarks")
+        own = ("src", "native", "tests", "docs", "benchmarks", "examples")
         paths = [*ROOT.glob("*.*"), *(path for folder in own for path in (ROOT / folder).rglob("*.*"))]
     return sorted(path for path in paths if path.is_file() and "__pycache__" not in path.parts)
 

@@ -190,6 +190,57 @@ def test_mix_of_something_that_is_not_a_sequence_of_buffers_is_a_type_error():
             pcm.mix(wrong)
 
 
+# --- mix minus ------------------------------------------------------------------------------------------
+
+
+def minus(tracks):
+    """What numpy says of it."""
+    total = np.sum(tracks, axis=0, dtype=np.int64)
+    return [np.clip(total - track, -32768, 32767).astype("<i2").tobytes() for track in tracks]
+
+
+@pytest.mark.parametrize("tracks", [1, 2, 3, 8, 100])
+def test_mix_minus_is_the_saturated_sum_of_the_others_for_every_length_from_0_to_200(tracks):
+    for samples in range(0, 201, 13 if tracks in (1, 100) else 1):
+        sources = [noise(samples, seed) for seed in range(tracks)]
+        assert pcm.mix_minus([at_odd_address(source) for source in sources]) == minus(sources)
+
+
+def test_mix_minus_releases_the_gil_for_long_tracks_and_gives_the_same():
+    sources = [noise(20_000, seed) for seed in range(3)]
+    assert pcm.mix_minus(sources) == minus(sources)
+
+
+def test_mix_minus_saturates_once_after_the_own_track_is_taken_off():
+    # Saturated before, the total would be 32767, and the loud one would hear 2767.
+    heard = pcm.mix_minus([array("h", [value]) for value in (30_000, 30_000, -30_000)])
+    assert [ints(one).tolist() for one in heard] == [[0], [0], [32767]]
+
+
+def test_mix_minus_of_one_track_is_silence():
+    assert pcm.mix_minus([noise(160, 1)]) == [bytes(320)]
+
+
+def test_mix_minus_of_65535_full_scale_tracks_does_not_overflow():
+    track = array("h", [-32768, 32767, 0])
+    assert set(pcm.mix_minus([track] * 65535)) == {track.tobytes()}
+    with pytest.raises(ValueError, match="65536"):
+        pcm.mix_minus([track] * 65536)
+
+
+def test_mix_minus_of_no_track_or_unequal_tracks_is_refused_and_gives_all_buffers_back():
+    tracks = [bytearray(4), bytearray(4), bytearray(6)]
+    with pytest.raises(ValueError, match="not 0"):
+        pcm.mix_minus([])
+    with pytest.raises(ValueError, match="track 2 has 6 bytes, track 0 has 4"):
+        pcm.mix_minus(tracks)
+    for wrong in (5, None, b"ab", [1, 2]):
+        with pytest.raises(TypeError):
+            pcm.mix_minus(wrong)
+    for buffer in tracks:
+        buffer.append(0)  # would raise BufferError while borrowed
+
+
 # --- gain -----------------------------------------------------------------------------------------------
 
 
@@ -410,6 +461,7 @@ CALLS = {
 READERS = {
     **CALLS,
     "deinterleave": pcm.deinterleave,
+    "mix_minus": lambda data: b"".join(pcm.mix_minus([data, data])),
     "level": pcm.level,
     "frame_levels": lambda data: pcm.frame_levels(data, 1),
     "resample": lambda data: pcm.resample(data, 8000, 16000),

@@ -256,6 +256,46 @@ def manifest_seeds() -> Iterator[bytes]:
             yield path.read_bytes()
 
 
+def dialects_seeds() -> Iterator[bytes]:
+    import json
+
+    from dialogue import dialogues
+
+    def after(seconds: float) -> list[bytes]:
+        """Packets, then time without any."""
+        packets = min(100, round(50 * seconds))
+        rest = round(10 * seconds - packets / 5)
+        return [b"A%c" % packets if packets else b"", b"T%c" % min(255, rest) if rest > 0 else b""]
+
+    for vendor, name in enumerate(("chime", "sinch", "graph")):
+        for number, path in enumerate(dialogues(name)):
+            document = json.loads(path.read_text("utf-8"))
+            status = {"offered": 1, "dialed": 2}.get(document["legs"][0].get("status"), 0)
+            steps, now = [], 0.0
+            for step in sorted(document["steps"], key=lambda step: step["at"]):
+                steps += after(step["at"] - now)
+                now = step["at"]
+                leg = b"" if "LEG-A" in step.values() else b"\1"
+                if "request" in step:
+                    steps += [
+                        b"J" + json.dumps(step["request"]).encode(),
+                        b"P",
+                        b"M" + bytes([number + 1] * 3),
+                    ]
+                elif "press" in step:
+                    steps.append(b"K" + step["press"].encode())
+                elif "add_leg" in step:
+                    steps.append(b"L")
+                else:
+                    letters = {"ringing": b"R", "answered": b"C", "hang_up": b"H", "end": b"E"}
+                    (letter,) = (letters[word] for word in step if word in letters)
+                    steps.append(letter + leg)
+                steps.append(b"P")
+            steps += [*after(2), b"P", b"S", *after(1), b"E"]
+            options = number % 8 * 3 + vendor
+            yield bytes([options, status]) + b"\0".join(step for step in steps if step)
+
+
 def wav_seeds() -> Iterator[bytes]:
     return (path.read_bytes() for path in files("**/*.wav"))
 
@@ -273,6 +313,7 @@ TARGETS = {
         Target(FOLDER / "sdp.py", 4_096, sdp_seeds, compiled=False),
         Target(FOLDER / "dialogs.py", 8_192, dialogs_seeds, compiled=False),
         Target(FOLDER / "manifest.py", 4_096, manifest_seeds, compiled=False),
+        Target(FOLDER / "dialects.py", 4_096, dialects_seeds, compiled=False),
         Target(FOLDER / "wav.py", 8_192, wav_seeds),
         Target(FOLDER / "mp3.py", 40_960, mp3_seeds),
     )

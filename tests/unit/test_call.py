@@ -11,9 +11,21 @@ import soundfile
 import callreel
 from callreel.actions import Layout, StartRecording
 from callreel.call import STEP_S, Call
-from callreel.errors import ActionConflictError, InvalidActionError, UnsupportedActionError, UsageError
-from callreel.events import DigitReceived, RecordingFinished, RecordingStarted
+from callreel.dialects.chime import Chime
+from callreel.errors import ActionConflictError, UsageError
+from callreel.events import (
+    ActionEnded,
+    CallEnded,
+    DigitReceived,
+    LegChanged,
+    LegStatus,
+    Outcome,
+    RecordingFinished,
+    RecordingStarted,
+    VendorMessage,
+)
 from callreel.kernels import wav
+from callreel.legs import Direction
 from capture_writer import rtp_packet
 from streams import RATE, S_NS, arrive, codes, decoded, event, records, renumbered, talk
 
@@ -23,21 +35,28 @@ NOW = 1000.0
 IN, OUT = codes(4 * RATE, seed=1), codes(4 * RATE, seed=2)
 
 CHIME = {
+    "SchemaVersion": "1.0",
     "Actions": [
         {
             "Type": "StartCallRecording",
             "Parameters": {
-                "CallId": "c",
+                "CallId": "c-1",
                 "Track": "BOTH",
                 "Destination": {"Type": "S3", "Location": "bucket/rec"},
             },
         }
-    ]
+    ],
 }
 
 
 def new_call(**options) -> Call:
     return Call("c-1", started_at=STARTED_AT, now=NOW, transaction_id="t-1", **options)
+
+
+def only(kind, events):
+    """The one event of its kind."""
+    (event,) = [event for event in events if isinstance(event, kind)]
+    return event
 
 
 class Host:
@@ -85,12 +104,11 @@ class Host:
 
     @property
     def manifest(self):
-        (finished,) = [e for e in self.events if isinstance(e, RecordingFinished)]
-        return finished.manifest
+        return only(RecordingFinished, self.events).manifest
 
 
-def hosted(**options) -> Host:
-    host = Host(new_call())
+def hosted(dialect=None, **options) -> Host:
+    host = Host(new_call(dialect=dialect))
     host.call.add_leg(payload_types=TYPES, **options)
     return host
 
@@ -125,7 +143,7 @@ def test_a_call_is_recorded_as_mp3():
     with av.open(io.BytesIO(bytes(host.files["c-1/LEG-A"])), format="mp3") as container:
         assert sum(frame.samples for frame in container.decode(audio=0)) == 4 * RATE
     assert host.manifest["format"] == "mp3"
-    assert host.events[-1].key.endswith("_t-1_c-1.mp3")
+    assert only(RecordingFinished, host.events).key.endswith("_t-1_c-1.mp3")
 
 
 def test_a_recording_that_starts_later_holds_what_comes_from_then_on():
@@ -134,7 +152,7 @@ def test_a_recording_that_starts_later_holds_what_comes_from_then_on():
     host.end(4)
     np.testing.assert_array_equal(host.audio(), np.stack([decoded(IN), decoded(OUT)], axis=1)[12_040:])
     assert host.manifest["started_at"] == "2026-05-06T07:08:10.755Z"
-    started = host.events[0]
+    started = only(RecordingStarted, host.events)
     assert started.at == STARTED_AT + timedelta(seconds=1.505)
     # The key has the start of the call.
     assert started.key == "Amazon-Chime-SMA-Call-Recordings/2026/05/06/2026-05-06-07-08-09-250_t-1_c-1.wav"
@@ -143,10 +161,10 @@ def test_a_recording_that_starts_later_holds_what_comes_from_then_on():
 
 
 def test_a_vendors_request_starts_the_recording():
-    host = hosted()
+    host = hosted(Chime())
     host.run(*both(), until=4, actions=[(0, CHIME)])
     host.end(4)
-    assert host.events[0].key == "rec/2026/05/06/2026-05-06-07-08-09-250_t-1_c-1.wav"
+    assert only(RecordingStarted, host.events).key == "rec/2026/05/06/2026-05-06-07-08-09-250_t-1_c-1.wav"
     assert host.manifest["dialect"] == "chime"
     assert host.manifest["action"] == "StartCallRecording"
     assert (host.manifest["call_id"], host.manifest["transaction_id"]) == ("c-1", "t-1")
@@ -157,8 +175,7 @@ def test_without_a_transaction_id_the_calls_own_id_serves():
     call = Call("c-9", started_at=STARTED_AT, now=NOW)
     call.add_leg()
     call.start_recording(StartRecording(), now=NOW)
-    (started,) = call.events()
-    assert started.key.endswith("_c-9_c-9.wav")
+    assert only(RecordingStarted, call.events()).key.endswith("_c-9_c-9.wav")
 
 
 def test_the_recording_ends_at_the_hang_up_although_audio_ended_before():
@@ -288,6 +305,7 @@ def test_the_next_timeout_is_one_step_on_and_none_after_the_end():
     assert call.next_timeout() == NOW + 7.2
     call.end(now=NOW + 8)
     assert call.next_timeout() is None
+    assert call.events() == [CallEnded("c-1")]
     call.handle_timeout(now=NOW + 9)
     assert (call.events(), call.writes()) == ([], [])
 
@@ -297,8 +315,9 @@ def test_events_come_in_order_and_once():
     host = hosted()
     host.run(arrive(renumbered(talk(IN) + key)), until=6, actions=[(0, StartRecording())])
     host.end(6)
-    assert [type(e) for e in host.events] == [RecordingStarted, DigitReceived, RecordingFinished]
-    started, digit, finished = host.events
+    joined, started, digit, finished, ended = host.events
+    assert joined == LegChanged("c-1", "LEG-A", LegStatus.CONNECTED)
+    assert ended == CallEnded("c-1")
     assert digit == DigitReceived("c-1", "LEG-A", "incoming", "5", 4.0, 0.1, "rfc4733")
     assert started == RecordingStarted("c-1", "c-1/LEG-A", "LEG-A", STARTED_AT, finished.key)
     assert (finished.call_id, finished.recording_id, finished.end_reason) == ("c-1", "c-1/LEG-A", "hangup")
@@ -311,7 +330,39 @@ def test_events_come_in_order_and_once():
 def test_a_digit_is_told_while_the_call_runs_and_without_a_recording():
     host = hosted()
     host.run(arrive(event(5, timestamp=0, sequence=0, start=0)), until=0.5)
-    assert [e.symbol for e in host.events] == ["5"]
+    assert only(DigitReceived, host.events).symbol == "5"
+
+
+def test_what_a_vendor_asks_for_ends_with_what_became_of_it():
+    host = hosted(Chime())
+    host.run(until=1, actions=[(0, CHIME), (0.5, CHIME)])
+    host.end(1)
+    ended = [e for e in host.events if isinstance(e, ActionEnded)]
+    assert [e.outcome for e in ended] == [Outcome.DONE, Outcome.FAILED]
+    assert isinstance(ended[1].error, ActionConflictError)
+    told = [e for e in host.events if isinstance(e, VendorMessage)]
+    assert [(e.call_id, e.dialect, e.body["InvocationEventType"]) for e in told] == [
+        ("c-1", "chime", "ACTION_SUCCESSFUL"),
+        ("c-1", "chime", "ACTION_FAILED"),
+        ("c-1", "chime", "HANGUP"),
+    ]
+    # Each is told right behind what it tells of.
+    for what, message in zip([*ended, only(CallEnded, host.events)], told, strict=True):
+        assert host.events.index(message) == host.events.index(what) + 1
+
+
+def test_a_leg_that_hangs_up_ends_its_recording_and_no_other():
+    call = new_call()
+    for name in ("LEG-A", "LEG-B"):
+        call.add_leg(name)
+        call.start_recording(StartRecording(leg=name), now=NOW)
+    call.events()
+    call.hang_up("LEG-B", now=NOW + 1, sip_response_code=486)
+    assert call.events() == [LegChanged("c-1", "LEG-B", LegStatus.DISCONNECTED, 486)]
+    call.hang_up("LEG-B", now=NOW + 2)
+    call.handle_timeout(now=NOW + 4)
+    finished = only(RecordingFinished, call.events())
+    assert (finished.leg, finished.end_reason, finished.manifest["duration"]) == ("LEG-B", "hangup", 1.0)
 
 
 def test_rendering_and_detection_can_be_turned_off():
@@ -377,7 +428,7 @@ def test_a_leg_is_recorded_once():
     with pytest.raises(ActionConflictError, match="recorded already") as error:
         call.start_recording(StartRecording(layout=Layout.INCOMING), now=NOW)
     assert (error.value.field, error.value.value) == ("CallId", "c-1")
-    assert len(call.events()) == 1
+    assert only(RecordingStarted, call.events()).recording_id == "c-1/LEG-A"
 
 
 def test_a_format_must_be_known():
@@ -389,21 +440,32 @@ def test_a_format_must_be_known():
 
 
 @pytest.mark.parametrize(
-    ("document", "error"),
+    ("document", "told"),
     [
-        ({"Actions": [*CHIME["Actions"], {"Type": "Pause"}]}, UnsupportedActionError),
-        ({"Actions": [*CHIME["Actions"], {"Type": "Nap"}]}, InvalidActionError),
-        ({"Actions": CHIME["Actions"] * 2}, ActionConflictError),
+        ({**CHIME, "Actions": [*CHIME["Actions"], {"Type": "Nap"}]}, "INVALID_LAMBDA_RESPONSE"),
+        ({**CHIME, "Actions": [{"Type": "StopCallRecording"}, *CHIME["Actions"]]}, "ACTION_FAILED"),
+        ({**CHIME, "SchemaVersion": "0.9"}, "INVALID_LAMBDA_RESPONSE"),
+        (None, "INVALID_LAMBDA_RESPONSE"),
     ],
 )
-def test_a_document_that_cannot_be_carried_out_starts_nothing(document, error):
+def test_a_document_that_cannot_be_carried_out_starts_nothing(document, told):
+    call = new_call(dialect=Chime())
+    call.add_leg()
+    assert call.request(document, now=NOW) is None
+    events = call.events()
+    assert only(VendorMessage, events).body["InvocationEventType"] == told
+    assert not [e for e in events if isinstance(e, RecordingStarted)]
+    assert call.writes() == []
+    call.request(CHIME, now=NOW)
+    assert only(RecordingStarted, call.events())
+    call.request(CHIME, now=NOW)
+    assert only(VendorMessage, call.events()).body["InvocationEventType"] == "ACTION_FAILED"
+
+
+def test_a_call_without_a_dialect_understands_no_documents():
     call = new_call()
     call.add_leg()
-    with pytest.raises(error):
-        call.request(document, now=NOW)
-    assert (call.events(), call.writes()) == ([], [])
-    call.request(CHIME, now=NOW)
-    with pytest.raises(ActionConflictError):
+    with pytest.raises(UsageError, match="dialect="):
         call.request(CHIME, now=NOW)
 
 
@@ -437,3 +499,35 @@ def test_hostile_packets_never_raise():
 
 def test_call_is_found_at_the_top():
     assert callreel.Call is Call
+
+
+def test_one_direction_of_a_leg_may_be_pcm():
+    call = new_call()
+    leg = call.add_leg(host_frames=Direction.OUTGOING)
+    assert (leg.incoming.host_frames, leg.outgoing.host_frames) == (False, True)
+    call.receive_pcm("LEG-A", bytes(320), now=NOW, direction="outgoing")
+    with pytest.raises(TypeError):
+        call.receive_pcm("LEG-A", bytes(320), now=NOW)
+
+
+def test_updating_a_call_asks_the_customers_program_and_cuts_short_what_may_be():
+    call = new_call(dialect=Chime())
+    call.add_leg()
+    record_audio = {
+        "Type": "RecordAudio",
+        "Parameters": {
+            "CallId": "c-1",
+            "RecordingTerminators": ["#"],
+            "RecordingDestination": {"Type": "S3", "BucketName": "bucket"},
+        },
+    }
+    call.request({"SchemaVersion": "1.0", "Actions": [record_audio]}, now=NOW)
+    response = call.update_call({"why": "supervisor"}, now=NOW + 1)
+    assert (response.status, response.body) == (
+        202,
+        {"SipMediaApplicationCall": {"TransactionId": "t-1"}},
+    )
+    hang_up = {"Type": "Hangup", "Parameters": {"SipResponseCode": "0", "ParticipantTag": "LEG-A"}}
+    call.request({"SchemaVersion": "1.0", "Actions": [hang_up]}, now=NOW + 1.1)
+    told = [one.body["InvocationEventType"] for one in call.events() if isinstance(one, VendorMessage)]
+    assert told == ["CALL_UPDATE_REQUESTED", "ACTION_INTERRUPTED"]

@@ -1,6 +1,7 @@
 """The command line: what it prints, how it ends, and what it leaves behind."""
 
 import contextlib
+import fnmatch
 import json
 import os
 import pty
@@ -287,12 +288,58 @@ def test_an_action_chooses_layout_and_prefix(run, capture, tmp_path, wrapped):
         assert file.getnchannels() == 1
 
 
-def test_layout_goes_before_the_action_s_track(run, capture, tmp_path):
+@pytest.mark.parametrize("option", [("--layout", "stereo"), ("--format", "mp3")])
+def test_what_an_action_says_is_not_said_again(run, capture, tmp_path, option):
     action = tmp_path / "action.json"
     action.write_text(json.dumps(START_RECORDING))
-    run("record", capture(both()), "--out", tmp_path / "out", "--action", action, "--layout", "stereo")
-    with wave.open(str(takes_of(tmp_path / "out")[0])) as file:
-        assert file.getnchannels() == 2
+    status, _, err = run("record", capture(both()), "--out", tmp_path / "out", "--action", action, *option)
+    assert status == 2
+    assert "--format and --layout do not go with it" in err
+
+
+RECORD_AUDIO = {
+    "Type": "RecordAudio",
+    "Parameters": {
+        "CallId": "whatever",
+        "DurationInSeconds": "1",
+        "RecordingTerminators": ["#"],
+        "RecordingDestination": {"Type": "S3", "BucketName": "bucket", "Prefix": "voicemail"},
+    },
+}
+SVAML = {
+    "instructions": [
+        {"name": "Say", "text": "Hello"},
+        {
+            "name": "StartRecording",
+            "options": {"destinationUrl": "s3://bucket/calls/", "credentials": "KEY:VERY-SECRET:eu-west-1"},
+        },
+    ],
+    "action": {"name": "Continue"},
+}
+GRAPH = {"playBeep": True, "stopTones": ["#"], "maxRecordDurationInSeconds": 1}
+
+
+@pytest.mark.parametrize(
+    ("document", "vendor", "action", "names"),
+    [
+        (RECORD_AUDIO, "chime", "RecordAudio", ["*-recordings-1.mp3"]),
+        ([RECORD_AUDIO], "chime", "RecordAudio", ["*-recordings-1.mp3"]),
+        (SVAML, "sinch", "startRecording", ["*_callreel_*.mp3"]),
+        (GRAPH, "graph", "record", ["operation-1.wav"]),
+        ({"path": "/app/calls/1/record", "body": GRAPH}, "graph", "record", ["operation-1.wav"]),
+    ],
+)
+def test_every_vendors_document_is_carried_out(run, capture, tmp_path, document, vendor, action, names):
+    path = tmp_path / "action.json"
+    path.write_text(json.dumps(document))
+    out = tmp_path / "out"
+    status, text, err = run("record", capture(both()), "--out", out, "--action", path, "--json")
+    assert (status, err) == (0, "")
+    manifests = [json.loads(file.read_text()) for file in out.rglob("*.json")]
+    assert {(one["dialect"], one["action"]) for one in manifests} == {(vendor, action)}
+    found = sorted(file.name for file in out.rglob("*") if file.is_file() and file.suffix != ".json")
+    assert all(fnmatch.fnmatch(*pair) for pair in zip(found, names, strict=True))
+    assert "VERY-SECRET" not in text + "".join(file.read_text() for file in out.rglob("*.json"))
 
 
 @pytest.mark.parametrize(
@@ -303,20 +350,23 @@ def test_layout_goes_before_the_action_s_track(run, capture, tmp_path):
         (bytes(range(256)), "no JSON"),
         (b"[" * 100_000, "no JSON"),
         (b" " * (2 << 20), "too large"),
-        (b"17", "an action is an object"),
-        (b"[]", "0 actions"),
-        (json.dumps([START_RECORDING] * 2).encode(), "2 actions"),
-        (b'{"Type": "Hangup", "Parameters": {}}', "Hangup is not offered yet"),
-        (b'{"Type": "Dance"}', "there is no action 'Dance'"),
-        (b'{"Type": "StartCallRecording"}', "needs Parameters"),
+        (b"17", "an action is a JSON object"),
+        (b"[]", "asks for no recording"),
+        (json.dumps([START_RECORDING] * 2).encode(), "recorded already"),
+        (b'{"Type": "Hangup", "Parameters": {}}', "asks for no recording"),
+        (b'{"Type": "Dance"}', "Unsupported action name"),
+        (b'{"Type": "StartCallRecording"}', "CallId"),
         (
             json.dumps(START_RECORDING).replace("INCOMING", "SIDEWAYS").encode(),
-            "Track is one of BOTH, INCOMING, OUTGOING",
+            "Track: ",
         ),
         (
             json.dumps(START_RECORDING).replace("bucket/front desk", "b/../../x").encode(),
-            "Destination.Location",
+            "Destination.Location: ",
         ),
+        (b'{"instructions": [{"name": "Sing"}]}', "instructions[0]"),
+        (b'{"stopTones": ["A"]}', "stopTones"),
+        (b'{"hello": "world"}', "no vendor's action"),
     ],
 )
 def test_an_action_that_cannot_be_carried_out_is_wrong_usage(run, capture, tmp_path, content, words):

@@ -1329,3 +1329,22 @@ def test_codecs_are_found_by_name_in_any_case_and_by_clock_rate():
 def test_digits_are_plain_data():
     assert Digit("1", 2, 3, DigitSource.EVENT) == Digit("1", 2, 3, DigitSource.EVENT)
     assert (DigitSource.EVENT, DigitSource.INBAND) == ("rfc4733", "inband")
+
+
+# ---- others who want the audio ----
+
+
+def test_who_follows_a_track_is_handed_its_timeline_whether_it_is_read_or_skipped():
+    data = codes(RATE)
+    track, followed, heard = Track(origin_ns=0, detect_digits=False), [], []
+    track.on_read.append(lambda position, audio: followed.append((position, audio)))
+    track.on_hear.append(lambda position, audio: heard.append((position, audio)))
+    for packet in arrive(talk(data)):
+        track.receive(packet.wire(), packet.arrival_ns)
+    track.listen()
+    assert b"".join(audio for _, audio in heard) == decoded(data).tobytes()
+    track.read(2000)
+    track.skip(5000)
+    track.read(8000)
+    assert [position for position, _ in followed] == [0, 2000, 5000]
+    assert b"".join(audio for _, audio in followed) == decoded(data).tobytes()

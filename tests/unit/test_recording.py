@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from callreel.actions import Layout
+from callreel import recording as recording_module
+from callreel.actions import EndReason, Layout, StartRecording
+from callreel.errors import UsageError
 from callreel.kernels import wav
 from callreel.legs import Digit, DigitSource, Direction, Leg, Track
-from callreel.recording import LAYOUT_DIRECTIONS, Recording, rfc3339
+from callreel.recording import LAYOUT_DIRECTIONS, NEXT, Recording, State, Trigger
+from callreel.takes import rfc3339
 from streams import RATE, S_NS, arrive, codes, decoded, event, feed, late, renumbered, talk
 
 TYPES = {0: "PCMU", 8: "PCMA", 13: "CN", 18: "G729", 101: "telephone-event"}
@@ -28,16 +31,11 @@ def recording_of(leg: Leg, layout=Layout.STEREO, format_name="wav", start_positi
     for track in (leg.incoming, leg.outgoing):
         track.skip(start_position)
     return Recording(
+        StartRecording(layout=layout, format=format_name, **options),
         recording_id="call/LEG-A",
         leg=leg,
-        layout=layout,
-        format_name=format_name,
         key="key.wav",
-        start_position=start_position,
-        started_at=STARTED_AT,
-        sample_rate=RATE,
         tags={"title": "Call x", "call-id": "x"},
-        **options,
     )
 
 
@@ -57,7 +55,7 @@ def recorded(packets, until=2 * RATE, digits=(), step=RATE // 5, **options):
     for track, some in tracks:
         feed(track, [packet for packet in some if packet.arrival_ns < start_ns])
     recording = recording_of(leg, **options)
-    writes = recording.start()
+    writes = recording.begin(options.get("start_position", 0), STARTED_AT)
     for track, some in tracks:
         feed(track, [packet for packet in some if packet.arrival_ns >= start_ns])
     leg.incoming.finish()
@@ -65,8 +63,9 @@ def recorded(packets, until=2 * RATE, digits=(), step=RATE // 5, **options):
     while leg.incoming.position < until:
         stop = min(until, leg.incoming.position + step)
         writes += recording.add(leg.incoming.read(stop), leg.outgoing.read(stop))
+    recording.end(recording.position, EndReason.HANGUP)
     writes += recording.finish(list(digits))
-    return applied(writes), recording.manifest(list(digits), "hangup")
+    return applied(writes), recording.manifest(list(digits))
 
 
 def samples_of(file: bytes) -> np.ndarray:
@@ -123,7 +122,7 @@ def test_a_file_is_valid_at_every_flush():
     leg = new_leg()
     recording = recording_of(leg)
     feed(leg.incoming, both()[0])
-    writes = recording.start()
+    writes = recording.begin(0, STARTED_AT)
     for n in range(1, 6):
         writes += recording.add(leg.incoming.read(n * 160), leg.outgoing.read(n * 160))
         writes += recording.flush()
@@ -273,12 +272,12 @@ def test_drift_and_alignment_are_rounded_and_of_the_recorded_tracks():
     leg = new_leg()
     data = codes(60 * RATE)
     recording = recording_of(leg)
-    recording.start()
+    recording.begin(0, STARTED_AT)
     for packet in arrive(talk(data, ppm=ppm)):
         leg.incoming.receive(packet.wire(), packet.arrival_ns)
         ready = max(leg.incoming.position, leg.incoming.ready(packet.arrival_ns))
         recording.add(leg.incoming.read(ready), leg.outgoing.read(ready))
-    manifest = recording.manifest([], "hangup")
+    manifest = recording.manifest([])
     assert manifest["tracks"][0]["drift_ppm"] == pytest.approx(ppm, abs=1)
     assert round(manifest["tracks"][0]["drift_ppm"], 2) == manifest["tracks"][0]["drift_ppm"]
     assert 0 < manifest["alignment_error_ms"] < 5
@@ -289,3 +288,34 @@ def test_moments_are_written_in_utc_with_milliseconds():
         rfc3339(datetime(2026, 1, 1, 1, 2, 3, 4999, timezone(timedelta(hours=1))))
         == "2026-01-01T00:02:03.004Z"
     )
+
+
+# ---- states ----
+
+
+def test_the_table_of_states_is_the_one_in_the_prose():
+    lines = recording_module.__doc__.splitlines()
+    first = next(number for number, line in enumerate(lines) if "trigger" in line and "PROMPT" in line)
+    triggers = [Trigger(word.lower()) for word in lines[first].split()[3:]]
+    assert triggers == list(Trigger)
+    table = {}
+    for line in lines[first + 1 : first + 6]:
+        state, *following = line.split()
+        for trigger, word in zip(triggers, following, strict=True):
+            if word != "-":
+                table[State(state), trigger] = State(word)
+    assert table == NEXT
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("trigger", Trigger)
+def test_what_the_table_does_not_have_is_refused_and_changes_nothing(state, trigger):
+    recording = recording_of(new_leg())
+    recording.state = state
+    if (state, trigger) in NEXT:
+        recording.trigger(trigger)
+        assert recording.state is NEXT[state, trigger]
+    else:
+        with pytest.raises(UsageError, match=f"{state} cannot {trigger}"):
+            recording.trigger(trigger)
+        assert recording.state is state

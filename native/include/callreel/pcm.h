@@ -23,6 +23,9 @@
  *   6. weighted sum, of float32, a multiple of 8 of them: eight sums run side by side, sum s over the items s, s + 8,
  *      s + 16 ...: product rounded, then sum rounded, never fused (compile with -ffp-contract=off). They fold as
  *      ((s0+s4) + (s2+s6)) + ((s1+s5) + (s3+s7)).
+ *   7. mix minus: for each track the sum of all others, exact and saturated once, as the total less the track itself:
+ *      two passes over n tracks in place of n mixes. Of one track it is silence. No output overlaps an input.
+ *      One version for all machines: its loops have a constant length, which compilers turn into vector code.
  *
  * Versions, a header each: pcm_sse2.h, pcm_avx2.h, pcm_avx512.h, pcm_neon.h. `cr_pcm_use` puts one of them into
  * `cr_pcm`, which every module that includes this header has for itself and sets at import.
@@ -40,6 +43,7 @@
 
 #define CR_MIX_MAX_TRACKS 65535         /* int32 / int16, requirement 1 */
 #define CR_MIX_BLOCK_SAMPLES 512        /* 2 KB of sums: they stay in the first-level cache while tracks pass by */
+#define CR_MIX_MINUS_BLOCK_SAMPLES 32   /* a whole number of registers of every width */
 #define CR_LEVEL_MAX_SAMPLES 0x3FFFFFFFFu /* 2^34 - 1: 2^64 / 32768^2 */
 #define CR_GAIN_MAX_DB 200.0            /* already 10^10: one step becomes full scale, or full scale nothing */
 #define CR_FULL_SCALE 32768.0           /* peak of the loudest sine, in samples */
@@ -134,6 +138,30 @@ static inline void cr_pcm_mix_from_scalar(uint8_t *mixed, const uint8_t *const *
 static inline void cr_pcm_mix_scalar(uint8_t *mixed, const uint8_t *const *tracks, size_t track_count, size_t samples)
 {
     cr_pcm_mix_from_scalar(mixed, tracks, track_count, 0, samples);
+}
+
+/* `samples` of requirement 7 from `start` on: a constant at every call but the last. */
+static inline void cr_pcm_mix_minus_block(uint8_t *const *heard, const uint8_t *const *tracks, size_t track_count,
+                                          size_t start, size_t samples)
+{
+    int32_t sums[CR_MIX_MINUS_BLOCK_SAMPLES] = {0};
+    for (size_t t = 0; t < track_count; t++)
+        for (size_t i = 0; i < samples; i++)
+            sums[i] += cr_load_s16(tracks[t] + 2 * (start + i));
+    for (size_t t = 0; t < track_count; t++)
+        for (size_t i = 0; i < samples; i++)
+            cr_store_s16(heard[t] + 2 * (start + i),
+                         cr_saturate_s16(sums[i] - cr_load_s16(tracks[t] + 2 * (start + i))));
+}
+
+/* Requirement 7; 1 to CR_MIX_MAX_TRACKS tracks of `samples` each. */
+static inline void cr_pcm_mix_minus(uint8_t *const *heard, const uint8_t *const *tracks, size_t track_count,
+                                    size_t samples)
+{
+    size_t start = 0;
+    for (; samples - start >= CR_MIX_MINUS_BLOCK_SAMPLES; start += CR_MIX_MINUS_BLOCK_SAMPLES)
+        cr_pcm_mix_minus_block(heard, tracks, track_count, start, CR_MIX_MINUS_BLOCK_SAMPLES);
+    cr_pcm_mix_minus_block(heard, tracks, track_count, start, samples - start);
 }
 
 /* The multiplier of `cr_pcm_gain_scalar` for a gain in dB; exactly 1 for 0 dB. */

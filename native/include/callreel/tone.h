@@ -106,7 +106,7 @@ static inline void cr_dtmf_frequencies(int symbol_index, int *low_hz, int *high_
 }
 
 /* Describe a DTMF tone, for cr_tone_render_scalar. */
-static inline cr_tone cr_dtmf_tone(int symbol_index, double dbm0, double twist_db, uint32_t sample_rate,
+static inline cr_tone cr_tone_of_key(int symbol_index, double dbm0, double twist_db, uint32_t sample_rate,
                                    uint64_t total_samples, uint64_t ramp_samples)
 {
     cr_tone tone;
@@ -128,7 +128,7 @@ static inline void cr_dtmf_render_scalar(uint8_t *pcm, size_t samples, int symbo
                                          uint32_t sample_rate, uint64_t first_sample, uint64_t total_samples,
                                          uint64_t ramp_samples)
 {
-    cr_tone tone = cr_dtmf_tone(symbol_index, dbm0, 0, sample_rate, total_samples, ramp_samples);
+    cr_tone tone = cr_tone_of_key(symbol_index, dbm0, 0, sample_rate, total_samples, ramp_samples);
     cr_tone_render_scalar(pcm, samples, &tone, first_sample);
 }
 

@@ -34,7 +34,7 @@ enum cr_codec {
 #define CR_JUMP_MS 2000         /* beyond this a timestamp is not believed */
 #define CR_SPLIT_MS CR_LOOKAHEAD_MS /* a longer gap begins a new segment: what a segment holds is known when it is read */
 #define CR_MARGIN_MS 100        /* numbers left free before a segment, where the timeline has room, for stragglers */
-#define CR_SEGMENT_MS 60        /* room for one segment in as much of the store */
+#define CR_SEGMENT_MS CR_SPLIT_MS /* room for one segment in as much of the store */
 #define CR_PACKET_MAX_MS 250    /* more audio in one packet is no packet */
 #define CR_PACKET_MIN_MS 5      /* so many sequence numbers, so much time at least */
 #define CR_SOURCE_IDLE_MS 200   /* an earlier source may come back once the present one has been quiet this long */
@@ -70,10 +70,10 @@ typedef struct {
     int64_t end;      /* one past the last */
     int64_t nominal;  /* timeline position of `first` by timestamps alone */
     double shift;     /* samples added to it: the clock correction with which the segment began */
+    int64_t arrival;  /* of the packet that began it, samples */
     uint32_t timestamp; /* RTP timestamp of `first` */
     uint32_t continuum; /* segments of one continuum share one run of RTP timestamps */
     uint32_t epoch;   /* and those of one epoch one clock correction */
-    int64_t arrival;  /* of the packet that began it, samples */
     uint8_t lost_before;
     uint8_t entered;  /* reading has begun: `shift` is final */
 } cr_segment;

@@ -1,1 +1,73 @@
-"""Vendors' words, both ways: one module a vendor. They know nothing of audio and do no I/O."""
+"""Vendors' words, both ways: one module a vendor. They know nothing of audio and do no I/O.
+
+A `Session` is a vendor's side of one call. It reads documents into orders, and it hears every event of the call and
+answers with messages in the vendor's words, and with orders of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from callreel.actions import Action, EndReason
+from callreel.events import CallView, Event
+
+__all__ = ["Answer", "Order", "Response", "Session"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a call is to do; the parts in this order."""
+
+    stop_running: EndReason | None = None
+    """INTERRUPTED ends the running action if it may be interrupted, CANCELLED in any case."""
+    drop_queue: bool = False
+    """Whether actions that wait for their turn are forgotten."""
+    actions: tuple[Action, ...] = ()
+    """To be carried out one after the other, behind those that wait."""
+    at_once: bool = False
+    """Whether these do not wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """What a vendor's HTTP request is answered."""
+
+    status: int
+    body: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a session makes of a document or an event."""
+
+    order: Order | None = None
+    messages: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    """(kind, body) each, for `callreel.events.VendorMessage`."""
+    response: Response | None = None
+
+
+class Session(Protocol):
+    """A vendor's side of one call."""
+
+    dialect: str
+    """The vendor's name in manifests and messages."""
+
+    def request(self, document: Any, call: CallView) -> Answer:
+        """Read a document of the customer's: an answer to a message, or a request of their own."""
+        ...
+
+    def tell(self, event: Event, call: CallView) -> Answer:
+        """Hear what has happened."""
+        ...
+
+    def describe(
+        self, action_id: str, *, leg: str, duration_s: float, media_type: str, call: CallView
+    ) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+        """What is stored beside the object of a finished recording, and what its manifest says besides.
+
+        The latter has at least "action", the vendor's word for what was asked.
+        """
+        ...

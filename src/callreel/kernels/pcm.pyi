@@ -1,4 +1,4 @@
-"""Linear 16-bit PCM: interleave, mix, gain, level, sample-rate conversion.
+"""Linear 16-bit PCM: interleave, mix, mix-minus, gain, level, sample-rate conversion.
 
 PCM is signed 16-bit little-endian, in any contiguous bytes-like object: bytes of even length, or int16 items.
 With `out=` a function fills that buffer, which may be larger than needed, and returns a number of samples;
@@ -43,6 +43,13 @@ def mix(tracks: Sequence[Buffer], out: Buffer) -> int:
 
     The sum is exact before it is limited to 16 bits, so the order of the tracks does not matter. One track is
     copied. Raises ValueError for no track, more than 65,535 tracks, or tracks that differ in length.
+    """
+
+def mix_minus(tracks: Sequence[Buffer]) -> list[bytes]:
+    """Add for each track all the others, saturated once: what each participant of a conference hears.
+
+    Item i is the mix of all tracks but the one at i; of a single track it is silence. The cost grows with the number
+    of tracks, not with its square. Raises what `mix` does.
     """
 
 @overload

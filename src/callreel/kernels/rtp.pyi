@@ -82,6 +82,7 @@ class Receiver:
         capacity_ms: int = 3600,
         host_frames: bool = False,
         render_events: bool = True,
+        detect_digits: bool = False,
     ) -> None:
         """Start an empty timeline.
 
@@ -89,6 +90,7 @@ class Receiver:
         ones); packets of any other name are counted as undecoded. `late_ms`: how late a packet may be and still land in
         its place. `capacity_ms` bounds the memory: what has arrived and has not been read. With `host_frames` it takes
         PCM (`push`) in place of RTP. With `render_events` telephone events sound where the stream has no audio.
+        With `detect_digits` keys can be listened for in the audio (`listen`).
 
         Raises:
             ValueError: a number out of range.
@@ -145,13 +147,30 @@ class Receiver:
         It comes long before `ready`, as soon as nothing before it is missing, or 40 ms of later audio have come.
         """
 
+    def listen(
+        self, *, final: bool = False, pieces: list[tuple[int, bytes]] | None = None
+    ) -> list[tuple[str, int, int]]:
+        """Listen for keys in what `hear` would give; those that ended: (symbol, position, duration_samples) each.
+
+        What was not heard by the time it is read counts as silence. With `final` a key that still sounds ends. `pieces`
+        takes what was heard, as `hear` gives it.
+        """
+
+    @property
+    def heard(self) -> int:
+        """Position up to which keys have been listened for."""
+
+    @property
+    def sounding(self) -> tuple[str, int] | None:
+        """The key heard right now, as (symbol, position), or None: at most 60 ms after 40 ms of it have come."""
+
     def digits(self) -> list[tuple[str, int, int]]:
         """Telephone events that have ended since the last call, as a list of (symbol, position, duration_samples)."""
 
     def gaps(self) -> list[tuple[int, int]]:
         """Stretches read since the last call whose audio was lost, as a list of (position, samples), in order.
 
-        They were concealed, or silent when long. At most 256 are kept between two calls.
+        They were concealed, or silent when long. At most 64 are kept between two calls.
         """
 
     @property

@@ -1,0 +1,701 @@
+"""Sinch's voice API: callbacks and notifications out, SVAML and Manage Call in.
+
+Sources: "Recording calls" (2020), which is the contract, and the voice API's reference (2021 to 2026). Where they
+contradict themselves, an argument of `Sinch` names the reading.
+
+What is given to `Call.request`:
+
+    {"event": "ice", "svaml": {...}}           the answer to a callback, "ice", "ace" or "pie"; null when none came
+    {"callId": "...", "svaml": {...}}          the body of Manage Call, PATCH /calls/id/{callId}, for the `Response`
+    {"callLeg": "callee", "svaml": {...}}      ... of PATCH /calls/id/{callId}/leg/{callLeg}
+    {"instructions": [...], "action": {...}}   SVAML alone: the answer to the oldest callback that waits for one, or,
+                                               when none does, the body of Manage Call
+
+Instructions run in order, then the action. The host is told an action in `Perform`, and nothing waits for its end,
+because a call may last as long; an instruction is over with `Call.performed`. A Manage Call request that does no more
+than start and stop recordings leaves alone what is running; any other takes the place of the instructions that run and
+wait.
+
+A call's recording is that of its first leg, what the caller says and hears; `record` begins when that leg is connected.
+
+What is wrong with a recording's options is told, and the call goes on without that recording; other SVAML that is wrong
+ends the call. Manage Call does nothing at all in either case. `recordingOptions` are never handed on, nor is any member
+that holds `credentials`, however it is called: there is a secret in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from callreel.actions import (
+    Action,
+    EndReason,
+    Layout,
+    OtherAction,
+    RecordingKind,
+    StartRecording,
+    StopRecording,
+)
+from callreel.dialects import Answer, Order, Response
+from callreel.dialects.sinch_options import RecordingOptions, SvamlError, generated_name, read_options
+from callreel.errors import ActionError
+from callreel.events import (
+    ActionEnded,
+    CallEnded,
+    CallView,
+    Event,
+    LegChanged,
+    LegStatus,
+    Outcome,
+    Participant,
+    RecordingFinished,
+    RecordingStarted,
+    RecordingStored,
+)
+
+__all__ = ["Sinch", "error_response"]
+
+ILLEGAL, MISSING, INVALID, NOT_FOUND, INTERNAL = 40001, 40002, 40003, 40400, 50000
+VERSION = 1
+MAX_COOKIE_BYTES = 1024
+MAX_CONFERENCE_ID = 64
+
+CALLBACKS = ("ice", "ace", "pie", "dice")
+CALL_LEGS = ("caller", "callee", "both")
+
+INSTRUCTIONS = {
+    name.lower(): name
+    for name in ("answer", "playFiles", "say", "sendDtmf", "setCookie", "startRecording", "stopRecording")
+}
+"""By name in small letters: the pages write them in any case."""
+ON_ONE_LEG = ("playFiles", "say")
+ACTIONS = {
+    "connectConf": ("ice", "ace", "pie", "patch"),
+    "connectMxp": ("ice", "patch"),
+    "connectPstn": ("ice", "pie", "patch"),
+    "connectSip": ("ice", "pie", "patch"),
+    "connectStream": ("ice", "patch"),
+    "continue": ("ace", "pie", "patch"),
+    "hangup": ("ice", "ace", "pie", "patch"),
+    "park": ("ice", "patch"),
+    "runMenu": ("ice", "ace", "pie", "patch"),
+    "startRecording": ("patch",),
+    "stopRecording": ("patch",),
+}
+"""Where they may stand."""
+ACTION_NAMES = {name.lower(): name for name in ACTIONS}
+RECORDABLE = ("continue", "connectPstn", "connectConf", "connectSip", "connectMxp")
+"""Actions that have `record`."""
+OF_RECORDINGS = ("startRecording", "stopRecording")
+NOT_HANDED_ON = ("name", "record", "recording", "recordingoptions")
+
+RESULT_OF_SIP_CODE = {480: ("NOANSWER", "TIMEOUT"), 486: ("BUSY", "N/A"), 487: ("NOANSWER", "CANCEL")}
+DRIVE_URL = "https://www.sinch.com/calling/v1/recording/"
+"""As the notification on the page begins."""
+
+
+def error_response(code: int, message: str, *, reference: str | None = None) -> Response:
+    """The answer to a request that is refused: the first three digits of the code are the HTTP status."""
+    body: dict[str, Any] = {"errorCode": code, "message": message}
+    if reference is not None:
+        body["reference"] = reference
+    return Response(status=code // 100, body=body)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A recording that was asked for."""
+
+    action: StartRecording
+    word: str
+    """How: the vendor's name."""
+    options: RecordingOptions
+    location: str
+    conference_id: str | None = None
+    """Of a conference's recording."""
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What a document comes to."""
+
+    where: str
+    """The callback that it answers, or "patch"."""
+    actions: list[Action] = field(default_factory=list)
+    faults: list[SvamlError] = field(default_factory=list)
+    """What is wrong with recordings."""
+    asked: list[_Asked] = field(default_factory=list)
+    only_recordings: bool = False
+    hangs_up: bool = False
+    records: bool = False
+    """Whether the call is recorded when it has been done so far."""
+    answers: bool = False
+    """Whether the call has been answered by then."""
+
+
+class Sinch:
+    """Sinch's side of one call: a `callreel.dialects.Session`."""
+
+    dialect = "sinch"
+
+    def __init__(
+        self,
+        *,
+        application_key: str = "",
+        custom: str | None = None,
+        domain: str = "pstn",
+        callbacks: bool = True,
+        layout: Layout | str = Layout.MIX,
+        conference_layout: Layout | str = Layout.OUTGOING,
+        drive_url: str = DRIVE_URL,
+        default_destination_url: str | None = None,
+        transcription_locales: Collection[str] | None = None,
+        tells_storage_failures: bool = True,
+        new_reference: Callable[[], str] | None = None,
+    ) -> None:
+        """`application_key` goes into generated names and callbacks, `custom` into all that is told.
+
+        `domain`: "pstn", or "mxp" for a call between apps, which has no ACE and is not managed. `callbacks`: tell ICE
+        for a leg that is offered, ACE when one that was called answers, DiCE at the end; a host that has its own turns
+        them off. `layout`: what is recorded of a call, which no page says; `conference_layout`: and of one that is in a
+        conference, "the mix from the conference that was sent to that channel". `drive_url`: what stands before the
+        names of files in Sinch Drive. `default_destination_url`: where recordings go whose options name no destination;
+        without it they must. `transcription_locales`: those the host can transcribe, None for any.
+        `tells_storage_failures`: tell `callingerror` 50000 when a file could not be stored; the pages have no
+        notification for that. `new_reference` makes the `reference` of an error.
+        """
+        self._application_key = application_key
+        self._custom = custom
+        self._domain = domain
+        self._callbacks = callbacks
+        self._layout = Layout(layout)
+        self._conference_layout = Layout(conference_layout)
+        self._drive_url = drive_url
+        self._default_url = default_destination_url
+        self._locales = transcription_locales
+        self._tells_storage_failures = tells_storage_failures
+        self._new_reference = new_reference
+        self._documents = 0
+        self._open: list[str] = []
+        """Callbacks that wait for an answer."""
+        self._called: set[str] = set()
+        """Legs that are being called."""
+        self._asked: dict[str, _Asked] = {}
+        """By action."""
+        self._finished: dict[str, str] = {}
+        """The action of a recording that is being stored."""
+        self._transcribed: dict[str, _Asked] = {}
+        """Recordings that are to be transcribed, by id."""
+        self._stops: set[str] = set()
+        """Actions that stop the recording."""
+        self._recording: str | None = None
+        """The recording of the call that runs."""
+        self._armed: StartRecording | None = None
+        """Begins when its leg is connected."""
+        self._last_stamp: datetime | None = None
+        self._cookie_bytes = 0
+        self._conference_id: str | None = None
+        """Where the call is."""
+        self._answered_at: datetime | None = None
+        self._reason: str | None = None
+        """Why the call ends; the first that is known stays."""
+        self._result: str | None = None
+
+    # -- what the customer says ----------------------------------------------------------------------------------
+
+    def request(self, document: Any, call: CallView) -> Answer:
+        """Read the answer to a callback, or the body of Manage Call."""
+        if isinstance(document, Mapping) and "svaml" in document:
+            event, svaml = document.get("event"), document["svaml"]
+            if isinstance(event, str) and event in CALLBACKS:
+                if event in self._open:
+                    self._open.remove(event)
+                return self._answered(event, svaml, call)
+            call_id, call_leg = document.get("callId", call.call_id), document.get("callLeg")
+            return self._manage(svaml, call, call_id=call_id, call_leg=call_leg)
+        if self._open:
+            return self._answered(self._open.pop(0), document, call)
+        return self._manage(document, call, call_id=call.call_id, call_leg=None)
+
+    def _answered(self, event: str, svaml: Any, call: CallView) -> Answer:
+        """Do what the answer to a callback says."""
+        if event == "dice":
+            return Answer()  # nothing can be done any more
+        self._documents += 1
+        if svaml is None:
+            if event == "ace":
+                return Answer(
+                    order=Order(actions=(self._other("continue", {}, self._leg(call), 1, "action"),))
+                )
+            return self._end_call("CALLBACKERROR", call)
+        try:
+            plan = self._read(svaml, event, call)
+        except SvamlError as error:
+            ended = self._end_call("INVALIDSVAMLACTION", call)
+            return Answer(messages=(self._calling_error(error, call),), order=ended.order)
+        self._settle(plan, call)
+        return Answer(
+            messages=tuple(self._calling_error(fault, call) for fault in plan.faults),
+            order=Order(actions=tuple(plan.actions)),
+        )
+
+    def _settle(self, plan: _Plan, call: CallView) -> None:
+        """Keep what a document that will be carried out says."""
+        self._asked |= {asked.action.action_id: asked for asked in plan.asked}
+        self._stops |= {one.action_id for one in plan.actions if isinstance(one, StopRecording)}
+        if plan.hangs_up:
+            self._reason = self._reason or "MANAGERHANGUP"
+        if not call.participants:  # begins with the first of them
+            for one in [one for one in plan.actions if isinstance(one, StartRecording)]:
+                plan.actions.remove(one)
+                self._armed = self._armed or one
+
+    def _end_call(self, reason: str, call: CallView) -> Answer:
+        self._reason = self._reason or reason
+        hangup = self._other("hangup", {}, self._leg(call), 1, "action")
+        return Answer(order=Order(stop_running=EndReason.INTERRUPTED, drop_queue=True, actions=(hangup,)))
+
+    def _manage(self, svaml: Any, call: CallView, *, call_id: Any, call_leg: Any) -> Answer:
+        live = [one for one in call.participants.values() if one.status is not LegStatus.DISCONNECTED]
+        if call_id != call.call_id or not live:
+            return self._refuse(NOT_FOUND, "Call not found")
+        if self._domain == "mxp":
+            return self._refuse(INVALID, "Invalid request: only calls from or to a telephone can be managed")
+        self._documents += 1
+        before = self._cookie_bytes, self._conference_id, self._last_stamp
+        try:
+            plan = self._read(svaml, "patch", call)
+            if plan.faults:
+                raise plan.faults[0]
+            if call_leg is not None:
+                plan.actions = self._on_legs(plan.actions, call_leg, live)
+        except SvamlError as error:
+            self._cookie_bytes, self._conference_id, self._last_stamp = before
+            return self._refuse(error.code, f"{'Invalid request: ' if error.code == INVALID else ''}{error}")
+        self._settle(plan, call)
+        order = Order(
+            stop_running=None if plan.only_recordings else EndReason.INTERRUPTED,
+            drop_queue=not plan.only_recordings,
+            at_once=plan.only_recordings,
+            actions=tuple(plan.actions),
+        )
+        return Answer(order=order, response=Response(status=204))
+
+    def _refuse(self, code: int, message: str) -> Answer:
+        reference = None if self._new_reference is None else self._new_reference()
+        return Answer(response=error_response(code, message, reference=reference))
+
+    def _on_legs(self, actions: list[Action], call_leg: Any, live: list[Participant]) -> list[Action]:
+        """The actions on the legs that a request names: saying and playing only."""
+        if not isinstance(call_leg, str) or call_leg not in CALL_LEGS:
+            raise SvamlError(INVALID, "the call leg must be caller, callee or both")
+        if not all(isinstance(one, OtherAction) and one.name in (*ON_ONE_LEG, "continue") for one in actions):
+            raise SvamlError(INVALID, "on one leg there is only PlayFiles and Say")
+        if call_leg != "caller" and len(live) < 2:
+            raise SvamlError(INVALID, "there is no callee")
+        found: list[Action] = []
+        for one in actions:
+            assert isinstance(one, OtherAction)
+            if one.name == "continue" or call_leg == "caller":
+                found.append(one)
+            elif call_leg == "callee":
+                found.append(replace(one, leg=live[1].leg))
+            else:  # at the same time; the caller's is waited for
+                callee = replace(one, leg=live[1].leg, action_id=one.action_id + "/callee", awaited=False)
+                found += [callee, one]
+        return found
+
+    # -- SVAML ---------------------------------------------------------------------------------------------------
+
+    def _read(self, svaml: Any, where: str, call: CallView) -> _Plan:
+        """Read a document; `where` it came is a callback, or "patch"."""
+        if not isinstance(svaml, Mapping):
+            raise SvamlError(INVALID, "SVAML is an object")
+        listed, action = svaml.get("instructions"), svaml.get("action")
+        if listed is None:
+            listed = []
+        if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in listed):
+            raise SvamlError(INVALID, "'instructions' is a list of objects")
+        if action is None and (where in ("ice", "pie") or (where == "patch" and not listed)):
+            raise SvamlError(INVALID, "there is no action")
+        instructions = [
+            (_name(one, INSTRUCTIONS, f"instructions[{number}]"), one) for number, one in enumerate(listed)
+        ]
+        if action is not None and not isinstance(action, Mapping):
+            raise SvamlError(INVALID, "'action' is an object")
+        action_name = "" if action is None else _name(action, ACTION_NAMES, "action")
+        if action_name and where not in ACTIONS[action_name]:
+            raise SvamlError(INVALID, f"{action_name} cannot be the action here")
+        plan = _Plan(where, hangs_up=action_name == "hangup")
+        plan.only_recordings = (
+            where == "patch"
+            and all(name in OF_RECORDINGS for name, _ in instructions)
+            and action_name in ("", "continue", *OF_RECORDINGS)
+        )
+        plan.records = self._recording is not None or self._armed is not None
+        self._check_limits(instructions, action_name, action)
+        for number, (name, given) in enumerate(instructions, 1):
+            if name == "startRecording" and action_name == "connectMxp":
+                continue  # not supported there; `record` is
+            self._plan_one(plan, number, name, given, call)
+        if action is not None:
+            self._plan_action(plan, len(instructions) + 1, action_name, action, call)
+        return plan
+
+    def _plan_one(
+        self, plan: _Plan, number: int, name: str, given: Mapping[str, Any], call: CallView
+    ) -> None:
+        """An instruction, or what Manage Call has as actions."""
+        leg = self._leg(call)
+        if name == "startRecording":
+            options = given.get("options")
+            self._plan_start(
+                plan, name, given.get("recordingOptions") if options is None else options, number, call
+            )
+        elif name == "stopRecording":
+            plan.actions.append(StopRecording(leg=leg, action_id=self._action_id(number), once=False))
+            plan.records = False
+        else:
+            plan.answers = plan.answers or name == "answer"
+            plan.actions.append(self._other(name, given, leg, number))
+
+    def _plan_action(
+        self, plan: _Plan, number: int, name: str, given: Mapping[str, Any], call: CallView
+    ) -> None:
+        if name in OF_RECORDINGS:
+            self._plan_one(plan, number, name, given, call)
+            return
+        of_conference = name == "connectConf"
+        carry_out = [] if plan.only_recordings else [self._other(name, given, self._leg(call), number)]
+        if of_conference:
+            plan.actions += carry_out
+        if name in RECORDABLE:
+            try:
+                if _is_recorded(given):
+                    self._plan_start(
+                        plan, "record", given.get("recordingOptions"), number, call, of_conference
+                    )
+            except SvamlError as error:
+                plan.faults.append(error)
+        if not of_conference:
+            plan.actions += carry_out
+
+    def _plan_start(
+        self, plan: _Plan, word: str, given: Any, number: int, call: CallView, of_conference: bool = False
+    ) -> None:
+        if plan.where == "patch" and plan.records and not of_conference:
+            raise SvamlError(INVALID, "the call is being recorded")
+        try:
+            asked = self._start(word, given, number, call, self._conference_id if of_conference else None)
+        except SvamlError as error:
+            plan.faults.append(error)
+            return
+        plan.asked.append(asked)
+        leg = asked.action.leg
+        offered = leg in call.participants and call.participants[leg].status is LegStatus.OFFERED
+        if word == "startRecording" and offered and plan.where != "patch" and not plan.answers:
+            # What follows is to be heard and recorded; `record` waits for whoever answers.
+            plan.actions.append(self._other("answer", {}, leg, number, "answer"))
+            plan.answers = True
+        plan.actions.append(asked.action)
+        plan.records = plan.records or not of_conference
+
+    def _check_limits(
+        self, instructions: list[tuple[str, Any]], action_name: str, action: Mapping[str, Any] | None
+    ) -> None:
+        cookie_bytes = self._cookie_bytes
+        for name, given in instructions:
+            if name == "setCookie":
+                values = [given.get("key"), given.get("value")]
+                if not all(isinstance(value, str) for value in values):
+                    raise SvamlError(ILLEGAL, "a cookie has a 'key' and a 'value'")
+                cookie_bytes += sum(len(value.encode("utf-8", "surrogatepass")) for value in values)
+        if cookie_bytes > MAX_COOKIE_BYTES:
+            raise SvamlError(ILLEGAL, f"the cookies of a call have {MAX_COOKIE_BYTES} bytes at most")
+        if action is not None and action_name == "connectConf":
+            conference_id = action.get("conferenceId")
+            if conference_id is None:
+                raise SvamlError(MISSING, "'conferenceId' is required")
+            if not isinstance(conference_id, str) or not 0 < len(conference_id) <= MAX_CONFERENCE_ID:
+                raise SvamlError(ILLEGAL, f"'conferenceId' has 1 to {MAX_CONFERENCE_ID} characters")
+            self._conference_id = conference_id
+        elif action_name not in ("", "continue", *OF_RECORDINGS):
+            self._conference_id = None
+        self._cookie_bytes = cookie_bytes
+
+    def _leg(self, call: CallView) -> str:
+        """The leg whose call it is: the first that is there."""
+        legs = [one.leg for one in call.participants.values() if one.status is not LegStatus.DISCONNECTED]
+        return (legs or [*call.participants, "LEG-A"])[0]
+
+    def _action_id(self, number: int, part: str = "") -> str:
+        return f"{self._documents}.{number}{part and '/' + part}"
+
+    def _other(
+        self, name: str, given: Mapping[str, Any], leg: str, number: int, part: str = ""
+    ) -> OtherAction:
+        is_action = name in ACTIONS
+        return OtherAction(
+            leg=leg,
+            action_id=self._action_id(number, part),
+            name=name,
+            parameters={
+                key: value
+                for key, value in given.items()
+                if str(key).lower() not in NOT_HANDED_ON and not _holds_credentials({key: value})
+            },
+            interruptible=not is_action,
+            awaited=not is_action,
+        )
+
+    def _start(self, word: str, given: Any, number: int, call: CallView, conference_id: str | None) -> _Asked:
+        """A recording of the call, or of the conference that is named."""
+        options = read_options(given, default_url=self._default_url, locales=self._locales)
+        name = ""
+        if options.file is None:
+            stamp = call.now.replace(microsecond=0)
+            if self._last_stamp is not None and stamp <= self._last_stamp:
+                stamp = self._last_stamp + timedelta(seconds=1)  # two of one second are two files
+            self._last_stamp = stamp
+            of = call.call_id if conference_id is None else conference_id
+            name = generated_name(stamp, self._application_key, of, options.format)
+        in_conference = self._conference_id is not None and conference_id is None
+        action = StartRecording(
+            leg=self._leg(call),
+            action_id=self._action_id(number, "record" if word == "record" else ""),
+            kind=RecordingKind.CALL if conference_id is None else RecordingKind.CONFERENCE,
+            layout=self._conference_layout if in_conference else self._layout,
+            format=options.format,
+            key=options.key(name),
+            destination=options.destination,
+            once=False,
+        )
+        return _Asked(action, word, options, options.location(name, self._drive_url), conference_id)
+
+    # -- what the customer is told -------------------------------------------------------------------------------
+
+    def tell(self, event: Event, call: CallView) -> Answer:
+        """Word what has happened as callbacks and notifications.
+
+        A host that records a conference gives the session the events of that recording too, with the `action_id` of the
+        StartRecording it was handed.
+        """
+        match event:
+            case LegChanged():
+                return self._leg_changed(event, call)
+            case ActionEnded():
+                self._action_ended(event, call)
+            case RecordingStarted() if event.action_id in self._asked:
+                if self._asked[event.action_id].conference_id is None:
+                    self._recording = event.recording_id
+            case RecordingFinished() if event.action_id in self._asked:
+                return self._recording_finished(event, call)
+            case RecordingStored() if event.recording_id in self._finished:
+                return self._recording_stored(event, call)
+            case CallEnded() if self._callbacks:
+                return self._ended(call)
+            case _:
+                pass
+        return Answer()
+
+    def _leg_changed(self, event: LegChanged, call: CallView) -> Answer:
+        participant, leg = call.participants[event.leg], event.leg
+        match event.status:
+            case LegStatus.OFFERED if participant.inbound:
+                return self._callback("ice", call, **self._ice(participant))
+            case LegStatus.DIALED | LegStatus.RINGING:
+                self._called.add(leg)
+            case LegStatus.CONNECTED:
+                self._answered_at = self._answered_at or call.now
+                armed, order = self._armed, None
+                if armed is not None and (armed.leg == leg or armed.leg not in call.participants):
+                    self._armed = None
+                    order = Order(actions=(replace(armed, leg=leg),), at_once=True)
+                told = Answer()
+                if leg in self._called and not participant.inbound and self._domain != "mxp":
+                    told = self._callback("ace", call)
+                self._called.discard(leg)
+                return Answer(messages=told.messages, order=order)
+            case LegStatus.DISCONNECTED:
+                self._hung_up(event, participant)
+        return Answer()
+
+    def _hung_up(self, event: LegChanged, participant: Participant) -> None:
+        was_called = event.leg in self._called
+        self._called.discard(event.leg)
+        if self._armed is not None and self._armed.leg == event.leg:
+            self._disarm()
+        if was_called and event.sip_response_code:
+            failed = "FAILED", "GENERALERROR"
+            result, reason = RESULT_OF_SIP_CODE.get(event.sip_response_code, failed)
+            self._result = self._result or result
+        else:
+            reason = "CALLERHANGUP" if participant.inbound else "CALLEEHANGUP"
+        self._reason = self._reason or reason
+
+    def _action_ended(self, event: ActionEnded, call: CallView) -> None:
+        action_id = event.action_id
+        if action_id in self._stops:
+            self._stops.discard(action_id)
+            if event.outcome is Outcome.DONE:
+                self._recording = None
+                self._disarm()
+            return
+        asked = self._asked.get(action_id)
+        if asked is None or event.outcome is Outcome.DONE:
+            return
+        participant = call.participants[asked.action.leg]
+        waits = isinstance(event.error, ActionError) and event.error.field == "status"
+        if waits and self._armed is None and participant.status is not LegStatus.DISCONNECTED:
+            self._armed = asked.action
+        else:  # a second start while one is running is passed over
+            del self._asked[action_id]
+
+    def _disarm(self) -> None:
+        if self._armed is not None:
+            self._asked.pop(self._armed.action_id, None)
+            self._armed = None
+
+    def _recording_finished(self, event: RecordingFinished, call: CallView) -> Answer:
+        asked = self._asked[event.action_id]
+        if self._recording == event.recording_id:
+            self._recording = None
+        self._finished[event.recording_id] = event.action_id
+        return self._notify(asked, "recording_finished", call)
+
+    def _recording_stored(self, event: RecordingStored, call: CallView) -> Answer:
+        asked = self._asked.pop(self._finished.pop(event.recording_id))
+        if event.error is None:
+            if asked.options.transcription_locale is not None:
+                self._transcribed[event.recording_id] = asked
+            return self._notify(asked, "recording_available", call, destination=asked.location)
+        if not self._tells_storage_failures:
+            return Answer()
+        return self._notify(asked, "callingerror", call, errorCode=INTERNAL, errorMsg="Internal error")
+
+    def transcription_available(self, recording_id: str, call_id: str) -> Mapping[str, Any] | None:
+        """The notification that a host sends when it has stored the transcript of a recording; None when it must not.
+
+        The transcript stands beside the recording: its name without the extension, and `-transcript.json`.
+        """
+        asked = self._transcribed.pop(recording_id, None)
+        if asked is None or not asked.options.notifies:
+            return None
+        folder, slash, name = asked.location.rpartition("/")
+        stem = name.rpartition(".")[0] or name
+        return self._body(
+            asked, "transcription_available", call_id, destination=f"{folder}{slash}{stem}-transcript.json"
+        )
+
+    def _notify(self, asked: _Asked, kind: str, call: CallView, **members: Any) -> Answer:
+        if not asked.options.notifies:
+            return Answer()
+        return Answer(messages=(("notification", self._body(asked, kind, call.call_id, **members)),))
+
+    def _body(self, asked: _Asked, kind: str, call_id: str, **members: Any) -> Mapping[str, Any]:
+        if asked.conference_id is None:
+            return self._notification(kind, call_id, **members)[1]
+        return self._notification(kind, None, conferenceId=asked.conference_id, **members)[1]
+
+    def _notification(self, kind: str, call_id: str | None, **members: Any) -> tuple[str, Mapping[str, Any]]:
+        body: dict[str, Any] = {"event": "notify"}
+        if call_id is not None:
+            body["callid"] = call_id
+        body |= {"version": VERSION, "type": kind, **members}
+        if self._custom is not None:
+            body["custom"] = self._custom
+        return "notification", body
+
+    def _calling_error(self, error: SvamlError, call: CallView) -> tuple[str, Mapping[str, Any]]:
+        return self._notification(
+            "callingerror", call.call_id, errorCode=ILLEGAL, errorMsg=f"Illegal SVAML: {error}"
+        )
+
+    def _callback(self, event: str, call: CallView, **members: Any) -> Answer:
+        if not self._callbacks:
+            return Answer()
+        kind = "notification" if event == "dice" else "invocation"
+        if kind == "invocation":
+            self._open.append(event)
+        body: dict[str, Any] = {
+            "event": event,
+            "callid": call.call_id,
+            "timestamp": f"{call.now:%Y-%m-%dT%H:%M:%SZ}",
+            "version": VERSION,
+        }
+        if self._custom is not None:
+            body["custom"] = self._custom
+        body |= {"applicationKey": self._application_key, **members}
+        return Answer(messages=((kind, body),))
+
+    def _ice(self, participant: Participant) -> dict[str, Any]:
+        return {
+            "cli": participant.from_,
+            "to": {"type": "username" if self._domain == "mxp" else "number", "endpoint": participant.to},
+            "domain": self._domain,
+            "originationType": self._domain.upper(),
+        }
+
+    def _ended(self, call: CallView) -> Answer:
+        first = next(iter(call.participants.values()), None)
+        answered_at = self._answered_at
+        duration_s = 0 if answered_at is None else int((call.now - answered_at).total_seconds())
+        members = {
+            "reason": self._reason or "N/A",
+            "result": "ANSWERED" if answered_at is not None else self._result or "N/A",
+            "duration": duration_s,
+        }
+        if first is not None:
+            members |= {"from": first.from_, "to": self._ice(first)["to"]}
+        return self._callback("dice", call, **members)
+
+    def describe(
+        self, action_id: str, *, leg: str, duration_s: float, media_type: str, call: CallView
+    ) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+        """No object metadata; for the manifest, how it was asked for, and the language if it is to be transcribed."""
+        asked = self._asked.get(action_id)
+        if asked is None:
+            return {}, {"action": "startRecording"}
+        said: dict[str, Any] = {"action": asked.word}
+        if asked.options.transcription_locale is not None:
+            said["transcription_locale"] = asked.options.transcription_locale
+        return {}, said
+
+
+def _name(given: Mapping[str, Any], known: Mapping[str, str], where: str) -> str:
+    """What an instruction or action is called, in the reference's spelling."""
+    name = given.get("name")
+    if not isinstance(name, str) or name.lower() not in known:
+        raise SvamlError(INVALID, f"{where} has no name that is known")
+    return known[name.lower()]
+
+
+def _holds_credentials(value: Any) -> bool:
+    """Whether there is a secret in it, by the name of a member at any depth."""
+    waiting, seen = [value], set()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, Mapping):
+            if any(str(name).lower() == "credentials" for name in one):
+                return True
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+    return False
+
+
+def _is_recorded(given: Mapping[str, Any]) -> bool:
+    """Whether `record` says so, or `recording`, as the page spells it; the former wins."""
+    for name in ("record", "recording"):
+        value = given.get(name)
+        if isinstance(value, bool):
+            return value
+        if value is not None:
+            raise SvamlError(ILLEGAL, f"'{name}' must be true or false", field=name)
+    return False
