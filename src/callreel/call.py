@@ -371,6 +371,15 @@ class Call:
             self._end_running(Outcome.DONE if failure is None else Outcome.FAILED, error=failure)
             self._run()
 
+    def tell_of_conference(self, event: Event, *, now: float) -> None:
+        """Let the vendor's session hear an event of a conference whose recording this call has asked for.
+
+        Of interest are RecordingFinished, and RecordingStored with the same `action_id`; also after the call's end.
+        """
+        self._at(now)
+        if self._session is not None:
+            self._follow(self._session.tell(event, self._view()))
+
     # -- time ----------------------------------------------------------------------------------------------------
 
     def handle_timeout(self, *, now: float) -> None:

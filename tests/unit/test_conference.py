@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from callreel.actions import EndReason, Layout, RecordingKind, StartRecording, StopRules
 from callreel.call import Call
 from callreel.conference import DELAY_MS, ROOM, Conference
+from callreel.dialects.sinch import Sinch
 from callreel.errors import ActionConflictError, UsageError
 from callreel.events import (
     CallEnded,
@@ -22,6 +23,7 @@ from callreel.events import (
     RecordingFinished,
     RecordingStarted,
     RecordingStored,
+    VendorMessage,
 )
 from callreel.legs import Direction
 from callreel.manifest import problems
@@ -750,3 +752,38 @@ def test_order_and_chunks_change_nothing(data):
         ]
         audio = host.audio()[:, 0]
         np.testing.assert_array_equal(audio, total(*said)[begin : begin + len(audio)])
+
+
+def test_what_sinch_asks_of_a_conference_is_recorded_and_told_although_who_asked_has_left():
+    host = Host()
+    starter = Call(
+        "starter", started_at=STARTED_AT, now=NOW, dialect=Sinch(application_key="app", callbacks=False)
+    )
+    starter.add_leg(detect_digits=False, host_frames=Direction.OUTGOING)
+    host.calls["starter"] = starter
+    host.join("starter")
+    host.join("other", arrive(talk(codes(3 * RATE))))
+    room = {
+        "name": "connectConf",
+        "conferenceId": "room",
+        "record": True,
+        "recordingOptions": {"destinationUrl": "sdrive://room.wav", "format": "wav"},
+    }
+    starter.request({"svaml": {"action": room}}, now=NOW)
+    (asked,) = [one for one in starter.events() if getattr(one, "name", "") == "StartConferenceRecording"]
+    host.conference.start_recording(asked.parameters["recording"], now=NOW)
+    host.run(1)
+    starter.end(now=NOW + 1)
+    host.leave("other", 2)
+    host.run(4)
+    (finished,) = [one for one in host.events if isinstance(one, RecordingFinished)]
+    assert (finished.key, finished.end_reason, finished.manifest["duration"]) == ("room.wav", "hangup", 2.0)
+    starter.tell_of_conference(finished, now=NOW + 4)
+    starter.tell_of_conference(
+        RecordingStored("conf-1", finished.recording_id, finished.action_id), now=NOW + 4
+    )
+    told = [one.body for one in starter.events() if isinstance(one, VendorMessage)]
+    assert [(one["type"], one["conferenceId"]) for one in told] == [
+        ("recording_finished", "room"),
+        ("recording_available", "room"),
+    ]
