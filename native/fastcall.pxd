@@ -73,6 +73,40 @@ cdef inline object only(str function, str name, PyObject **args, Py_ssize_t coun
     return <object>args[0]
 
 
+cdef inline int sort(
+    str function, tuple parameters, Py_ssize_t needed, PyObject **args, Py_ssize_t count, PyObject *names,
+    PyObject **found
+) except -1:
+    """Sort arguments into `found`, borrowed, in the order of `parameters`; NULL for those that are not given.
+
+    The first `count` of `args` are positional; behind them stand the values for `names`, a tuple or NULL.
+    """
+    cdef Py_ssize_t known = PyTuple_Size(<PyObject *>parameters), i, place
+    cdef Py_ssize_t named = 0 if names == NULL else PyTuple_Size(names)
+    cdef PyObject *name
+    if count > known:
+        raise TypeError(f"{function}() takes at most {known} arguments, not {count}")
+    for i in range(known):
+        found[i] = args[i] if i < count else NULL
+    for i in range(named):
+        name = PyTuple_GetItem(names, i)
+        place = 0
+        # Names in source code are interned: mostly a comparison of addresses.
+        while place < known and PyTuple_GetItem(<PyObject *>parameters, place) != name:
+            place += 1
+        if place == known:
+            place = parameters.index(<object>name) if <object>name in parameters else known
+        if place == known:
+            raise TypeError(f"{function}() got an unexpected keyword argument '{<object>name}'")
+        if found[place] != NULL:
+            raise TypeError(f"{function}() got multiple values for argument '{<object>name}'")
+        found[place] = args[count + i]
+    for i in range(needed):
+        if found[i] == NULL:
+            raise TypeError(f"{function}() needs the argument '{parameters[i]}'")
+    return 0
+
+
 cdef inline int data_and_out(
     str function, str data_name, PyObject **args, Py_ssize_t count, PyObject *names, PyObject **found
 ) except -1:

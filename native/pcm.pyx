@@ -6,7 +6,7 @@ cimport isa
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE
 from libc.math cimport fabs, isfinite
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
 from operator import index
@@ -345,6 +345,77 @@ def frame_levels(pcm, frame_samples, out=None):
     finally:
         buffers.release(&source)
         buffers.release(&levels)
+
+
+cdef enum:
+    METER_FRAME_SAMPLES = 960  # 20 ms at 48 kHz
+
+
+@cython.final
+cdef class SilenceMeter:
+    """The silence at the end of what is fed: its frames are counted, and those of sound in between."""
+
+    cdef uint8_t frame[2 * METER_FRAME_SAMPLES]  # the one that is not whole yet
+    cdef size_t frame_samples
+    cdef size_t held  # samples of it
+    cdef double threshold_dbm0
+    cdef uint64_t sound_frames, initial, trailing
+    cdef uint64_t silent, loud  # frames in a row up to now
+    cdef bint spoken
+
+    def __cinit__(self, size_t frame_samples, double threshold_dbm0, uint64_t sound_frames, uint64_t initial,
+                  uint64_t trailing):
+        if not 1 <= frame_samples <= METER_FRAME_SAMPLES:
+            raise ValueError(f"frames of {frame_samples} samples; need 1 to {METER_FRAME_SAMPLES}")
+        self.frame_samples = frame_samples
+        self.threshold_dbm0 = threshold_dbm0
+        self.sound_frames = sound_frames
+        self.initial = initial
+        self.trailing = trailing
+
+    @cython.critical_section
+    def restart(self):
+        """Count silence anew; what was said is remembered."""
+        self.held = 0
+        self.silent = self.loud = 0
+
+    @cython.critical_section
+    def feed(self, stereo):
+        """Take the next frames of stereo: (how many up to the end of the silence, whether anything was said)."""
+        cdef Py_buffer source
+        cdef size_t frames, taken = 0, wanted
+        cdef uint64_t limit
+        cdef float level_dbm0
+        cdef uint8_t here[2 * METER_FRAME_SAMPLES]
+        cdef uint8_t *frame
+        buffers.clear(&source)
+        try:
+            buffers.borrow_pcm(stereo, &source)
+            if source.len % 4:
+                raise ValueError(f"{source.len // 2} samples are not a whole number of stereo frames")
+            frames = <size_t>source.len // 4
+            while taken < frames:
+                wanted = min(self.frame_samples - self.held, frames - taken)
+                frame = &here[0] if wanted == self.frame_samples else &self.frame[0]  # memory that is in the cache
+                cr_pcm.pick_channel(frame + 2 * self.held, <const uint8_t *>source.buf + 4 * taken, wanted, 0)
+                taken += wanted
+                self.held += wanted
+                if self.held < self.frame_samples:
+                    break
+                self.held = 0
+                cr_pcm_frame_levels(<uint8_t *>&level_dbm0, frame, 1, self.frame_samples)
+                self.loud = self.loud + 1 if level_dbm0 >= self.threshold_dbm0 else 0
+                if self.loud >= self.sound_frames:
+                    self.spoken = True
+                    self.silent = 0
+                    continue
+                self.silent += 1
+                limit = self.trailing if self.spoken else self.initial
+                if limit and self.silent >= limit:
+                    return taken, bool(self.spoken)
+            return None
+        finally:
+            buffers.release(&source)
 
 
 cdef class Resampler:

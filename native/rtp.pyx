@@ -1,20 +1,21 @@
 """RTP: one stream's packets in, its true timeline out (RFC 3550, RFC 4733, RFC 3389).
 
-The work is done in include/callreel/timeline.h; here are only the doors to it. A `Receiver` and a `Survey` belong to
-one thread at a time; a second one that comes in meanwhile gets a UsageError.
+The work is done in include/callreel/timeline.h; here are only the doors to it. A `Receiver`, a `Pair` and a `Survey`
+belong to one thread at a time; a second one that comes in meanwhile gets a UsageError.
 """
 
 cimport cython
 cimport buffers
+cimport fastcall
 cimport isa
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
 from libc.stdint cimport INT64_MAX, int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 from tones cimport (
     MAX_POSITION_BITS, cr_dtmf, cr_dtmf_active, cr_dtmf_digit, cr_dtmf_digits, cr_dtmf_feed, cr_dtmf_flush,
-    cr_dtmf_init, cr_dtmf_plan, cr_dtmf_plan_init, cr_dtmf_plan_room, cr_dtmf_position, cr_dtmf_raw_samples,
-    cr_dtmf_skip, cr_dtmf_version_for,
+    cr_dtmf_init, cr_dtmf_plan, cr_dtmf_plan_init, cr_dtmf_plan_room, cr_dtmf_position, cr_dtmf_prefetch,
+    cr_dtmf_raw_samples, cr_dtmf_skip, cr_dtmf_version_for,
 )
 
 from typing import NamedTuple
@@ -93,7 +94,7 @@ cdef extern from "callreel/timeline.h" nogil:
         cr_drift drift
         cr_event_digit digits[24]
         uint32_t digit_head, digit_count
-        cr_gap gaps[64]
+        cr_gap gaps[48]
         uint32_t gap_count
         cr_track_counts counts
 
@@ -115,7 +116,19 @@ cdef extern from "callreel/timeline.h" nogil:
     uint32_t cr_track_hear(cr_track *t, int16_t *pcm, uint32_t room, uint32_t patience_ms, int64_t *position) noexcept
     int64_t cr_track_lost(const cr_track *t) noexcept
     double cr_track_alignment_error(const cr_track *t) noexcept
+    void cr_track_fetch(const cr_track *t) noexcept
+    void cr_track_fetch_room(const cr_track *t, uint32_t ms) noexcept
+    void cr_track_fetch_reading(const cr_track *t, uint32_t ms) noexcept
+    void cr_fetch_lines(const void *from_, size_t size_bytes) noexcept
     void cr_timeline_use(isa.cr_isa isa) noexcept
+
+
+cdef extern from "callreel/pcm.h" nogil:
+    ctypedef struct cr_pcm_kernels:
+        void (*interleave)(
+            uint8_t *stereo, const uint8_t *left, const uint8_t *right, size_t frames) noexcept nogil
+    cr_pcm_kernels cr_pcm
+    void cr_pcm_use(isa.cr_isa isa) noexcept
 
 
 cdef extern from "callreel/survey.h" nogil:
@@ -163,6 +176,7 @@ cdef extern from *:
 
 
 cr_timeline_use(isa.in_use())
+cr_pcm_use(isa.in_use())
 
 # What a payload type may be called; anything else is counted as undecoded.
 cdef dict CODECS = {
@@ -184,8 +198,11 @@ cdef tuple PROBLEMS = (
 cdef enum:
     HEAR_SAMPLES = 4096
     HEAR_PATIENCE_MS = 40
+    STEP_MS = 200  # what a host hands over at a time, by and large
     SLACK_SAMPLES = 8  # steps this small between two pieces are the clock correction at work, not a gap: 1 ms at 8 kHz
     MAX_READ_SAMPLES = 1 << 28
+    MAX_GAPS = 1000  # lost stretches that are remembered one by one; the counts go on beyond
+    GAP_SLACK_SAMPLES = 16  # lost stretches closer than this are one: 2 ms at 8 kHz, as track.h has it
 
 
 class Packet(NamedTuple):
@@ -294,7 +311,7 @@ cdef inline int _enter(int *busy) except -1:
 
 
 cdef int _refuse() except -1:
-    raise UsageError("this Receiver or Survey is in use by another thread")
+    raise UsageError("this Receiver, Pair or Survey is in use by another thread")
 
 
 # What all detectors of one rate share, by kHz: made when first needed, and kept.
@@ -332,8 +349,12 @@ cdef class Receiver:
     cdef cr_track *track
     cdef cr_dtmf *detector  # NULL: keys in the audio are not listened for
     cdef int64_t detector_offset  # from the detector's positions to the timeline's
-    cdef readonly int64_t heard
     cdef int busy
+    cdef bint unheard  # whether something has come that was not listened to
+    cdef cr_dtmf_digits ended_tones  # keys heard that have ended and were not asked for yet
+    cdef list lost  # stretches, as `gaps` gives them; None while there are none
+    cdef list hearers, readers  # `on_hear` and `on_read`; None until somebody asked for them
+    cdef readonly int64_t heard
     cdef readonly bint host_frames
 
     def __cinit__(self, payload_types=None, *, int64_t origin_ns=0, uint32_t sample_rate=8000, uint32_t late_ms=1000,
@@ -371,6 +392,7 @@ cdef class Receiver:
     def __dealloc__(self):
         PyMem_Free(self.track)
         PyMem_Free(self.detector)
+        free(self.ended_tones.items)
 
     def set_payload_types(self, payload_types):
         """Replace the meaning of all payload types from now on, as a new SDP answer does."""
@@ -386,50 +408,48 @@ cdef class Receiver:
         finally:
             cr_release(&self.busy)
 
-    def receive(self, packet, int64_t arrival_ns, *, bint force=False):
-        """Take one datagram: RTP, or RTCP of the same port. Wire faults are counted, not raised.
-
-        Returns False, and takes nothing, when the memory is full of unread audio: read, then offer it again. With
-        `force` a packet that finds no room is counted as discarded.
-        """
+    cdef bint _receive(self, object packet, int64_t arrival_ns, bint force) except -1:
         cdef Py_buffer view
         _enter(&self.busy)
         buffers.clear(&view)
         try:
             buffers.borrow_bytes(packet, &view)
+            self.unheard = True
             return cr_track_receive(self.track, <const uint8_t *>view.buf, <size_t>view.len, arrival_ns,
                                     force) == CR_RECEIVED
         finally:
             cr_release(&self.busy)
             buffers.release(&view)
 
-    def receive_batch(self, data, records, Py_ssize_t first=0, count=None, *, until_ns=None, bint force=False):
-        """Take many datagrams at once: packet records (`pcap.DTYPE`) over one buffer of payloads.
-
-        `first` and `count` choose some of the records; of these, taking stops before the first one later than
-        `until_ns`. Returns how many were taken: fewer also when the memory is full of unread audio. With `force` those
-        that find no room are counted as discarded.
-        """
+    cdef Py_ssize_t _receive_batch(self, object data, object records, Py_ssize_t first, object count, int64_t until_ns,
+                                   bint force) except -1:
         cdef Py_buffer payloads, table
         cdef const cr_packet_record *record
         cdef const uint8_t *start
         cdef Py_ssize_t end, i = first
-        cdef int64_t until = INT64_MAX if until_ns is None else until_ns
         cdef int result = CR_RECEIVED
         _enter(&self.busy)
+        cr_track_fetch(self.track)
+        if self.detector != NULL:
+            cr_fetch_lines(self.detector, sizeof(cr_dtmf))
         buffers.clear(&payloads)
         buffers.clear(&table)
         try:
-            end = _borrow_records(data, records, first, count, until, &payloads, &table)
+            end = _borrow_records(data, records, first, count, until_ns, &payloads, &table)
             start = <const uint8_t *>payloads.buf
             record = <const cr_packet_record *>table.buf
+            self.unheard = True
             with nogil:
+                cr_track_fetch_room(self.track, STEP_MS)
                 while i < end:
                     result = cr_track_receive(self.track, start + record[i].offset, record[i].length,
                                               record[i].time_ns, force)
                     if result != CR_RECEIVED:
                         break
                     i += 1
+                cr_track_fetch_reading(self.track, STEP_MS)
+                if self.detector != NULL:
+                    cr_dtmf_prefetch(self.detector, self.detector)
             return i - first
         finally:
             cr_release(&self.busy)
@@ -450,6 +470,7 @@ cdef class Receiver:
         try:
             buffers.borrow_pcm(pcm, &view)
             samples = view.len // 2
+            self.unheard = True
             while done < samples:
                 most = min(samples - done, <Py_ssize_t>(self.track.sample_rate // 50))
                 if cr_track_push(self.track, <const uint8_t *>view.buf + 2 * done, <uint32_t>most, arrival_ns,
@@ -465,10 +486,14 @@ cdef class Receiver:
         """Say that no packet will come any more: all that arrived is final."""
         _enter(&self.busy)
         cr_track_finish(self.track)
+        self.unheard = True
         cr_release(&self.busy)
 
     def ready(self, int64_t now_ns):
         """The position up to which the timeline is final at time `now_ns`: later packets could not change it."""
+        return self._ready(now_ns)
+
+    cdef int64_t _ready(self, int64_t now_ns) except? -1:
         cdef int64_t position
         _enter(&self.busy)
         position = cr_track_ready(self.track, now_ns)
@@ -477,30 +502,74 @@ cdef class Receiver:
 
     def read(self, int64_t until):
         """The timeline from `position` up to `until` as 16-bit PCM, gaps filled; moves `position` there."""
+        return self._read(until)
+
+    cdef bytes _read(self, int64_t until):
         cdef char *start = NULL
-        cdef int64_t samples
+        cdef int64_t begin, samples
+        cdef list pieces = None
         _enter(&self.busy)
         try:
-            if until <= self.track.position:
+            begin = self.track.position
+            if until <= begin:
                 return b""
-            samples = until - self.track.position
+            samples = until - begin
             if samples > MAX_READ_SAMPLES:
                 raise ValueError(f"{samples} samples at once: read at most {MAX_READ_SAMPLES}")
+            if self.unheard:
+                pieces = self._hear(False)
             result = buffers.new_bytes(<Py_ssize_t>samples * 2, &start)
             if samples < buffers.GIL_MIN_SAMPLES:
                 cr_track_read(self.track, until, <int16_t *>start)
             else:
                 with nogil:
                     cr_track_read(self.track, until, <int16_t *>start)
-            return result
+            if self.track.gap_count:
+                self._note_gaps()
         finally:
             cr_release(&self.busy)
+        _tell(self.hearers, pieces)
+        if self.readers:
+            _tell(self.readers, [(begin, result)])
+        return result
 
     def skip(self, int64_t until):
-        """Move `position` to `until` without reading."""
+        """Move `position` to `until`; nothing is kept, but it is listened for keys, and `on_read` is told."""
+        self._skip(until)
+
+    cdef int _skip(self, int64_t until) except -1:
+        cdef list pieces = None
+        if self.readers:
+            self._read(until)
+            return 0
         _enter(&self.busy)
-        cr_track_read(self.track, until, NULL)
-        cr_release(&self.busy)
+        try:
+            if self.unheard:
+                pieces = self._hear(False)
+            cr_track_read(self.track, until, NULL)
+        finally:
+            cr_release(&self.busy)
+        _tell(self.hearers, pieces)
+        return 0
+
+    cdef int _note_gaps(self) except -1:
+        """Take over the stretches lost in what was read; those that adjoin are one."""
+        cdef cr_gap *gap
+        cdef int64_t position, samples
+        cdef uint32_t i
+        for i in range(self.track.gap_count):
+            gap = &self.track.gaps[i]
+            if self.lost is None:
+                self.lost = []
+            if self.lost:
+                position, samples = self.lost[len(self.lost) - 1]
+                if -GAP_SLACK_SAMPLES <= position + samples - gap.position <= GAP_SLACK_SAMPLES:
+                    self.lost[len(self.lost) - 1] = (position, gap.position + gap.samples - position)
+                    continue
+            if len(self.lost) < MAX_GAPS:
+                self.lost.append((gap.position, gap.samples))
+        self.track.gap_count = 0
+        return 0
 
     def hear(self):
         """Audio that arrived since the last call, in order, as a list of (position, pcm): for detectors.
@@ -521,69 +590,108 @@ cdef class Receiver:
         finally:
             cr_release(&self.busy)
 
-    def listen(self, *, bint final=False, list pieces=None):
-        """Listen for keys in what `hear` would give; those that ended: (symbol, position, duration_samples) each.
+    def listen(self, *, bint final=False):
+        """Listen for keys in what `hear` would give; whether there are any that ended, for `tones` or `digits`.
 
-        What was not heard by the time it is read counts as silence. With `final` a key that still sounds ends. `pieces`
-        takes what was heard, as `hear` gives it.
+        What was not heard by the time it is skipped counts as silence. With `final` a key that still sounds ends.
         """
+        return self._listen(final)
+
+    cdef bint _listen(self, bint final) except -1:
+        cdef list pieces
+        cdef bint found
+        _enter(&self.busy)
+        try:
+            pieces = self._hear(final)
+            found = self.ended_tones.count or self.track.digit_count
+        finally:
+            cr_release(&self.busy)
+        _tell(self.hearers, pieces)
+        return found
+
+    cdef list _hear(self, bint final):
+        """Let the detector hear what has come; returns it, as `hear` does, if `on_hear` is to be told."""
         cdef int16_t pcm[HEAR_SAMPLES]
         cdef int64_t position = 0, gap
         cdef uint32_t samples
-        cdef cr_dtmf_digits found
-        memset(&found, 0, sizeof(found))
-        _enter(&self.busy)
-        try:
-            while True:
-                samples = cr_track_hear(self.track, pcm, HEAR_SAMPLES, HEAR_PATIENCE_MS, &position)
-                if not samples:
-                    break
-                if pieces is not None:
-                    pieces.append((position, <bytes>(<char *>pcm)[:2 * samples]))
-                if self.detector == NULL:
-                    continue
-                gap = position - cr_dtmf_position(self.detector) - self.detector_offset
-                if gap > SLACK_SAMPLES:
-                    self._pass_over(gap, &found)
-                else:
-                    self.detector_offset += gap
-                self._feed(<const uint8_t *>pcm, samples, &found)
+        cdef list pieces = [] if self.hearers else None
+        cdef size_t before
+        if self.detector == NULL and pieces is None:
+            return None
+        self.unheard = False
+        while True:
+            samples = cr_track_hear(self.track, pcm, HEAR_SAMPLES, HEAR_PATIENCE_MS, &position)
+            if not samples:
+                break
+            if pieces is not None:
+                pieces.append((position, <bytes>(<char *>pcm)[:2 * samples]))
             if self.detector == NULL:
-                return []
-            gap = self.track.position - cr_dtmf_position(self.detector) - self.detector_offset
-            if gap > 0:
-                self._pass_over(gap, &found)
-            if final:
-                samples = <uint32_t>found.count
-                cr_dtmf_flush(self.detector, &found)
-                self._place(samples, &found)
-            self.heard = cr_dtmf_position(self.detector) + self.detector_offset
-            if found.out_of_memory:
-                raise MemoryError
-            return [(chr(found.items[i].symbol), found.items[i].start, found.items[i].duration)
-                    for i in range(found.count)]
-        finally:
-            free(found.items)
-            cr_release(&self.busy)
+                continue
+            gap = position - cr_dtmf_position(self.detector) - self.detector_offset
+            if gap > SLACK_SAMPLES:
+                self._pass_over(gap)
+            else:
+                self.detector_offset += gap
+            before = self.ended_tones.count
+            cr_dtmf_feed(self.detector, <const uint8_t *>pcm, samples, &self.ended_tones)
+            self._place(before)
+        if self.detector == NULL:
+            return pieces
+        gap = self.track.position - cr_dtmf_position(self.detector) - self.detector_offset
+        if gap > 0:
+            self._pass_over(gap)
+        if final:
+            before = self.ended_tones.count
+            cr_dtmf_flush(self.detector, &self.ended_tones)
+            self._place(before)
+        self.heard = cr_dtmf_position(self.detector) + self.detector_offset
+        if self.ended_tones.out_of_memory:
+            self.ended_tones.out_of_memory = False
+            raise MemoryError
+        return pieces
 
-    cdef void _feed(self, const uint8_t *pcm, uint32_t samples, cr_dtmf_digits *found) noexcept:
-        cdef size_t before = found.count
-        cr_dtmf_feed(self.detector, pcm, samples, found)
-        self._place(before, found)
-
-    cdef int _pass_over(self, int64_t samples, cr_dtmf_digits *found) except -1:
-        cdef size_t before = found.count
+    cdef int _pass_over(self, int64_t samples) except -1:
+        cdef size_t before = self.ended_tones.count
         if samples > (<int64_t>1 << MAX_POSITION_BITS) - cr_dtmf_position(self.detector):
             raise OverflowError(f"{samples} more samples pass the last position a detector can count")
-        cr_dtmf_skip(self.detector, <uint64_t>samples, found)
-        self._place(before, found)
+        cr_dtmf_skip(self.detector, <uint64_t>samples, &self.ended_tones)
+        self._place(before)
         return 0
 
-    cdef void _place(self, size_t first, cr_dtmf_digits *found) noexcept:
+    cdef void _place(self, size_t first) noexcept:
         """Turn the detector's positions into the timeline's, from digit `first` on."""
-        while first < found.count:
-            found.items[first].start += self.detector_offset
+        while first < self.ended_tones.count:
+            self.ended_tones.items[first].start += self.detector_offset
             first += 1
+
+    def tones(self):
+        """Keys heard that have ended since the last call, as a list of (symbol, position, duration_samples)."""
+        cdef cr_dtmf_digit *digit
+        cdef size_t i
+        ended = []
+        _enter(&self.busy)
+        try:
+            for i in range(self.ended_tones.count):
+                digit = &self.ended_tones.items[i]
+                ended.append((chr(digit.symbol), digit.start, digit.duration))
+            self.ended_tones.count = 0
+            return ended
+        finally:
+            cr_release(&self.busy)
+
+    @property
+    def on_hear(self):
+        """Who is handed (position, pcm) of what is listened to."""
+        if self.hearers is None:
+            self.hearers = []
+        return self.hearers
+
+    @property
+    def on_read(self):
+        """Who is handed (position, pcm) of what is read or skipped."""
+        if self.readers is None:
+            self.readers = []
+        return self.readers
 
     @property
     def sounding(self):
@@ -613,15 +721,13 @@ cdef class Receiver:
             cr_release(&self.busy)
 
     def gaps(self):
-        """Stretches read since the last call whose audio was lost, as a list of (position, samples), in order.
+        """Stretches read so far whose audio was lost, as a list of (position, samples), in order: the first 1,000.
 
-        They were concealed, or silent when long. At most 64 are kept between two calls.
+        They were concealed, or silent when long.
         """
         _enter(&self.busy)
         try:
-            lost = [(self.track.gaps[i].position, self.track.gaps[i].samples) for i in range(self.track.gap_count)]
-            self.track.gap_count = 0
-            return lost
+            return list(self.lost or ())
         finally:
             cr_release(&self.busy)
 
@@ -735,6 +841,129 @@ cdef class Receiver:
         samples = cr_track_alignment_error(self.track)
         cr_release(&self.busy)
         return 1e3 * samples / self.track.sample_rate
+
+
+cdef tuple RECEIVE = ("packet", "arrival_ns", "force")
+
+cdef object _call_receive(PyObject *receiver, PyObject **args, Py_ssize_t count, PyObject *names):
+    cdef PyObject *found[3]
+    fastcall.sort("receive", RECEIVE, 2, args, count, names, found)
+    return (<Receiver>receiver)._receive(
+        <object>found[0], <object>found[1], found[2] != NULL and <object>found[2])
+
+cdef tuple RECEIVE_BATCH = ("data", "records", "first", "count", "until_ns", "force")
+
+cdef object _call_receive_batch(PyObject *receiver, PyObject **args, Py_ssize_t count, PyObject *names):
+    cdef PyObject *found[6]
+    cdef bint timeless
+    fastcall.sort("receive_batch", RECEIVE_BATCH, 2, args, count, names, found)
+    timeless = found[4] == NULL or found[4] == <PyObject *>None
+    return (<Receiver>receiver)._receive_batch(
+        <object>found[0],
+        <object>found[1],
+        0 if found[2] == NULL else <object>found[2],
+        None if found[3] == NULL else <object>found[3],
+        INT64_MAX if timeless else <object>found[4],
+        found[5] != NULL and <object>found[5],
+    )
+
+cdef fastcall.PyMethodDef _receive_def = fastcall.method(
+    b"receive", <fastcall.fastcall_fn>_call_receive,
+    b"receive($self, packet, arrival_ns, force=False)\n--\n\n"
+    b"Take one datagram: RTP, or RTCP of the same port. Wire faults are counted, not raised.\n\n"
+    b"Returns False, and takes nothing, when the memory is full of unread audio: read, then offer it again. With\n"
+    b"`force` a packet that finds no room is counted as discarded.",
+)
+cdef fastcall.PyMethodDef _receive_batch_def = fastcall.method(
+    b"receive_batch", <fastcall.fastcall_fn>_call_receive_batch,
+    b"receive_batch($self, data, records, first=0, count=None, until_ns=None, force=False)\n--\n\n"
+    b"Take many datagrams at once: packet records (`pcap.DTYPE`) over one buffer of payloads.\n\n"
+    b"`first` and `count` choose some of the records; of these, taking stops before the first one later than\n"
+    b"`until_ns`. Returns how many were taken: fewer also when the memory is full of unread audio. With `force`\n"
+    b"those that find no room are counted as discarded.",
+)
+fastcall.add_method(Receiver, &_receive_def)
+fastcall.add_method(Receiver, &_receive_batch_def)
+
+
+cdef int _tell(list takers, list pieces) except -1:
+    """Hand pieces of audio to everyone who wants them. Nobody is inside the receiver: they may ask it."""
+    if pieces:
+        for take in list(takers):
+            for position, audio in pieces:
+                take(position, audio)
+    return 0
+
+
+@cython.final
+cdef class Pair:
+    """Two receivers that are read side by side: what a participant says, and what they hear."""
+
+    cdef Receiver left
+    cdef Receiver right
+    cdef int busy
+
+    def __cinit__(self, Receiver left not None, Receiver right not None):
+        self.left = left
+        self.right = right
+
+    def listen(self, *, bint final=False):
+        """Listen for keys on both; whether one has any that ended."""
+        cdef bint left, right
+        _enter(&self.busy)
+        try:
+            left = self.left._listen(final)
+            right = self.right._listen(final)
+            return left or right
+        finally:
+            cr_release(&self.busy)
+
+    def ready(self, int64_t now_ns):
+        """The position up to which both are final at `now_ns`."""
+        return min(self.left._ready(now_ns), self.right._ready(now_ns))
+
+    def read(self, int64_t until):
+        """Both from `position` up to `until`, woven into stereo."""
+        cdef bytes left, right
+        cdef char *start = NULL
+        cdef Py_ssize_t size
+        _enter(&self.busy)
+        try:
+            left = self.left._read(until)
+            right = self.right._read(until)
+        finally:
+            cr_release(&self.busy)
+        size = len(left)
+        if size != len(right):
+            raise UsageError("these receivers are not read side by side")
+        result = buffers.new_bytes(2 * size, &start)
+        cr_pcm.interleave(<uint8_t *>start, <const uint8_t *><const char *>left, <const uint8_t *><const char *>right,
+                          <size_t>size // 2)
+        return result
+
+    def skip(self, int64_t until):
+        """Move `position` to `until` on both."""
+        _enter(&self.busy)
+        try:
+            self.left._skip(until)
+            self.right._skip(until)
+        finally:
+            cr_release(&self.busy)
+
+    @property
+    def position(self):
+        """The next sample to be read."""
+        cdef int64_t position
+        _enter(&self.left.busy)
+        position = self.left.track.position
+        cr_release(&self.left.busy)
+        return position
+
+    @property
+    def sounding_since(self):
+        """Where the key begins that is heard on the left right now, or None."""
+        sounding = self.left.sounding
+        return None if sounding is None else sounding[1]
 
 
 class Run(NamedTuple):

@@ -13,8 +13,8 @@ cimport buffers
 cimport cython
 cimport isa
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from libc.string cimport memcmp
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
 
 import operator
 from dataclasses import dataclass
@@ -59,6 +59,12 @@ def _isa():
     return isa.cr_isa_name(cr_g711_in_use()).decode()
 
 
+cdef enum:
+    START_BYTES = 12 + 8 + 28  # RIFF size WAVE, and the chunk that is JUNK or ds64
+    DS64_BYTES = 28            # three 64-bit sizes and an empty table
+
+cdef uint64_t UNSET = 0xFFFFFFFF  # "see ds64" in RF64; "not known" from writers that cannot seek
+
 INFO_MAX_BYTES = 64 << 10       # of a LIST INFO chunk we write; texts, not documents
 METADATA_MAX_BYTES = 1 << 20    # of one chunk body that is loaded, and so of one we write
 METADATA_TOTAL_BYTES = 8 << 20  # of all chunk bodies loaded from one file
@@ -70,9 +76,8 @@ CUE_MAX_FRAMES = 0xFFFFFFFF     # the highest position and length that `cue ` an
 _ZEROS_MAX_BYTES = 1 << 20      # skipped between chunks of one file
 _ZEROS_STEP_BYTES = 4096        # asked for at a time while skipping
 _WARNINGS_MAX = 100
-_UNSET = 0xFFFFFFFF             # "see ds64" in RF64; "not known" from writers that cannot seek
-_DS64_BYTES = 28                # three 64-bit sizes and an empty table
-_NO_DS64 = b"JUNK\x1c\0\0\0" + bytes(_DS64_BYTES)  # what keeps its place
+_UNSET = UNSET
+_DS64_BYTES = DS64_BYTES
 _FILE_MAX_BYTES = (1 << 63) - 1  # what a file offset can hold
 
 _FORMATS = {
@@ -185,20 +190,21 @@ cdef bytes _chunk(bytes ident, bytes body):
 
 cdef object _integer(str name, object value, object lowest, object highest):
     """`value` as an int within bounds; TypeError or ValueError names the argument."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
-    value = operator.index(value)
+    if type(value) is not int:
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+        value = operator.index(value)
     if not lowest <= value <= highest:
         raise ValueError(f"{name} is {value}; it must be from {lowest} to {highest}")
     return value
 
 
-cdef bytes _text(str name, object value):
+cdef bytes _text(str kind, str name, object value):
     """UTF-8 with the ending NUL; a NUL inside would cut the text for every reader."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be text, not {type(value).__name__}")
+        raise TypeError(f"{kind} {name} must be text, not {type(value).__name__}")
     if "\0" in value:
-        raise ValueError(f"{name} contains a NUL character")
+        raise ValueError(f"{kind} {name} contains a NUL character")
     return value.encode() + b"\0"
 
 
@@ -208,12 +214,12 @@ cdef bytes _info_chunk(object info):
         if not isinstance(name, str):
             raise TypeError(f"an INFO id must be text, not {type(name).__name__}")
         ident = INFO_IDS.get(name, name)
-        if len(ident) != 4 or not all(" " < letter <= "~" for letter in ident):
+        if len(ident) != 4 or not (ident.isascii() and ident.isprintable()) or " " in ident:
             names = ", ".join(INFO_IDS)
             raise ValueError(f"{name!r} is neither an INFO id of 4 ASCII characters nor one of {names}")
         if ident in texts:
             raise ValueError(f"INFO id {ident} is given twice")
-        texts[ident] = _text(f"INFO {name}", value)
+        texts[ident] = _text("INFO", name, value)
     if not texts:
         return b""
     body = b"INFO" + b"".join([_chunk(ident.encode(), text) for ident, text in texts.items()])
@@ -256,22 +262,6 @@ cdef bytes _bext_chunk(object bext):
     return _chunk(b"bext", body)
 
 
-cdef enum:
-    START_BYTES = 12 + 8 + 28  # RIFF size WAVE, and the chunk that is JUNK or ds64
-
-
-cdef bytes _sizes(object header_bytes, object data_bytes, object frames, object trailer_bytes):
-    """The first chunks, up to and with JUNK or ds64: 48 bytes, the only ones that tell RIFF and RF64 apart."""
-    # A chunk is padded to an even length and the padding counts in the RIFF size. Rounding up here means that
-    # an odd trailer (pad included, as `trailer` makes it) and an even one (pad to come) give the same size.
-    riff_bytes = header_bytes - 8 + data_bytes + trailer_bytes
-    riff_bytes += riff_bytes & 1
-    if riff_bytes < _UNSET:
-        return b"RIFF" + _u32(riff_bytes) + b"WAVE" + _NO_DS64
-    sizes = _u64(riff_bytes) + _u64(data_bytes) + _u64(frames) + _u32(0)
-    return b"RF64" + _u32(_UNSET) + b"WAVE" + _chunk(b"ds64", sizes)
-
-
 def header(*, sample_rate, channels, encoding="pcm16", frames=None, info=None, bext=None, trailer_bytes=0):
     """Everything of a WAV file before its first sample."""
     if encoding not in _ENCODINGS:
@@ -295,43 +285,62 @@ def header(*, sample_rate, channels, encoding="pcm16", frames=None, info=None, b
     empty += b"" if info is None else _info_chunk(info)
     empty += b"" if bext is None else _bext_chunk(bext)
     empty += b"data" + bytes(4)
-    frames = 0 if frames is None else frames
-    for offset, piece in patch(empty, frames=frames, trailer_bytes=trailer_bytes):
-        empty[offset:offset + len(piece)] = piece
-    return bytes(empty)
+    return patch(bytes(empty), 0 if frames is None else frames, trailer_bytes)
 
 
-def patch(header, *, frames, trailer_bytes=0):
-    """The (offset, bytes) to write over `header`, which is the beginning of a file, once the file has grown."""
+cdef inline void _put(uint8_t *at, uint64_t value, int size_bytes) noexcept:
+    cdef int i
+    for i in range(size_bytes):
+        at[i] = <uint8_t>(value >> (8 * i))
+
+
+def patch(header, frames, trailer_bytes=0):
+    """`header`, as it is when the file has grown."""
     cdef Py_buffer view
-    cdef const uint8_t *start
+    cdef char *start = NULL
+    cdef uint8_t *at
     cdef const uint8_t *fmt
-    cdef Py_ssize_t header_bytes, next_at, fact_at = 0
+    cdef Py_ssize_t header_bytes, fact_at
     cdef unsigned block_align
+    cdef uint64_t riff_bytes, data_bytes, frame_count
+    cdef bint wide
     buffers.clear(&view)
     try:
         buffers.borrow_bytes(header, &view)
         header_bytes = view.len
-        start = <const uint8_t *>view.buf
-        fmt = start + START_BYTES
+        fmt = <const uint8_t *>view.buf + START_BYTES
         if (header_bytes < START_BYTES + 8 + 16 + 8 or memcmp(fmt, b"fmt ", 4) != 0
-                or memcmp(start + header_bytes - 8, b"data", 4) != 0):
+                or memcmp(<const uint8_t *>view.buf + header_bytes - 8, b"data", 4) != 0):
             raise ValueError("this is not a header as `header` makes it")
         block_align = fmt[8 + 12] | fmt[8 + 13] << 8
-        next_at = START_BYTES + 8 + fmt[4]
-        if next_at + 12 < header_bytes and memcmp(start + next_at, b"fact", 4) == 0:
-            fact_at = next_at + 8
+        fact_at = START_BYTES + 8 + fmt[4]
+        frame_count = _integer("frames", frames, 0, _FILE_MAX_BYTES // 2 // max(1, block_align))
+        data_bytes = frame_count * block_align
+        # A chunk is padded to an even length and the padding counts in the RIFF size. Rounding up here means that
+        # an odd trailer (pad included, as `trailer` makes it) and an even one (pad to come) give the same size.
+        riff_bytes = <uint64_t>header_bytes - 8 + data_bytes
+        riff_bytes += <uint64_t>_integer("trailer_bytes", trailer_bytes, 0, _FILE_MAX_BYTES // 4)
+        riff_bytes += riff_bytes & 1
+        wide = riff_bytes >= UNSET
+        result = buffers.new_bytes(header_bytes, &start)
+        at = <uint8_t *>start
+        memcpy(at, view.buf, <size_t>header_bytes)
+        memcpy(at, b"RF64" if wide else b"RIFF", 4)
+        _put(at + 4, UNSET if wide else riff_bytes, 4)
+        memcpy(at + 8, b"WAVE", 4)
+        memcpy(at + 12, b"ds64" if wide else b"JUNK", 4)
+        _put(at + 16, DS64_BYTES, 4)
+        memset(at + 20, 0, DS64_BYTES)
+        if wide:
+            _put(at + 20, riff_bytes, 8)
+            _put(at + 28, data_bytes, 8)
+            _put(at + 36, frame_count, 8)
+        _put(at + header_bytes - 4, UNSET if wide else data_bytes, 4)
+        if fact_at + 20 <= header_bytes and memcmp(at + fact_at, b"fact", 4) == 0:
+            _put(at + fact_at + 8, UNSET if wide else frame_count, 4)
+        return result
     finally:
         buffers.release(&view)
-    frames = _integer("frames", frames, 0, _FILE_MAX_BYTES // 2 // max(1, block_align))
-    trailer_bytes = _integer("trailer_bytes", trailer_bytes, 0, _FILE_MAX_BYTES // 4)
-    data_bytes = frames * block_align
-    first = _sizes(header_bytes, data_bytes, frames, trailer_bytes)
-    wide = first.startswith(b"RF64")
-    writes = [(0, first), (header_bytes - 4, _u32(_UNSET if wide else data_bytes))]
-    if fact_at:
-        writes.append((fact_at, _u32(_UNSET if wide else frames)))
-    return writes
 
 
 def trailer(*, cues, data_bytes):
@@ -345,8 +354,8 @@ def trailer(*, cues, data_bytes):
             raise TypeError(f"a cue must be a Cue, not {type(cue).__name__}")
         frame = _integer("cue frame", cue.frame, 0, _FILE_MAX_BYTES)
         length = _integer("cue duration_frames", cue.duration_frames, 0, _FILE_MAX_BYTES)
-        label = _text("cue label", cue.label)
-        note = _text("cue note", cue.note)
+        label = _text("cue", "label", cue.label)
+        note = _text("cue", "note", cue.note)
         if frame > CUE_MAX_FRAMES or length > CUE_MAX_FRAMES:
             continue
         ident = _u32(len(points) + 1)

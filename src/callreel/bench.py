@@ -16,6 +16,7 @@ import struct
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from array import array
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -111,7 +112,7 @@ def measure(size: int, seconds: int, streams: list[_Stream], out: Path | None) -
     """Record `size` calls of so many seconds, and count what it costs."""
     before_bytes = _memory_bytes()
     calls = [_call(number) for number in range(size)]
-    taken = [[0, 0] for _ in calls]
+    taken = array("q", bytes(2 * 8 * size))
     sink = _Sink(out)
     packets = digits = 0
     started_s = time.process_time()
@@ -121,11 +122,11 @@ def measure(size: int, seconds: int, streams: list[_Stream], out: Path | None) -
         for number, call in enumerate(calls):
             for track, direction in enumerate(("incoming", "outgoing")):
                 stream = streams[2 * (number % STREAMS) + track]
-                first = taken[number][track]
+                first = taken[2 * number + track]
                 count = call.receive_rtp_batch(
                     "LEG-A", stream.data, stream.records, first, until_ns=until_ns, direction=direction
                 )
-                taken[number][track] = first + count
+                taken[2 * number + track] = first + count
                 packets += count
             call.handle_timeout(now=now)
             digits += sink.take(call)

@@ -84,6 +84,29 @@ MAX_HOLD_SAMPLES = 2 * RTP_SAMPLE_RATE
 class Call:
     """One call: add its legs, feed their media, ask for recordings, drain events and writes."""
 
+    __slots__ = (
+        "_ended",
+        "_events",
+        "_last_moment",
+        "_last_view",
+        "_moved_on_at",
+        "_now",
+        "_origin_ns",
+        "_queue",
+        "_recordings",
+        "_running",
+        "_session",
+        "_started",
+        "_stored_id",
+        "_taking",
+        "_writes",
+        "call_id",
+        "legs",
+        "participants",
+        "started_at",
+        "transaction_id",
+    )
+
     def __init__(
         self,
         call_id: str,
@@ -118,6 +141,8 @@ class Call:
         self._events: list[Event] = []
         self._writes: list[tuple[str, Write]] = []
         self._ended = False
+        self._last_view: CallView | None = None
+        self._last_moment: tuple[float, datetime] = now, self.started_at
 
     # -- legs and media ------------------------------------------------------------------------------------------
 
@@ -189,7 +214,7 @@ class Call:
             return
         self._at(now)
         self._queue = deque(action for action in self._queue if action.leg != leg)
-        self._end_recordings(self._position(now), leg)
+        self._end_recordings(self._position(now), self.legs[leg])
         if (
             self._running is not None
             and self._running.leg == leg
@@ -212,7 +237,7 @@ class Call:
         """Take one RTP (or RTCP) packet of a leg. What is wrong with it is counted, never raised."""
         # The one verb that is called for every packet: the common case without further calls.
         if direction is Direction.INCOMING and leg in self.legs and not self._ended:
-            self.legs[leg].incoming.receive(packet, round(now * 1e9))
+            self.legs[leg].incoming.receiver.receive(packet, round(now * 1e9), True)
         else:
             self._track(leg, direction).receive(packet, _nanoseconds(now))
 
@@ -237,7 +262,7 @@ class Call:
 
         Takes those up to `until_ns`; returns how many, fewer when recordings must be moved on first.
         """
-        return self._track(leg, direction).receive_batch(data, records, first, count, until_ns=until_ns)
+        return self._track(leg, direction).receiver.receive_batch(data, records, first, count, until_ns)
 
     def receive_pcm(
         self,
@@ -406,9 +431,9 @@ class Call:
         for leg in self.legs.values():
             self._advance(leg, position)
             # Step by step: the clock correction may still move the end by a sample.
-            while self._taking[leg.name] and (end := self._audio_end(leg)) > leg.incoming.position:
-                self._advance(leg, min(end, leg.incoming.position + RTP_SAMPLE_RATE // 50))
-            self._end_recordings(leg.incoming.position, leg.name)
+            while self._taking[leg.name] and (end := self._audio_end(leg)) > leg.timelines.position:
+                self._advance(leg, min(end, leg.timelines.position + RTP_SAMPLE_RATE // 50))
+            self._end_recordings(leg.timelines.position, leg)
             self._finish_complete(self._taking[leg.name])
         self._ended = True
         if self._running is not None and self._stored_id is None:
@@ -556,7 +581,7 @@ class Call:
         """Record from now on."""
         leg, action = recording.leg, recording.action
         self._move_on(_nanoseconds(self._now))  # what came before is not part of it
-        position = max(self._position(self._now), leg.incoming.position)
+        position = max(self._position(self._now), leg.timelines.position)
         started_at = self._moment(self._now)
         self._store(recording, recording.begin(position, started_at))
         self._tell(
@@ -660,9 +685,9 @@ class Call:
             outcome = Outcome.CANCELLED if error is None else Outcome.FAILED
             self._end_running(outcome, error=error, reason=reason)
 
-    def _end_recordings(self, position: int, leg: str) -> None:
+    def _end_recordings(self, position: int, leg: Leg) -> None:
         """The participant is gone."""
-        for recording in list(self._taking[leg]):
+        for recording in list(self._taking[leg.name]):
             if recording.is_ended:
                 continue
             if recording.started_at is None:
@@ -680,8 +705,9 @@ class Call:
     def _move_on(self, now_ns: int) -> None:
         self._moved_on_at = self._now
         for leg in self.legs.values():
-            self._collect_digits(leg, final=False)
-            ready = min(leg.incoming.ready(now_ns), leg.outgoing.ready(now_ns))
+            if leg.timelines.listen() or leg.holds_keys:
+                self._collect_digits(leg, final=False)
+            ready = leg.timelines.ready(now_ns)
             recordings = self._taking[leg.name]
             for recording in recordings:
                 if recording.trims_keys:
@@ -692,45 +718,47 @@ class Call:
 
     def _before_key(self, leg: Leg, position: int) -> int:
         """Not past the beginning of a key that is still pressed: it may be where a recording ends."""
-        since = leg.incoming.sounding_since
+        since = leg.timelines.sounding_since
         if since is None or position - since > MAX_HOLD_SAMPLES:
             return position
-        return min(position, max(since, leg.incoming.position))
+        return min(position, max(since, leg.timelines.position))
 
     def _advance(self, leg: Leg, until: int) -> None:
         """Hand the timeline of a leg up to `until` to its recordings."""
         recordings = self._taking[leg.name]
-        while (at := leg.incoming.position) < until:
+        self._finish_complete(recordings)
+        at = leg.timelines.position
+        while at < until:
             end = min(until, at + READ_SAMPLES)
             for recording in recordings:
-                if recording.position > at:  # it begins later
-                    end = min(end, recording.position)
-                else:
-                    end = min(end, max(at, recording.boundary()))
+                boundary = recording.boundary(at)
+                if boundary < end:
+                    end = boundary
             if end > at:
-                self._hand_on(leg, end, [recording for recording in recordings if recording.position == at])
+                self._hand_on(leg, at, end, recordings)
+                at = end
             self._finish_complete(recordings)
-        self._finish_complete(recordings)
 
-    def _hand_on(self, leg: Leg, end: int, recordings: list[Recording]) -> None:
-        samples = end - leg.incoming.position
+    def _hand_on(self, leg: Leg, at: int, end: int, recordings: list[Recording]) -> None:
         listening = []
         for recording in recordings:
+            if recording.position != at:
+                continue
             if recording.listens:
                 listening.append(recording)
             else:
-                self._store(recording, recording.pass_over(samples))
+                self._store(recording, recording.pass_over(end - at))
         if not listening:
-            leg.incoming.skip(end)
-            leg.outgoing.skip(end)
+            leg.timelines.skip(end)
             return
-        incoming, outgoing = leg.incoming.read(end), leg.outgoing.read(end)
+        audio = leg.timelines.read(end)
         for recording in listening:
-            self._store(recording, recording.add(incoming, outgoing))
+            self._store(recording, recording.add(audio))
 
     def _finish_complete(self, recordings: list[Recording]) -> None:
-        for recording in [one for one in recordings if one.is_complete]:
-            self._finish(recording)
+        for recording in tuple(recordings):
+            if recording.is_complete:
+                self._finish(recording)
 
     def _finish(self, recording: Recording) -> None:
         action = recording.action
@@ -792,6 +820,7 @@ class Call:
         for direction, track in leg.tracks:
             for digit in track.digits(final=final):
                 self._press(leg, direction, digit)
+        leg.holds_keys = leg.incoming.holds_keys or leg.outgoing.holds_keys
 
     def _press(self, leg: Leg, direction: Direction, digit: Digit) -> None:
         leg.digits.append((direction, digit))
@@ -811,7 +840,8 @@ class Call:
         )
 
     def _store(self, recording: Recording, writes: list[Write]) -> None:
-        self._writes.extend([(recording.recording_id, write) for write in writes])
+        for write in writes:
+            self._writes.append((recording.recording_id, write))
 
     # -- within --------------------------------------------------------------------------------------------------
 
@@ -828,8 +858,10 @@ class Call:
     def _track(self, leg: str, direction: Direction | str) -> Track:
         self._check_running()
         one = self._leg(leg)
-        if direction == "incoming":  # by far the most, and quicker than asking the enumeration
+        if direction == "incoming":  # much quicker than asking the enumeration
             return one.incoming
+        if direction == "outgoing":
+            return one.outgoing
         return one.track(Direction(direction))
 
     def _at(self, now: float | None) -> None:
@@ -838,16 +870,24 @@ class Call:
 
     def _moment(self, now: float) -> datetime:
         """A moment of the host's clock, UTC."""
+        if now != self._last_moment[0]:  # of what happens, most happens in the same one
+            self._last_moment = now, self._moment_of(now)
+        return self._last_moment[1]
+
+    def _moment_of(self, now: float) -> datetime:
         return self.started_at + timedelta(microseconds=(_nanoseconds(now) - self._origin_ns) // 1000)
 
     def _view(self) -> CallView:
-        return CallView(
-            call_id=self.call_id,
-            transaction_id=self.transaction_id,
-            started_at=self.started_at,
-            now=self._moment(self._now),
-            participants=self.participants,
-        )
+        now = self._moment(self._now)
+        if self._last_view is None or self._last_view.now != now:
+            self._last_view = CallView(
+                call_id=self.call_id,
+                transaction_id=self.transaction_id,
+                started_at=self.started_at,
+                now=now,
+                participants=self.participants,
+            )
+        return self._last_view
 
     def _position(self, now: float) -> int:
         """The timeline position of a moment, rounded as the timeline rounds arrivals.

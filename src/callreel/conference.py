@@ -152,7 +152,7 @@ class _Stay:
 
 
 class _Mix(Track):
-    """What is said in the room: a track that is read, and never fed."""
+    """What is said in the room: a track that is read, and never fed; what comes in goes out as well."""
 
     def __init__(self, origin_ns: int) -> None:
         super().__init__(origin_ns=origin_ns, detect_digits=False)
@@ -177,7 +177,8 @@ class _Mix(Track):
         begin, self._read_until = self._read_until, max(until, self._read_until)
         said = [stay.said.take(begin, until) for stay in self.stays]
         audible = [audio for audio in said if audio is not None]
-        return pcm.mix(audible) if audible else bytes(2 * max(0, until - begin))
+        mixed = pcm.mix(audible) if audible else bytes(2 * max(0, until - begin))
+        return pcm.interleave(mixed, mixed)
 
     def skip(self, until: int) -> None:
         self._read_until = max(until, self._read_until)
@@ -215,7 +216,7 @@ class Conference:
         self._origin_ns = _nanoseconds(now)
         self._room = Call(conference_id, started_at=started_at, now=now)
         self._mix = _Mix(self._origin_ns)
-        self._room.legs[ROOM] = Leg(ROOM, self._mix, self._mix)
+        self._room.legs[ROOM] = Leg(ROOM, self._mix, self._mix, timelines=self._mix)
         self._room.participants[ROOM] = Participant(
             leg=ROOM,
             call_id=conference_id,

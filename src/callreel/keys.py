@@ -46,7 +46,9 @@ def call_recording_key(
 ) -> str:
     """Compose the key of a call recording; `started_at` is the call's start and must know its time zone."""
     start = started_at.astimezone(UTC)
-    stamp = f"{start:%Y-%m-%d-%H-%M-%S}-{start.microsecond // 1000:03d}"
+    day = start.date().isoformat()
+    second = start.time().isoformat("milliseconds")
+    stamp = f"{day}-{second.replace(':', '-').replace('.', '-')}"
     name = f"{stamp}_{safe_component(transaction_id, max_bytes=64)}_{safe_component(call_id, max_bytes=128)}"
     folder = CHIME_DEFAULT_PREFIX if prefix is None else prefix
-    return f"{folder}/{start:%Y/%m/%d}/{name}.{extension}"
+    return f"{folder}/{day.replace('-', '/')}/{name}.{extension}"

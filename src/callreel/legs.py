@@ -9,10 +9,10 @@ All positions are samples of the track's timeline: sample n is the moment origin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from callreel.errors import UsageError
 from callreel.kernels import pcm, rtp
@@ -20,7 +20,7 @@ from callreel.kernels import pcm, rtp
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["CODECS", "Codec", "Digit", "DigitSource", "Direction", "Leg", "Track", "codec_of"]
+__all__ = ["CODECS", "Codec", "Digit", "DigitSource", "Direction", "Leg", "Timelines", "Track", "codec_of"]
 
 
 class Direction(StrEnum):
@@ -96,12 +96,6 @@ the tone's end to the event's last packet."""
 PCM_PAUSE_NS = 60_000_000
 """Host frames that begin this much off where the ones before ended are a new beginning for the resampler."""
 
-MAX_GAPS = 1_000
-"""Lost stretches that are remembered one by one; the counts go on beyond."""
-
-GAP_SLACK_SAMPLES = 16
-"""Lost stretches closer than this are one: 2 ms at 8 kHz, as native/include/callreel/track.h has it."""
-
 RTP_SAMPLE_RATE = 8000
 
 
@@ -111,6 +105,21 @@ class Track:
     Feed it with `receive`, `receive_batch` or `receive_pcm`; drain `digits`, and `read` up to `ready`. It belongs to
     one thread at a time and its memory is bounded (50 KB for RTP).
     """
+
+    __slots__ = (
+        "_codec_names",
+        "_events",
+        "_expects_events",
+        "_fed_samples",
+        "_fed_until_ns",
+        "_held",
+        "_resampled_samples",
+        "_resampler",
+        "host_frames",
+        "origin_ns",
+        "receiver",
+        "sample_rate",
+    )
 
     def __init__(
         self,
@@ -132,32 +141,27 @@ class Track:
         self.sample_rate = sample_rate
         self.host_frames = host_frames
         """Whether it takes PCM in place of RTP."""
-        self.on_hear: list[Callable[[int, bytes], None]] = []
-        """Who is handed (position, pcm) as it comes, in order: losses left out, positions still open to correction."""
-        self.on_read: list[Callable[[int, bytes], None]] = []
-        """Who is handed (position, pcm) of the timeline as it is read or skipped: final."""
         self._codec_names: dict[int, str] = {}
-        self._receiver = rtp.Receiver(
+        self.receiver = rtp.Receiver(
             origin_ns=origin_ns,
             sample_rate=sample_rate,
             host_frames=host_frames,
             render_events=render_events,
             detect_digits=detect_digits,
         )
+        """Where packets may be handed in, and the timeline be read, without the track in between."""
         self._resampler: pcm.Resampler | None = None
         self._fed_samples = 0  # at the host's rate
         self._resampled_samples = 0  # at the track's
         self._fed_until_ns = 0
-        self._unheard = False  # whether something has come that the detector has not heard
-        self._gaps: list[tuple[int, int]] = []
-        self._held: list[Digit] = []  # keys heard, waiting for their event
-        self._events: list[Digit] = []  # recent events, to recognise their tone when it is reported later
+        self._held: Sequence[Digit] = ()  # keys heard, waiting for their event
+        self._events: Sequence[Digit] = ()  # recent events, to recognise their tone when it is reported later
         self._expects_events = False
         self.set_payload_types(rtp.STATIC_PAYLOAD_TYPES if payload_types is None else payload_types)
 
     def set_payload_types(self, payload_types: Mapping[int, str]) -> None:
         """Take over what a new SDP answer says; packets of other types are counted as undecoded from now on."""
-        self._receiver.set_payload_types(payload_types)
+        self.receiver.set_payload_types(payload_types)
         self._codec_names |= payload_types
         self._expects_events |= any(name.lower() == "telephone-event" for name in payload_types.values())
 
@@ -168,8 +172,7 @@ class Track:
 
         If more than 3 s of audio wait to be read and nothing can be, the packet is counted as discarded.
         """
-        self._unheard = True
-        self._receiver.receive(packet, arrival_ns, force=True)
+        self.receiver.receive(packet, arrival_ns, force=True)
 
     def receive_batch(
         self,
@@ -185,8 +188,7 @@ class Track:
 
         It stops when audio must be read first; with `force` what finds no room is counted as discarded.
         """
-        self._unheard = True
-        return self._receiver.receive_batch(data, records, first, count, until_ns=until_ns, force=force)
+        return self.receiver.receive_batch(data, records, first, count, until_ns=until_ns, force=force)
 
     def receive_pcm(self, frames: Buffer, arrival_ns: int, sample_rate: int | None = None) -> None:
         """Take mono 16-bit PCM from the host, its first sample at `arrival_ns`.
@@ -194,9 +196,8 @@ class Track:
         `sample_rate` is 8000, 16000, 24000 or 48000 Hz, by default the track's; another than the track's is resampled,
         and must then stay the same. What finds no room because nobody reads is counted as discarded.
         """
-        self._unheard = True
         if sample_rate is None or sample_rate == self.sample_rate:
-            self._receiver.push(frames, arrival_ns)
+            self.receiver.push(frames, arrival_ns)
             return
         if self._resampler is None:
             self._resampler = pcm.Resampler(sample_rate, self.sample_rate)
@@ -210,7 +211,7 @@ class Track:
         self._fed_samples += memoryview(frames).nbytes // 2
         self._resampled_samples += len(resampled) // 2
         self._fed_until_ns = arrival_ns + memoryview(frames).nbytes // 2 * 1_000_000_000 // sample_rate
-        self._receiver.push(resampled, arrival_ns - held_back_ns)
+        self.receiver.push(resampled, arrival_ns - held_back_ns)
 
     def _held_back_ns(self) -> int:
         assert self._resampler is not None
@@ -220,14 +221,13 @@ class Track:
     def _flush_resampler(self) -> None:
         if self._resampler is not None and self._fed_samples:
             held_back_ns = self._held_back_ns()
-            self._receiver.push(self._resampler.flush(), self._fed_until_ns - held_back_ns)
+            self.receiver.push(self._resampler.flush(), self._fed_until_ns - held_back_ns)
             self._fed_samples = self._resampled_samples = 0
 
     def finish(self) -> None:
         """Say that nothing more will come."""
-        self._unheard = True
         self._flush_resampler()
-        self._receiver.finish()
+        self.receiver.finish()
 
     # -- drain ---------------------------------------------------------------------------------------------------
 
@@ -237,24 +237,27 @@ class Track:
         A key heard in a stream that has telephone events is held back for 0.4 s of audio, so that its event can take
         its place.
         """
+        if not self.listen(final=final) and not self._held:
+            return []
         events = [
             Digit(symbol, position, duration, DigitSource.EVENT)
-            for symbol, position, duration in self._receiver.digits()
+            for symbol, position, duration in self.receiver.digits()
         ]
-        self.listen(final=final)
-        if not (events or self._events or self._held):
-            return []
+        tones = [
+            Digit(symbol, position, duration, DigitSource.INBAND)
+            for symbol, position, duration in self.receiver.tones()
+        ]
         hold = self._samples(HOLD_MS) if self._expects_events and not final else 0
         self._events = [
             event
-            for event in self._events + events
-            if event.position + event.duration_samples > self._receiver.heard - self._samples(10_000)
+            for event in (*self._events, *events)
+            if event.position + event.duration_samples > self.receiver.heard - self._samples(10_000)
         ]
         still_held, heard = [], []
-        for tone in self._held:
+        for tone in (*self._held, *tones):
             if any(self._is_same_press(event, tone) for event in self._events):
                 continue
-            waits = tone.position + tone.duration_samples + hold > self._receiver.heard
+            waits = tone.position + tone.duration_samples + hold > self.receiver.heard
             if waits and hold and not any(event.position > tone.position for event in events):
                 still_held.append(tone)
             else:
@@ -263,15 +266,20 @@ class Track:
         return sorted(events + heard, key=lambda digit: digit.position)
 
     @property
+    def holds_keys(self) -> bool:
+        """Whether keys are held back, so that `digits` may give some although `listen` finds none."""
+        return bool(self._held)
+
+    @property
     def sounding(self) -> str | None:
         """The key that is being heard right now, at most 60 ms after 40 ms of it have come."""
-        sounding = self._receiver.sounding
+        sounding = self.receiver.sounding
         return None if sounding is None else sounding[0]
 
     @property
     def sounding_since(self) -> int | None:
         """Where the key begins that is being heard right now, on the timeline."""
-        sounding = self._receiver.sounding
+        sounding = self.receiver.sounding
         return None if sounding is None else sounding[1]
 
     def _is_same_press(self, event: Digit, tone: Digit) -> bool:
@@ -282,99 +290,116 @@ class Track:
             and event.position < tone.position + tone.duration_samples + slack
         )
 
-    def listen(self, *, final: bool = False) -> None:
-        """Let the detector, and whoever is in `on_hear`, hear what has come, before it is read and gone."""
-        self._unheard = False
-        pieces: list[tuple[int, bytes]] | None = [] if self.on_hear else None
-        for symbol, position, duration in self._receiver.listen(final=final, pieces=pieces):
-            self._held.append(Digit(symbol, position, duration, DigitSource.INBAND))
-        for take in self.on_hear:
-            for position, audio in pieces or ():
-                take(position, audio)
+    def listen(self, *, final: bool = False) -> bool:
+        """Let the detector, and whoever is in `on_hear`, hear what has come; whether a key has ended."""
+        return self.receiver.listen(final=final)
+
+    @property
+    def on_hear(self) -> list[Callable[[int, bytes], None]]:
+        """Who is handed (position, pcm) as it comes, in order: losses left out, positions still open to correction."""
+        return self.receiver.on_hear
+
+    @property
+    def on_read(self) -> list[Callable[[int, bytes], None]]:
+        """Who is handed (position, pcm) of the timeline as it is read or skipped: final."""
+        return self.receiver.on_read
 
     def ready(self, now_ns: int) -> int:
         """Position up to which the timeline is final at `now_ns`: 1.1 s back, more while a packet is in doubt."""
-        return self._receiver.ready(now_ns)
+        return self.receiver.ready(now_ns)
 
     def read(self, until: int) -> bytes:
         """The timeline up to position `until`: mono 16-bit PCM."""
-        if self._unheard:
-            self.listen()
-        begin = self.position
-        audio = self._receiver.read(until)
-        for take in self.on_read:
-            take(begin, audio)
-        for position, samples in self._receiver.gaps():
-            if self._gaps and abs(sum(self._gaps[-1]) - position) <= GAP_SLACK_SAMPLES:
-                begin = self._gaps[-1][0]
-                self._gaps[-1] = (begin, position + samples - begin)
-            elif len(self._gaps) < MAX_GAPS:
-                self._gaps.append((position, samples))
-        return audio
+        return self.receiver.read(until)
 
     def skip(self, until: int) -> None:
         """Pass over the timeline up to `until`; nothing of it is kept, but keys are heard."""
-        if self.on_read:
-            self.read(until)
-            return
-        if self._unheard:
-            self.listen()
-        self._receiver.skip(until)
+        self.receiver.skip(until)
 
     @property
     def position(self) -> int:
         """The next sample that `read` gives."""
-        return self._receiver.position
+        return self.receiver.position
 
     @property
     def end(self) -> int:
         """One past the last sample that has arrived."""
-        return self._receiver.end
+        return self.receiver.end
 
     @property
     def counts(self) -> dict[str, int]:
         """Packets by fate; see `kernels.rtp.Receiver.counts`."""
-        return self._receiver.counts
+        return self.receiver.counts
 
     @property
     def heard_codecs(self) -> tuple[str, ...]:
         """What the packets received were encoded in, by their payload types; `PT n` where nobody said what n is."""
         if self.host_frames:
             return ("L16",) if self.counts["received"] else ()
-        return tuple(self._codec_names.get(n, f"PT {n}") for n in self._receiver.payload_types_seen)
+        return tuple(self._codec_names.get(n, f"PT {n}") for n in self.receiver.payload_types_seen)
 
     @property
     def ssrcs(self) -> tuple[int, ...]:
         """The sources heard so far."""
-        return self._receiver.ssrcs
+        return self.receiver.ssrcs
 
     @property
     def concealed_samples(self) -> int:
         """Samples read that were made up around a loss."""
-        return self._receiver.concealed_samples
+        return self.receiver.concealed_samples
 
     @property
     def silence_samples(self) -> int:
         """Samples read that were silent for want of audio."""
-        return self._receiver.silence_samples
+        return self.receiver.silence_samples
 
     @property
     def gaps(self) -> list[tuple[int, int]]:
         """Stretches read whose audio was lost, as (position, samples), in order: the first 1,000 of them."""
-        return list(self._gaps)
+        return self.receiver.gaps()
 
     @property
     def drift_ppm(self) -> float | None:
         """How fast the sender's clock runs; None before 10 s were seen."""
-        return self._receiver.drift_ppm
+        return self.receiver.drift_ppm
 
     @property
     def alignment_error_ms(self) -> float:
         """The farthest any audio stood from where the sender's clock puts it."""
-        return self._receiver.alignment_error_ms
+        return self.receiver.alignment_error_ms
 
     def _samples(self, ms: int) -> int:
         return ms * self.sample_rate // 1000
+
+
+class Timelines(Protocol):
+    """Both timelines of a leg, side by side: what `kernels.rtp.Pair` is of two receivers."""
+
+    def listen(self) -> bool:
+        """Let the detectors hear what has come; whether a key has ended."""
+        ...
+
+    def ready(self, now_ns: int, /) -> int:
+        """Position up to which both are final at `now_ns`."""
+        ...
+
+    def read(self, until: int, /) -> bytes:
+        """Both up to position `until`: 16-bit stereo, incoming on the left."""
+        ...
+
+    def skip(self, until: int, /) -> None:
+        """Pass over both up to `until`."""
+        ...
+
+    @property
+    def position(self) -> int:
+        """The next sample that `read` gives."""
+        ...
+
+    @property
+    def sounding_since(self) -> int | None:
+        """Where the incoming key begins that is being heard right now."""
+        ...
 
 
 @dataclass(slots=True)
@@ -385,12 +410,20 @@ class Leg:
     incoming: Track
     outgoing: Track
     digits: list[tuple[Direction, Digit]] = field(default_factory=list)
-    tracks: tuple[tuple[Direction, Track], ...] = field(init=False)
-    """Both, with their directions."""
+    holds_keys: bool = False
+    """Whether a track holds keys back, by what was last collected of it."""
+    timelines: Timelines = field(default=None)  # type: ignore[assignment]
+    """Both as they are recorded; by default those of the tracks' receivers."""
 
     def __post_init__(self) -> None:
         """Put the tracks side by side."""
-        self.tracks = ((Direction.INCOMING, self.incoming), (Direction.OUTGOING, self.outgoing))
+        if self.timelines is None:
+            self.timelines = rtp.Pair(self.incoming.receiver, self.outgoing.receiver)
+
+    @property
+    def tracks(self) -> tuple[tuple[Direction, Track], ...]:
+        """Both, with their directions."""
+        return (Direction.INCOMING, self.incoming), (Direction.OUTGOING, self.outgoing)
 
     def track(self, direction: Direction) -> Track:
         """The track of one direction."""

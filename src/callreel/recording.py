@@ -45,7 +45,7 @@ from callreel.errors import UsageError
 from callreel.formats import FORMATS, Format, Mark, Write
 from callreel.kernels import pcm, tone
 from callreel.legs import Digit, Direction, Leg
-from callreel.silence import SilenceMeter
+from callreel.silence import silence_meter
 from callreel.takes import degradation, digit_entry, rfc3339, track_entry
 
 __all__ = ["LAYOUT_DIRECTIONS", "NEXT", "Recording", "State", "Trigger"]
@@ -111,6 +111,39 @@ PAUSE_TONE = {"hz": 1000.0, "seconds": 0.2, "dbm0": -18.0}
 class Recording:
     """A recording of one leg: commands at once, audio when it is final, `writes` in between."""
 
+    __slots__ = (
+        "_as_it_is",
+        "_counts_before",
+        "_end",
+        "_end_at",
+        "_format",
+        "_grown",
+        "_last_media",
+        "_media_timeout_ms",
+        "_meter",
+        "_passed",
+        "_pauses",
+        "_resamplers",
+        "_tags",
+        "_tone",
+        "_toned",
+        "action",
+        "channels",
+        "directions",
+        "end_reason",
+        "is_called_off",
+        "key",
+        "leg",
+        "position",
+        "recording_id",
+        "sample_rate",
+        "start_position",
+        "started_at",
+        "state",
+        "terminator",
+        "trims_keys",
+    )
+
     def __init__(
         self,
         action: StartRecording,
@@ -143,19 +176,24 @@ class Recording:
         self._format: Format = FORMATS[action.format](
             sample_rate=self.sample_rate, channels=self.channels, tags=tags
         )
+        self._media_timeout_ms = action.rules.media_timeout_ms
         self._end: tuple[int, int, EndReason, str | None] = (FAR, len(END_ORDER), EndReason.FAILED, None)
-        self._pauses: list[tuple[int, int]] = []  # (from, to) on the timeline; the last may be open
+        self._end_at = FAR  # the first of it
+        self._pauses: tuple[tuple[int, int], ...] = ()  # (from, to) on the timeline; the last may be open
         self._passed = 0  # how many of them lie behind
         self._toned = 0  # ... with the tone that follows
         self._tone = b""
         self._grown = False
-        self._meter = SilenceMeter(action.rules, leg.incoming.sample_rate)
+        self.trims_keys = bool(action.rules.terminators) and not action.rules.keep_terminator
+        """Whether a key may end it where the key begins."""
+        self._meter = silence_meter(action.rules, leg.incoming.sample_rate)
         self._last_media = 0
         self._resamplers: list[pcm.Resampler] = []
         if self.sample_rate != leg.incoming.sample_rate:
             self._resamplers = [
                 pcm.Resampler(leg.incoming.sample_rate, self.sample_rate) for _ in range(self.channels)
             ]
+        self._as_it_is = action.layout is Layout.STEREO and not self._resamplers  # outside of pauses
         self._counts_before: dict[Direction, dict[str, int]] = {}
 
     # -- commands, at their moment -------------------------------------------------------------------------------
@@ -183,7 +221,7 @@ class Recording:
         was = self.state
         self.trigger(Trigger.PAUSE)
         if was is State.RECORDING:
-            self._pauses.append((max(position, self.position), FAR))
+            self._pauses += ((max(position, self.position), FAR),)
 
     def resume(self, position: int) -> None:
         """Go on from `position`; while not paused it does nothing."""
@@ -191,7 +229,7 @@ class Recording:
         self.trigger(Trigger.RESUME)
         if was is State.PAUSED:
             begin, _ = self._pauses[-1]
-            self._pauses[-1] = (begin, max(begin, position))
+            self._pauses = (*self._pauses[:-1], (begin, max(begin, position)))
 
     def end(self, position: int, reason: EndReason) -> None:
         """End at `position`, unless a rule ends it sooner."""
@@ -212,6 +250,7 @@ class Recording:
     def _propose_end(self, position: int, reason: EndReason, terminator: str | None = None) -> None:
         proposal = (max(position, self.position), END_ORDER[reason], reason, terminator)
         self._end = min(self._end, proposal, key=lambda end: end[:2])
+        self._end_at = self._end[0]
 
     @property
     def is_ended(self) -> bool:
@@ -231,68 +270,87 @@ class Recording:
             begin <= self.position < end for begin, end in self._pauses_to_come()
         )
 
-    def boundary(self) -> int:
-        """The next position where it ends, or where a pause does: it is fed up to there, and then asked again."""
-        if self.action.rules.media_timeout_ms is not None:
+    def boundary(self, at: int) -> int:
+        """The next position from `at` on where it, or a pause of it, begins or ends: it is fed up to there."""
+        if self.position > at:
+            return self.position
+        if self._media_timeout_ms is not None:
             last_media = self.leg.incoming.end
-            if last_media > self.leg.incoming.position:
+            if last_media > at:
                 self._last_media = last_media
         if not self._pauses:
-            return self._ending[0]
+            return max(at, self._end_position)
         edges = [edge for pause in self._pauses_to_come() for edge in pause if edge > self.position]
-        return min([self._ending[0], *edges])
+        return max(at, min([self._end_position, *edges]))
 
-    def _pauses_to_come(self) -> list[tuple[int, int]]:
+    def _pauses_to_come(self) -> tuple[tuple[int, int], ...]:
         """Pauses that `position` has not passed."""
         while self._passed < len(self._pauses) and self._pauses[self._passed][1] <= self.position:
             self._passed += 1
         return self._pauses[self._passed :]
 
     @property
+    def _end_position(self) -> int:
+        """Where it ends by all that is known."""
+        return self._end_at if self._media_timeout_ms is None else self._ending[0]
+
+    @property
     def _ending(self) -> tuple[int, int, EndReason, str | None]:
-        """Where it ends by all that is known, the place in `EndReason`, why, and by which key."""
-        timeout_ms = self.action.rules.media_timeout_ms
+        """The same, the place in `EndReason`, why, and by which key."""
+        timeout_ms = self._media_timeout_ms
         if timeout_ms is None:
             return self._end
         reason = EndReason.MEDIA_TIMEOUT
         position = max(self._last_media + self._samples(timeout_ms), self.position)
         return min(self._end, (position, END_ORDER[reason], reason, None), key=lambda end: end[:2])
 
-    def add(self, incoming: bytes, outgoing: bytes) -> list[Write]:
-        """Equally long pieces of the leg's two tracks from `position` on, not beyond `boundary`."""
-        samples = len(incoming) // 2
-        if self._meter.needed:
-            ended = self._meter.feed(incoming)
-            if ended is not None and (self.position + ended[0], END_ORDER[ended[1]]) < self._ending[:2]:
-                samples, reason = ended
-                self._propose_end(self.position + samples, reason)
-                incoming, outgoing = incoming[: 2 * samples], outgoing[: 2 * samples]
+    def add(self, audio: bytes) -> list[Write]:
+        """A piece of the leg's timelines from `position` on, not beyond `boundary`: stereo, incoming on the left."""
+        samples = len(audio) // 4
+        if self._meter is not None:
+            ended = self._meter.feed(audio)
+            if ended is not None:
+                kept, spoken = ended
+                reason = EndReason.TRAILING_SILENCE if spoken else EndReason.INITIAL_SILENCE
+                if (self.position + kept, END_ORDER[reason]) < self._ending[:2]:
+                    self._propose_end(self.position + kept, reason)
+                    samples, audio = kept, audio[: 4 * kept]
+        if self._as_it_is and not self._pauses:
+            return self._write(audio, samples)
+        return self._write_channels(self._channels(audio), samples)
+
+    def _channels(self, audio: bytes) -> list[bytes]:
+        """What the layout makes of stereo."""
+        incoming, outgoing = pcm.deinterleave(audio)
         match self.action.layout:
             case Layout.STEREO:
-                channels = [incoming, outgoing]
+                return [incoming, outgoing]
             case Layout.MIX:
-                channels = [pcm.mix((incoming, outgoing))]
+                return [pcm.mix((incoming, outgoing))]
             case Layout.INCOMING:
-                channels = [incoming]
+                return [incoming]
             case Layout.OUTGOING:
-                channels = [outgoing]
-        return self._write(channels, samples)
+                return [outgoing]
 
     def pass_over(self, samples: int) -> list[Write]:
         """Samples of a pause: silence in the file."""
-        self._meter.restart()
-        return self._write([bytes(2 * samples)] * self.channels, samples)
+        if self._meter is not None:
+            self._meter.restart()
+        return self._write_channels([bytes(2 * samples)] * self.channels, samples)
 
-    def _write(self, channels: list[bytes], samples: int) -> list[Write]:
+    def _write_channels(self, channels: list[bytes], samples: int) -> list[Write]:
         if self._pauses:
             channels = [self._with_tones(channel) for channel in channels]
-        self.position += samples
-        self._grown = True
         if self._resamplers:
             channels = [
                 resampler.feed(channel) for resampler, channel in zip(self._resamplers, channels, strict=True)
             ]
-        return self._format.add(_woven(channels))
+        return self._write(_woven(channels), samples)
+
+    def _write(self, frames: bytes, samples: int) -> list[Write]:
+        self.position += samples
+        self._grown = True
+        return self._format.add(frames)
 
     def _with_tones(self, channel: bytes) -> bytes:
         """The piece at `position` with what belongs into it of the tones of pauses."""
@@ -322,15 +380,9 @@ class Recording:
         return self._format.flush()
 
     @property
-    def trims_keys(self) -> bool:
-        """Whether a key may end it where the key begins."""
-        rules = self.action.rules
-        return bool(rules.terminators) and not rules.keep_terminator
-
-    @property
     def is_complete(self) -> bool:
         """Whether its audio has come to its end, so that it is to be finished."""
-        return self.started_at is not None and self.position >= self._ending[0]
+        return self.position >= self._end_position and self.started_at is not None
 
     def finish(self, digits: list[tuple[Direction, Digit]]) -> list[Write]:
         """The file's end, with marks for the keys and pauses that fell into it."""

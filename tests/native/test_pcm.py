@@ -529,3 +529,65 @@ def test_an_out_buffer_must_be_writable_have_room_and_gets_no_more_than_needed(n
     assert roomy == expected + b"\xa5" * 4
     for buffer in (data, short, roomy):
         buffer.append(0)  # everything was given back
+
+
+# ---- silence ----
+
+
+def silence_as_specified(levels, threshold_dbm0, sound_frames, initial, trailing):
+    """The frame whose end is the end of the silence, and whether anything was said; None for never."""
+    silent = loud = 0
+    spoken = False
+    for number, level in enumerate(levels, 1):
+        loud = loud + 1 if level >= threshold_dbm0 else 0
+        if loud >= sound_frames:
+            spoken, silent = True, 0
+            continue
+        silent += 1
+        limit = trailing if spoken else initial
+        if limit and silent >= limit:
+            return number, spoken
+    return None
+
+
+@given(
+    st.lists(st.sampled_from([0, 0, 0, 3, 400, 20_000]), max_size=60),
+    st.lists(st.integers(1, 700), min_size=1, max_size=9),
+    st.integers(1, 200),
+    st.integers(1, 4),
+    st.integers(0, 9),
+    st.integers(0, 9),
+)
+def test_a_silence_ends_where_the_levels_of_its_frames_say_however_it_is_fed(
+    peaks, cuts, frame_samples, sound_frames, initial, trailing
+):
+    left = np.concatenate([np.full(frame_samples, peak, "<i2") for peak in peaks] + [np.zeros(0, "<i2")])
+    stereo = pcm.interleave(left.tobytes(), noise(len(left)).tobytes())
+    levels = np.frombuffer(pcm.frame_levels(left, frame_samples), "<f4")
+    expected = silence_as_specified(levels, -30.0, sound_frames, initial, trailing)
+    meter = pcm.SilenceMeter(frame_samples, -30.0, sound_frames, initial, trailing)
+    at = turn = 0
+    found = None
+    while at < len(left) and found is None:
+        end = min(len(left), at + cuts[turn % len(cuts)])
+        found = meter.feed(stereo[4 * at : 4 * end])
+        if found is not None:
+            found = (at + found[0], found[1])
+        at, turn = end, turn + 1
+    assert found == (None if expected is None else (expected[0] * frame_samples, expected[1]))
+
+
+def test_a_silence_counted_anew_remembers_that_something_was_said():
+    meter = pcm.SilenceMeter(10, -30.0, 1, 2, 3)
+    loud, silent = pcm.interleave(*[bytes(b"\x40" * 20)] * 2), bytes(40)
+    assert meter.feed(loud + silent * 2 + silent[:20]) is None
+    meter.restart()
+    assert meter.feed(silent * 2) is None
+    assert meter.feed(silent) == (10, True)
+
+
+def test_silence_is_measured_in_whole_stereo_frames():
+    with pytest.raises(ValueError, match="stereo"):
+        pcm.SilenceMeter(160, -30.0, 3, 1, 1).feed(bytes(6))
+    with pytest.raises(ValueError, match="frames of 0 samples"):
+        pcm.SilenceMeter(0, -30.0, 3, 1, 1)

@@ -5,8 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from callreel.errors import MediaError, RtpError
-from callreel.kernels import pcap, rtp
+from callreel.errors import MediaError, RtpError, UsageError
+from callreel.kernels import pcap, rtp, tone
 from capture_writer import rtcp_sender_report, rtp_packet, telephone_event
 
 S_NS = 1_000_000_000
@@ -547,3 +547,68 @@ def test_payload_types_beyond_8_are_left_out():
     survey = surveyed(datagrams + keys())
     assert survey.event_payload_types == ()
     assert survey.runs[0].payload_types == (*range(8), 101)
+
+
+# ---- two side by side ----
+
+
+def side_by_side(count=200):
+    """Two receivers that were fed, the same again, and what reads the first two."""
+    ones = [rtp.Receiver(detect_digits=True), rtp.Receiver(detect_digits=True)]
+    others = [rtp.Receiver(detect_digits=True), rtp.Receiver(detect_digits=True)]
+    for number, (first, second) in enumerate(zip(ones, others, strict=True)):
+        for n, datagram in enumerate(stream(count)):
+            if n % 7 != number:
+                first.receive(datagram, (n + 3 * number) * 20_000_000)
+                second.receive(datagram, (n + 3 * number) * 20_000_000)
+    return rtp.Pair(*ones), ones, others
+
+
+def test_a_pair_reads_and_skips_what_its_receivers_would():
+    pair, ones, (left, right) = side_by_side(120)
+    now_ns = 121 * 20_000_000
+    assert pair.ready(now_ns) == min(left.ready(now_ns), right.ready(now_ns)) > 0
+    stereo = np.frombuffer(pair.read(5000), np.int16)
+    assert stereo[::2].tobytes() == left.read(5000)
+    assert stereo[1::2].tobytes() == right.read(5000)
+    pair.skip(7000)
+    left.skip(7000)
+    right.skip(7000)
+    assert (pair.position, ones[1].position) == (7000, 7000)
+    stereo = np.frombuffer(pair.read(8000), np.int16)
+    assert (stereo[::2].tobytes(), stereo[1::2].tobytes()) == (left.read(8000), right.read(8000))
+    assert [one.gaps() for one in ones] == [left.gaps(), right.gaps()]
+    assert pair.read(8000) == b""
+
+
+def test_a_pair_hears_the_keys_of_both():
+    for number in range(2):
+        ones = [rtp.Receiver(host_frames=True, detect_digits=True) for _ in range(2)]
+        pair = rtp.Pair(*ones)
+        assert not pair.listen()
+        ones[number].push(tone.dtmf("5", seconds=0.1, sample_rate=8000), 0)
+        assert not pair.listen()
+        assert (pair.sounding_since is None) == (number == 1)
+        ones[number].push(bytes(3200), 100_000_000)
+        assert pair.listen()
+        assert [len(one.tones()) for one in ones] == [1 - number, number]
+        assert (pair.listen(), pair.sounding_since) == (False, None)
+
+
+def test_receivers_that_were_read_apart_are_no_pair():
+    pair, ones, _ = side_by_side(120)
+    ones[0].read(160)
+    with pytest.raises(UsageError, match="side by side"):
+        pair.read(320)
+
+
+def test_names_of_arguments_are_those_of_the_stub():
+    receiver = rtp.Receiver()
+    assert receiver.receive(arrival_ns=0, packet=stream(1)[0], force=False)
+    for wrong in ({}, {"packet": b""}, {"packet": b"", "arrival_ns": 0, "until": 1}):
+        with pytest.raises(TypeError):
+            receiver.receive(**wrong)
+    with pytest.raises(TypeError, match="multiple values"):
+        receiver.receive(b"", 0, packet=b"")
+    with pytest.raises(TypeError, match="at most 3"):
+        receiver.receive(b"", 0, True, None)

@@ -225,6 +225,29 @@ class SharedReceiver(Shared):
         assert self.receiver.position == self.done["read"]
 
 
+class SharedPair(Shared):
+    def __init__(self):
+        super().__init__()
+        self.receivers = [rtp.Receiver(detect_digits=True), rtp.Receiver(detect_digits=True)]
+        self.pair = rtp.Pair(*self.receivers)
+        self.calls = [self.read, self.skip, self.look]
+
+    def read(self):
+        return "read", len(self.pair.read(self.pair.position + LONG)) // 4
+
+    def skip(self):
+        self.pair.skip(0)
+        return "looked", 1
+
+    def look(self):
+        self.pair.listen()
+        self.pair.ready(0)
+        return "looked", self.pair.sounding_since is None
+
+    def check(self):
+        assert [one.position for one in self.receivers] == [self.done["read"]] * 2
+
+
 class SharedSurvey(Shared):
     def __init__(self):
         super().__init__()
@@ -386,6 +409,7 @@ class SharedParser(Shared):
 
 SHARED = [
     SharedReceiver,
+    SharedPair,
     SharedSurvey,
     SharedReader,
     SharedDetector,

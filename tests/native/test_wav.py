@@ -121,15 +121,10 @@ def test_a_header_keeps_its_length_whatever_the_frames_rate_and_trailer(kind, be
 @example({"channels": 2}, {"sample_rate": 8000, "frames": 2**31}, {"sample_rate": 8000, "frames": None})
 def test_patching_gives_the_whole_header_again(kind, before, after) -> None:
     before = {**before, "sample_rate": after["sample_rate"]}
-    patched = bytearray(wav.header(**kind, **before))
-    writes = wav.patch(
-        bytes(patched), frames=after["frames"] or 0, trailer_bytes=after.get("trailer_bytes", 0)
+    patched = wav.patch(
+        wav.header(**kind, **before), frames=after["frames"] or 0, trailer_bytes=after.get("trailer_bytes", 0)
     )
-    for offset, piece in writes:
-        assert offset + len(piece) <= len(patched)
-        patched[offset : offset + len(piece)] = piece
     assert patched == wav.header(**kind, **after)
-    assert sum(len(piece) for _, piece in writes) <= 60
 
 
 @quick

@@ -62,7 +62,7 @@ def recorded(packets, until=2 * RATE, digits=(), step=RATE // 5, **options):
     leg.outgoing.finish()
     while leg.incoming.position < until:
         stop = min(until, leg.incoming.position + step)
-        writes += recording.add(leg.incoming.read(stop), leg.outgoing.read(stop))
+        writes += recording.add(leg.timelines.read(stop))
     recording.end(recording.position, EndReason.HANGUP)
     writes += recording.finish(list(digits))
     return applied(writes), recording.manifest(list(digits))
@@ -124,7 +124,7 @@ def test_a_file_is_valid_at_every_flush():
     feed(leg.incoming, both()[0])
     writes = recording.begin(0, STARTED_AT)
     for n in range(1, 6):
-        writes += recording.add(leg.incoming.read(n * 160), leg.outgoing.read(n * 160))
+        writes += recording.add(leg.timelines.read(n * 160))
         writes += recording.flush()
         info = wav.parse(applied(writes))
         assert (info.frames, info.truncated, info.warnings) == (160 * n, False, ())
@@ -276,7 +276,7 @@ def test_drift_and_alignment_are_rounded_and_of_the_recorded_tracks():
     for packet in arrive(talk(data, ppm=ppm)):
         leg.incoming.receive(packet.wire(), packet.arrival_ns)
         ready = max(leg.incoming.position, leg.incoming.ready(packet.arrival_ns))
-        recording.add(leg.incoming.read(ready), leg.outgoing.read(ready))
+        recording.add(leg.timelines.read(ready))
     manifest = recording.manifest([])
     assert manifest["tracks"][0]["drift_ppm"] == pytest.approx(ppm, abs=1)
     assert round(manifest["tracks"][0]["drift_ppm"], 2) == manifest["tracks"][0]["drift_ppm"]

@@ -30,6 +30,43 @@
 #include "callreel/telephone_event.h" /* keys */
 #include "callreel/track.h"           /* the state of it all */
 
+/* A call's turn comes every 0.2 s. With thousands of them its state has left the caches by then, and is asked for in
+ * three goes that need the one before: what receiving looks at, ... */
+static inline void cr_track_fetch(const cr_track *t)
+{
+    cr_fetch_lines(t, offsetof(cr_track, holes) + sizeof t->holes[0]);
+    cr_fetch_lines(&t->hole_count, sizeof t->hole_count);
+    cr_fetch_lines(&t->drift.block, offsetof(cr_track, conceal) - offsetof(cr_track, drift.block));
+    cr_fetch_lines(&t->event_count, sizeof t->event_count);
+    cr_fetch_lines(&t->digit_count, sizeof t->digit_count);
+    cr_fetch_lines(&t->gap_count, offsetof(cr_track, counts) - offsetof(cr_track, gap_count) + sizeof t->counts);
+}
+
+static inline void cr_track_fetch_store(const cr_track *t, int64_t number, uint32_t ms)
+{
+    const cr_sample_store *s = &t->store;
+    uint32_t from = cr_store_index(s, number), most = s->capacity - from, samples = ms * t->samples_per_ms;
+    uint32_t looked_at = samples + CR_LOOKAHEAD_MS * t->samples_per_ms;
+    cr_fetch_lines(s->kinds + from / 4, (looked_at < most ? looked_at : most) / 4);
+    cr_fetch_lines(s->samples + (size_t)from * s->sample_bytes,
+                   (size_t)(samples < most ? samples : most) * s->sample_bytes);
+}
+
+/* ... where the next `ms` of audio go, ... */
+static inline void cr_track_fetch_room(const cr_track *t, uint32_t ms)
+{
+    cr_track_fetch_store(t, t->timestamp_first, ms);
+    cr_fetch_lines(cr_last_segment(t), sizeof(cr_segment));
+}
+
+/* ... and what is heard and read after that. */
+static inline void cr_track_fetch_reading(const cr_track *t, uint32_t ms)
+{
+    cr_track_fetch_store(t, t->fill_next, ms);
+    cr_fetch_lines(&t->conceal, sizeof t->conceal);
+    cr_fetch_lines(t->history, sizeof t->history);
+}
+
 /* Called once when a module is imported: its kernels in the version for that level. */
 static inline void cr_timeline_use(cr_isa isa)
 {

@@ -55,7 +55,7 @@ enum cr_codec {
 
 #define CR_EVENTS 32
 #define CR_DIGITS 24
-#define CR_GAPS 64
+#define CR_GAPS 48
 #define CR_HOLES 16
 #define CR_MISSING_FOR_GOOD (1u << 30) /* packets: more than will ever be found */
 #define CR_SSRCS 16

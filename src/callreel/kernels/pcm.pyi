@@ -9,7 +9,7 @@ for memory that is not contiguous or, as `out`, not writable.
 """
 
 from collections.abc import Sequence
-from typing import SupportsIndex, overload
+from typing import SupportsIndex, final, overload
 
 from typing_extensions import Buffer
 
@@ -80,6 +80,29 @@ def frame_levels(pcm: Buffer, frame_samples: SupportsIndex, out: Buffer) -> int:
     All zeros have minus infinity. `out` holds float32 items or bytes. Raises ValueError if `frame_samples` is
     below 1.
     """
+
+@final
+class SilenceMeter:
+    """The silence at the end of what is fed: its frames are counted, and those of sound in between."""
+
+    def __init__(
+        self, frame_samples: int, threshold_dbm0: float, sound_frames: int, initial: int, trailing: int
+    ) -> None:
+        """Measure frames of `frame_samples`, at most 960; those of `threshold_dbm0` and more are loud.
+
+        `sound_frames` loud ones in a row are something said; fewer count as silence. So much silence is waited for, in
+        frames, 0 for ever: `initial` before anything is said, `trailing` after that.
+        """
+
+    def restart(self) -> None:
+        """Count silence anew; what was said is remembered."""
+
+    def feed(self, stereo: Buffer) -> tuple[int, bool] | None:
+        """Take the next frames of stereo, any number, and measure the left channel.
+
+        Returns None, or, where the silence was long enough, how many of these frames belong to it, and whether anything
+        was said before it. What comes behind it is not taken.
+        """
 
 class Resampler:
     """A stream's converter from one sample rate to another; belongs to one thread at a time.

@@ -1,6 +1,6 @@
 """RTP: one stream's packets in, its true timeline out (RFC 3550, RFC 4733, RFC 3389)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, final
 
 from typing_extensions import Buffer
@@ -99,7 +99,7 @@ class Receiver:
     def set_payload_types(self, payload_types: Mapping[int, str]) -> None:
         """Replace the meaning of all payload types from now on, as a new SDP answer does."""
 
-    def receive(self, packet: Buffer, arrival_ns: int, *, force: bool = False) -> bool:
+    def receive(self, /, packet: Buffer, arrival_ns: int, force: bool = False) -> bool:
         """Take one datagram: RTP, or RTCP of the same port. Wire faults are counted, not raised.
 
         Returns False, and takes nothing, when the memory is full of unread audio: read, then offer it again. With
@@ -108,11 +108,11 @@ class Receiver:
 
     def receive_batch(
         self,
+        /,
         data: Buffer,
         records: Buffer,
         first: int = 0,
         count: int | None = None,
-        *,
         until_ns: int | None = None,
         force: bool = False,
     ) -> int:
@@ -136,10 +136,13 @@ class Receiver:
         """The position up to which the timeline is final at time `now_ns`: later packets could not change it."""
 
     def read(self, until: int) -> bytes:
-        """The timeline from `position` up to `until` as 16-bit PCM, gaps filled; moves `position` there."""
+        """The timeline from `position` up to `until` as 16-bit PCM, gaps filled; moves `position` there.
+
+        What has come and was not listened to is heard first, before it is gone.
+        """
 
     def skip(self, until: int) -> None:
-        """Move `position` to `until` without reading."""
+        """Move `position` to `until`; nothing is kept, but it is listened for keys, and `on_read` is told."""
 
     def hear(self) -> list[tuple[int, bytes]]:
         """Audio that arrived since the last call, in order, as a list of (position, pcm): for detectors.
@@ -147,15 +150,22 @@ class Receiver:
         It comes long before `ready`, as soon as nothing before it is missing, or 40 ms of later audio have come.
         """
 
-    def listen(
-        self, *, final: bool = False, pieces: list[tuple[int, bytes]] | None = None
-    ) -> list[tuple[str, int, int]]:
-        """Listen for keys in what `hear` would give; those that ended: (symbol, position, duration_samples) each.
+    def listen(self, *, final: bool = False) -> bool:
+        """Listen for keys in what `hear` would give; whether there are any that ended, for `tones` or `digits`.
 
-        What was not heard by the time it is read counts as silence. With `final` a key that still sounds ends. `pieces`
-        takes what was heard, as `hear` gives it.
+        What was not heard by the time it is read or skipped counts as silence. With `final` a key that still sounds
+        ends.
         """
 
+    def tones(self) -> list[tuple[str, int, int]]:
+        """Keys heard that have ended since the last call, as a list of (symbol, position, duration_samples)."""
+
+    @property
+    def on_hear(self) -> list[Callable[[int, bytes], None]]:
+        """Who is handed (position, pcm) of what is listened to."""
+    @property
+    def on_read(self) -> list[Callable[[int, bytes], None]]:
+        """Who is handed (position, pcm) of what is read or skipped."""
     @property
     def heard(self) -> int:
         """Position up to which keys have been listened for."""
@@ -168,9 +178,9 @@ class Receiver:
         """Telephone events that have ended since the last call, as a list of (symbol, position, duration_samples)."""
 
     def gaps(self) -> list[tuple[int, int]]:
-        """Stretches read since the last call whose audio was lost, as a list of (position, samples), in order.
+        """Stretches read so far whose audio was lost, as a list of (position, samples), in order: the first 1,000.
 
-        They were concealed, or silent when long. At most 64 are kept between two calls.
+        They were concealed, or silent when long.
         """
 
     @property
@@ -214,6 +224,36 @@ class Receiver:
     @property
     def alignment_error_ms(self) -> float:
         """The farthest any audio stood from where the sender's clock puts it, as far as arrivals tell."""
+
+@final
+class Pair:
+    """Two receivers that are read side by side: what a participant says, and what they hear."""
+
+    def __init__(self, left: Receiver, right: Receiver) -> None:
+        """Put them side by side; they stay what they are."""
+
+    def listen(self, *, final: bool = False) -> bool:
+        """Listen for keys on both; whether one has any that ended."""
+
+    def ready(self, now_ns: int) -> int:
+        """The position up to which both are final at `now_ns`."""
+
+    def read(self, until: int) -> bytes:
+        """Both from `position` up to `until`, woven into stereo.
+
+        Raises:
+            UsageError: one was read further than the other before.
+        """
+
+    def skip(self, until: int) -> None:
+        """Move `position` to `until` on both, without reading."""
+
+    @property
+    def position(self) -> int:
+        """The next sample to be read."""
+    @property
+    def sounding_since(self) -> int | None:
+        """Where the key begins that is heard on the left right now, or None."""
 
 @final
 class Survey:

@@ -152,11 +152,10 @@ def header(
 
     """
 
-def patch(header: Buffer, *, frames: int, trailer_bytes: int = 0) -> list[tuple[int, bytes]]:
-    """The (offset, bytes) to write over `header`, which is the beginning of a file, once the file has grown.
+def patch(header: Buffer, frames: int, trailer_bytes: int = 0) -> bytes:
+    """`header` as it is once the file has grown, to be written over it: the same number of bytes.
 
-    `header` is what the function of that name gave for this file; `frames` and `trailer_bytes` as there. At
-    most 60 bytes in two or three writes, with the same result as the whole header again.
+    `header` is what the function of that name gave for this file; `frames` and `trailer_bytes` as there.
 
     Raises:
         ValueError: `header` is none of ours, or a number is out of range.
