@@ -135,7 +135,7 @@ def _fit(text: str, max_bytes: int) -> str:
     control characters, changes of writing direction and halves of surrogate pairs, becomes U+FFFD; the end of
     a text that is too long becomes an ellipsis.
     """
-    if len(text) <= max_bytes and text.isprintable() and len(text.encode()) <= max_bytes:
+    if len(text) <= max_bytes and text.isprintable() and (text.isascii() or len(text.encode()) <= max_bytes):
         return text
     shown = "".join(one if one.isprintable() else UNPRINTABLE for one in text[: max_bytes + 1])
     encoded = shown.encode()
@@ -360,9 +360,8 @@ class Mp3(_Stages):
 
     def start(self) -> list[Write]:
         """Begin the file: the tag and an Info frame that counts no frames yet."""
-        encoder = self._open_encoder()
+        self._lame()  # whoever lacks it is told now
         self._begin()
-        self._encoder = encoder
         self._info_bytes = len(mp3.info_frame(self._header))
         info = mp3.info_frame(
             self._header,
@@ -378,7 +377,7 @@ class Mp3(_Stages):
         """Encode the frames; LAME keeps some for a while, so the list may be empty."""
         self._check_running()
         data = _frames_of(pcm, 2 * self.channels)
-        encoded = bytes(self._encoder.encode(data))
+        encoded = bytes(self._opened_encoder().encode(data))
         self.frames += len(data) // (2 * self.channels)
         return self._music(encoded)
 
@@ -397,7 +396,7 @@ class Mp3(_Stages):
         tag = mp3.id3({**self._tags, "TLEN": str(duration_ms)}, size_bytes=self._id3_bytes)
 
         self._end()
-        writes = self._music(bytes(self._encoder.flush()))
+        writes = self._music(bytes(self._opened_encoder().flush()))
         music = self._scanner.finish()
         padding_samples = music.samples - ENCODER_DELAY_SAMPLES - self.frames
         if music.junk_bytes or music.truncated or not 0 <= padding_samples < 1 << 12:
@@ -418,10 +417,17 @@ class Mp3(_Stages):
         )
         return [*writes, Write(0, tag + info)]
 
-    def _open_encoder(self) -> Any:
+    @staticmethod
+    def _lame() -> Any:
         import lameenc  # when first used: `import callreel` must not need it
 
-        encoder = lameenc.Encoder()
+        return lameenc
+
+    def _opened_encoder(self) -> Any:
+        """The encoder, opened with the first audio: that takes it a third of a millisecond."""
+        if self._encoder is not None:
+            return self._encoder
+        encoder = self._encoder = self._lame().Encoder()
         encoder.silence()
         encoder.set_channels(self.channels)
         encoder.set_in_sample_rate(self.sample_rate)
