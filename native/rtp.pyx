@@ -347,7 +347,8 @@ cdef class Receiver:
     """
 
     cdef cr_track *track
-    cdef cr_dtmf *detector  # NULL: keys in the audio are not listened for
+    cdef cr_dtmf *detector  # NULL until there is something to listen to
+    cdef bint detects_digits
     cdef int64_t detector_offset  # from the detector's positions to the timeline's
     cdef int busy
     cdef bint unheard  # whether something has come that was not listened to
@@ -385,8 +386,7 @@ cdef class Receiver:
             <cr_segment *>(block + struct_bytes), <uint32_t>segments,
         )
         self.track.render_events = render_events
-        if detect_digits:
-            self.detector = _new_detector(sample_rate)
+        self.detects_digits = detect_digits
         self.set_payload_types(STATIC_PAYLOAD_TYPES if payload_types is None else payload_types)
 
     def __dealloc__(self):
@@ -616,7 +616,7 @@ cdef class Receiver:
         cdef uint32_t samples
         cdef list pieces = [] if self.hearers else None
         cdef size_t before
-        if self.detector == NULL and pieces is None:
+        if not self.detects_digits and pieces is None:
             return None
         self.unheard = False
         while True:
@@ -625,8 +625,10 @@ cdef class Receiver:
                 break
             if pieces is not None:
                 pieces.append((position, <bytes>(<char *>pcm)[:2 * samples]))
-            if self.detector == NULL:
+            if not self.detects_digits:
                 continue
+            if self.detector == NULL:
+                self.detector = _new_detector(self.track.sample_rate)
             gap = position - cr_dtmf_position(self.detector) - self.detector_offset
             if gap > SLACK_SAMPLES:
                 self._pass_over(gap)
@@ -636,6 +638,7 @@ cdef class Receiver:
             cr_dtmf_feed(self.detector, <const uint8_t *>pcm, samples, &self.ended_tones)
             self._place(before)
         if self.detector == NULL:
+            self.heard = self.track.position
             return pieces
         gap = self.track.position - cr_dtmf_position(self.detector) - self.detector_offset
         if gap > 0:

@@ -1,7 +1,11 @@
 """Call, the embedder's object: what its verbs do, what they refuse, and what comes out of it."""
 
 import io
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import av
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 import soundfile
 
 import callreel
+import capture_writer
 from callreel.actions import Layout, StartRecording
 from callreel.call import STEP_S, Call
 from callreel.dialects.chime import Chime
@@ -531,3 +536,55 @@ def test_updating_a_call_asks_the_customers_program_and_cuts_short_what_may_be()
     call.request({"SchemaVersion": "1.0", "Actions": [hang_up]}, now=NOW + 1.1)
     told = [one.body["InvocationEventType"] for one in call.events() if isinstance(one, VendorMessage)]
     assert told == ["CALL_UPDATE_REQUESTED", "ACTION_INTERRUPTED"]
+
+
+MANY_CALLS = """
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from callreel.actions import StartRecording
+from callreel.call import Call
+from capture_writer import rtp_packet
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def run(number):
+    calls = []
+    for name in range(number):
+        call = Call(str(name), started_at=datetime(2026, 1, 1, tzinfo=UTC), now=0.0)
+        for leg in ("LEG-A", "LEG-B"):
+            call.add_leg(leg)
+            call.start_recording(StartRecording(leg=leg), now=0.0)
+        calls.append(call)
+    for packet in range(150):
+        data = rtp_packet(bytes(range(160)), seq=packet, timestamp=160 * packet, ssrc=1)
+        for call in calls:
+            for leg in ("LEG-A", "LEG-B"):
+                call.receive_rtp(leg, data, now=packet * 0.02)
+            if packet % 10 == 9:
+                call.handle_timeout(now=packet * 0.02)
+                call.writes()
+                call.events()
+    return calls
+
+
+run(3)
+before = resident_bytes()
+calls = run(150)
+print((resident_bytes() - before) // len(calls))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell in /proc")
+def test_a_call_of_two_legs_takes_at_most_150_kb():
+    folder = Path(callreel.__file__).parents[1]
+    support = Path(capture_writer.__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(support)])}
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_CALLS], env=environment, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 150_000
