@@ -300,8 +300,9 @@ ENCODER_DELAY_SAMPLES = LAME_DELAY_SAMPLES + LEAD_SAMPLES
 LAME_NAME = "LAME3.100"  # what lameenc brings; players believe delay and padding under this name
 MP3_BITS_PER_SAMPLE = 2  # default bit rate: 16 kbit/s for a voice at 8 kHz; LAME then cuts no treble
 MPEG25_MAX_KBPS = 64  # LAME's most at 8 to 12 kHz; it silently takes this for more
-ID3_SPARE_BYTES = 64  # for the duration, known only when the recording ends
+ID3_SPARE_BYTES = 64  # for the tag's header, and for the duration, known only when the recording ends
 ID3_ROUND_BYTES = 1024
+ID3_FRAME_BYTES = 16  # at most, of a frame besides its name and text: header, encoding, ends of texts
 # A TDRC frame ends at the seconds and is always UTC (ID3v2.4.0 structure, section 4).
 ID3_MORE_THAN_SECONDS = re.compile(r"(?<=T\d\d:\d\d:\d\d)(\.\d+)?Z$")
 
@@ -352,7 +353,9 @@ class Mp3(_Stages):
             if name == "date":
                 text = ID3_MORE_THAN_SECONDS.sub("", text)
             self._tags[TAGS[name].id3_frame if name in TAGS else f"TXXX:{name}"] = text
-        needed_bytes = len(mp3.id3(self._tags)) + ID3_SPARE_BYTES
+        needed_bytes = ID3_SPARE_BYTES + sum(
+            len(name.encode()) + len(text.encode()) + ID3_FRAME_BYTES for name, text in self._tags.items()
+        )
         self._id3_bytes = -(-needed_bytes // ID3_ROUND_BYTES) * ID3_ROUND_BYTES
         self._info_bytes = 0
         self._scanner = mp3.Scanner()  # sees what LAME gives: frame count, CRC, seek table
