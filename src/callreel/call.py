@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +226,7 @@ class Call:
         self._check_running()
         self._leg(leg)
         self._at(now)
-        self.participants[leg] = replace(self.participants[leg], status=status)
+        self.participants[leg] = self.participants[leg]._replace(status=status)
         self._tell(LegChanged(self.call_id, leg, status, sip_response_code))
         self._run()
 

@@ -461,7 +461,7 @@ class _CaptureRecorder:
             else:
                 self._forget(name)
             if name in self._broken:
-                event = replace(event, end_reason="failed")
+                event = event._replace(end_reason="failed")
             error = self.failures[-1] if name in self._broken else None
             call.stored(event.recording_id, now=running.now, error=error)
         elif isinstance(event, Play):

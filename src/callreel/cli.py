@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -348,11 +348,7 @@ def _count(number: int, noun: str) -> str:
 
 def _print_event(event: Event) -> None:
     entry: dict[str, Any] = {"event": _snake_case(type(event).__name__)}
-    entry |= {
-        field.name: getattr(event, field.name)
-        for field in dataclasses.fields(event)
-        if field.name != "manifest"
-    }
+    entry |= {name: value for name, value in event._asdict().items() if name != "manifest"}
     _print_json(entry)
 
 
@@ -385,6 +381,8 @@ def _json_value(value: Any) -> Any:
         return rfc3339(value)
     if isinstance(value, CallreelError):
         return str(value)
+    if isinstance(value, Mapping):  # one that cannot be changed
+        return dict(value)
     if isinstance(value, Destination):  # without its credentials
         return {"kind": value.kind, "bucket": value.bucket}
     if isinstance(value, Prompt):

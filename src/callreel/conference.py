@@ -477,7 +477,7 @@ class Conference:
         for event in self._room.events():
             if isinstance(event, RecordingFinished):
                 recorded = self._recorded.pop(event.recording_id)
-                self._events.append(replace(event, manifest=self._manifest(event, recorded)))
+                self._events.append(event._replace(manifest=self._manifest(event, recorded)))
                 for stay in self._mix.stays:
                     stay.record(bool(self._recorded))
             else:

@@ -1,4 +1,4 @@
-"""What callreel tells its host, in its own words: frozen data, no behaviour.
+"""What callreel tells its host, in its own words: named tuples, no behaviour.
 
 A recording that began ends with exactly one `RecordingFinished`, whatever happened to it. `VendorMessage` holds what is
 to be told to the customer, in the vendor's words.
@@ -7,10 +7,10 @@ to be told to the customer, in the vendor's words.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from callreel.actions import Destination, Prompt
 from callreel.errors import ActionError
@@ -35,6 +35,9 @@ __all__ = [
 ]
 
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class LegStatus(StrEnum):
     """How far a participant's connection is."""
 
@@ -47,8 +50,7 @@ class LegStatus(StrEnum):
     DISCONNECTED = "disconnected"
 
 
-@dataclass(frozen=True, slots=True)
-class Participant:
+class Participant(NamedTuple):
     """Who is on a leg, as dialects tell of them."""
 
     leg: str
@@ -61,8 +63,7 @@ class Participant:
     started_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class CallView:
+class CallView(NamedTuple):
     """A call as a dialect sees it, at one moment."""
 
     call_id: str
@@ -73,8 +74,7 @@ class CallView:
     """By leg, in the order in which they joined."""
 
 
-@dataclass(frozen=True, slots=True)
-class LegChanged:
+class LegChanged(NamedTuple):
     """A participant's connection is there, has been answered, or is over."""
 
     call_id: str
@@ -84,15 +84,13 @@ class LegChanged:
     """Why it is over: 0 for a hang-up, 480 for no answer, 486 for busy."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallEnded:
+class CallEnded(NamedTuple):
     """The call is over; recordings have ended, some may still have to be stored."""
 
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RecordingStarted:
+class RecordingStarted(NamedTuple):
     """A recording has begun; its audio will be stored under `key`."""
 
     call_id: str
@@ -107,8 +105,7 @@ class RecordingStarted:
     destination: Destination | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DigitReceived:
+class DigitReceived(NamedTuple):
     """A participant pressed a key; it came as a telephone event, as a tone, or as both (and is one digit)."""
 
     call_id: str
@@ -123,8 +120,7 @@ class DigitReceived:
     """"rfc4733", "inband", or "host" when the host found it."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordingFinished:
+class RecordingFinished(NamedTuple):
     """A recording has ended and its last write is out; the host stores it and says so with `Call.stored`."""
 
     call_id: str
@@ -140,13 +136,12 @@ class RecordingFinished:
     """The key that ended it."""
     deliver: bool = True
     """Whether it is to be delivered: what was cancelled or interrupted is not."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = NOTHING
     """What the vendor stores beside the object."""
     destination: Destination | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RecordingStored:
+class RecordingStored(NamedTuple):
     """The host has stored a recording where it belongs, or could not."""
 
     call_id: str
@@ -156,8 +151,7 @@ class RecordingStored:
     """What went wrong, or None."""
 
 
-@dataclass(frozen=True, slots=True)
-class Play:
+class Play(NamedTuple):
     """The host is to play something to a participant, and to say `Call.played` when it is over."""
 
     call_id: str
@@ -167,8 +161,7 @@ class Play:
     """With `uri` None the beep: `kernels.tone.beep`."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopPlaying:
+class StopPlaying(NamedTuple):
     """The host is to end what it plays or performs for an action; no answer is expected."""
 
     call_id: str
@@ -176,8 +169,7 @@ class StopPlaying:
     action_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Perform:
+class Perform(NamedTuple):
     """The host is to carry out an action that is not about recording, and to say `Call.performed`."""
 
     call_id: str
@@ -198,8 +190,7 @@ class Outcome(StrEnum):
     """Called off before or while it ran."""
 
 
-@dataclass(frozen=True, slots=True)
-class ActionEnded:
+class ActionEnded(NamedTuple):
     """What became of an action of a vendor's document."""
 
     call_id: str
@@ -209,12 +200,11 @@ class ActionEnded:
     """Why it failed."""
     reason: str | None = None
     """A value of `callreel.actions.EndReason`: how its recording ended, or what called it off."""
-    result: Mapping[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Any] = NOTHING
     """What the host answered, for an action of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class VendorMessage:
+class VendorMessage(NamedTuple):
     """What is to be told to the customer, in the vendor's words."""
 
     call_id: str

@@ -26,7 +26,7 @@ Why it fails is a text, or {"message": ..., "field": ...} of an `ActionError`.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,12 @@ class Dialogue:
 
     @property
     def performs(self) -> list[dict[str, Any]]:
-        found = [asdict(event) for event in self.events if isinstance(event, Perform)]
+        found = [event._asdict() for event in self.events if isinstance(event, Perform)]
+        for one in found:
+            one["parameters"] = {
+                name: asdict(value) if is_dataclass(value) else value
+                for name, value in one["parameters"].items()
+            }
         return json.loads(json.dumps(found, default=sorted))  # of what the core adds: enumerations and sets
 
     @property

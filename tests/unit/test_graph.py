@@ -61,15 +61,14 @@ class Host:
         self.finished = []
 
     def drain(self, now):
-        for one in self.call.events():
-            self.events.append(one)
-            if isinstance(one, Play):
-                self.call.played(one.action_id, now=now)
-            if isinstance(one, RecordingFinished) and one.deliver:
-                self.finished.append(one.recording_id)
-                self.call.stored(one.recording_id, now=now)
-        if any(isinstance(one, Play | RecordingFinished) for one in self.events[-1:]):
-            self.drain(now)
+        while events := self.call.events():
+            for one in events:
+                self.events.append(one)
+                if isinstance(one, Play):
+                    self.call.played(one.action_id, now=now)
+                if isinstance(one, RecordingFinished) and one.deliver:
+                    self.finished.append(one.recording_id)
+                    self.call.stored(one.recording_id, now=now)
 
     def record(self, now=0.0, **body):
         self.call.request({"path": f"{PATH}/record", "body": {"stopTones": ["#"], **body}}, now=now)
