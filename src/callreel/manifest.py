@@ -153,7 +153,9 @@ def load(data: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ManifestError("not UTF-8 text", offset=error.start) from None
     try:
-        document = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        document = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite
+        )
     except json.JSONDecodeError as error:
         raise ManifestError(f"not JSON: {error.msg}", offset=len(text[: error.pos].encode())) from None
     except RecursionError:
@@ -180,6 +182,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ManifestError(f"not JSON: {name}")
+
+
+def _finite(text: str) -> float:
+    """A number, unless it is larger than any: that would be read as infinity, which cannot be written again."""
+    number = float(text)
+    if math.isinf(number):
+        raise ManifestError(f"a number that is too large: {reprlib.repr(text)}")
+    return number
 
 
 def problems(document: Mapping[str, Any]) -> tuple[str, ...]:

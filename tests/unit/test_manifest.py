@@ -103,6 +103,7 @@ def test_each_contradiction_is_named(sound, path, value, words):
         (b"null", "not a JSON object: None"),
         (b'{"version": 1', "not JSON"),
         (b'{"version": NaN}', "not JSON: NaN"),
+        (b'{"version": 1, "more": 1e999}', "a number that is too large: '1e999'"),
         (b'{"version": 1, "version": 1}', "the key 'version' comes twice"),
         (b'{"frames": ' + b"9" * 5000 + b"}", "not JSON"),
         (b"[" * 200_000, "nested too deeply"),
@@ -129,8 +130,9 @@ def test_an_offset_counts_bytes_and_not_characters():
 
 def test_numbers_too_large_for_a_float_are_a_problem_and_no_crash(sound):
     data = json.dumps(sound).replace('"duration": 2.0', '"duration": 1e999')
-    with pytest.raises(ManifestError, match="duration is not seconds"):
+    with pytest.raises(ManifestError, match="a number that is too large: '1e999'"):
         manifest.parse(data.encode())
+    assert "duration is not seconds" in "".join(manifest.problems({**sound, "duration": float("inf")}))
     for key in ("frames", "duration", "bytes"):
         assert any(key in problem for problem in manifest.problems({**sound, key: 10**4000}))
 
