@@ -580,6 +580,7 @@ print((resident_bytes() - before) // len(calls))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell in /proc")
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="a sanitizer takes memory of its own")
 def test_a_call_of_two_legs_takes_at_most_150_kb():
     folder = Path(callreel.__file__).parents[1]
     support = Path(capture_writer.__file__).parent
