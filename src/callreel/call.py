@@ -703,12 +703,14 @@ class Call:
 
     def _move_on(self, now_ns: int) -> None:
         self._moved_on_at = self._now
+        position = self._position(self._now)
         for leg in self.legs.values():
             if leg.timelines.listen() or leg.holds_keys:
                 self._collect_digits(leg, final=False)
             ready = leg.timelines.ready(now_ns)
             recordings = self._taking[leg.name]
             for recording in recordings:
+                recording.note_time(position)
                 if recording.trims_keys:
                     ready = self._before_key(leg, ready)
             self._advance(leg, ready)

@@ -113,9 +113,11 @@ class Recording:
 
     __slots__ = (
         "_as_it_is",
+        "_counts_after",
         "_counts_before",
         "_end",
         "_end_at",
+        "_filled_before",
         "_format",
         "_grown",
         "_last_media",
@@ -195,6 +197,8 @@ class Recording:
             ]
         self._as_it_is = action.layout is Layout.STEREO and not self._resamplers  # outside of pauses
         self._counts_before: dict[Direction, dict[str, int]] = {}
+        self._counts_after: dict[Direction, dict[str, int]] = {}
+        self._filled_before: dict[Direction, tuple[int, int]] = {}
 
     # -- commands, at their moment -------------------------------------------------------------------------------
 
@@ -210,7 +214,7 @@ class Recording:
         self.trigger(Trigger.BEGIN)
         self.start_position = self.position = self._last_media = position
         self.started_at = started_at
-        self._counts_before = {direction: self.leg.track(direction).counts for direction in self.directions}
+        self._counts_before = self._counts()
         duration_ms = self.action.rules.max_duration_ms
         if duration_ms is not None:
             self._propose_end(position + self._samples(duration_ms), EndReason.MAX_DURATION)
@@ -261,6 +265,14 @@ class Recording:
         """Whether a key or the duration has ended it by `position`, and only its audio is still to come."""
         return self._end[0] <= position
 
+    def note_time(self, position: int) -> None:
+        """It is `position` now: packets that come when the end has passed are none of this recording's."""
+        if self._end_at <= position and not self._counts_after:
+            self._counts_after = self._counts()
+
+    def _counts(self) -> dict[Direction, dict[str, int]]:
+        return {direction: self.leg.track(direction).counts for direction in self.directions}
+
     # -- audio, when it is final ---------------------------------------------------------------------------------
 
     @property
@@ -274,6 +286,11 @@ class Recording:
         """The next position from `at` on where it, or a pause of it, begins or ends: it is fed up to there."""
         if self.position > at:
             return self.position
+        if not self._filled_before:
+            tracks = [(direction, self.leg.track(direction)) for direction in self.directions]
+            self._filled_before = {
+                direction: (track.concealed_samples, track.silence_samples) for direction, track in tracks
+            }
         if self._media_timeout_ms is not None:
             last_media = self.leg.incoming.end
             if last_media > at:
@@ -443,6 +460,8 @@ class Recording:
                 start_position=self.start_position,
                 samples=samples,
                 counts_before=self._counts_before[direction],
+                counts_after=self._counts_after.get(direction),
+                filled_before=self._filled_before.get(direction, (0, 0)),
             )
             for channel, direction in enumerate(self.directions)
         ]

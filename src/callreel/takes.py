@@ -30,8 +30,14 @@ def track_entry(
     start_position: int,
     samples: int,
     counts_before: dict[str, int],
+    counts_after: dict[str, int] | None = None,
+    filled_before: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
-    """One track of a recording of `samples` from `start_position` on; positions are the leg's."""
+    """One track of a recording of `samples` from `start_position` on; positions are the leg's.
+
+    `counts_before` and `counts_after` are the track's packets at the moments of its beginning and its end, which is now
+    when None; `filled_before` the samples concealed and filled with silence before its first one.
+    """
     track = leg.track(direction)
     drift_ppm = track.drift_ppm
     return {
@@ -40,17 +46,17 @@ def track_entry(
         "channel": channel,
         "codec": _audio_codec(track),
         "ssrc": list(track.ssrcs),
-        "packets": _packets(track, counts_before),
-        "concealed_ms": _milliseconds(track, track.concealed_samples),
-        "silence_filled_ms": _milliseconds(track, track.silence_samples),
+        "packets": _packets(counts_before, track.counts if counts_after is None else counts_after),
+        "concealed_ms": _milliseconds(track, track.concealed_samples - filled_before[0]),
+        "silence_filled_ms": _milliseconds(track, track.silence_samples - filled_before[1]),
         "drift_ppm": None if drift_ppm is None else round(drift_ppm, 2),
         "gaps": _gaps(track, start_position, samples),
     }
 
 
-def _packets(track: Track, before: dict[str, int]) -> dict[str, int]:
-    """Packets by fate since the recording began; one that was missing then may have come later."""
-    return {fate: max(0, count - before[fate]) for fate, count in track.counts.items()}
+def _packets(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    """Packets by fate while it was recorded; one that was missing at the beginning may have come later."""
+    return {fate: max(0, count - before[fate]) for fate, count in after.items()}
 
 
 def _gaps(track: Track, start_position: int, samples: int) -> list[dict[str, float]]:

@@ -14,7 +14,7 @@ import soundfile
 
 import callreel
 import capture_writer
-from callreel.actions import Layout, StartRecording
+from callreel.actions import Layout, RecordingKind, StartRecording, StopRules
 from callreel.call import STEP_S, Call
 from callreel.dialects.chime import Chime
 from callreel.errors import ActionConflictError, UsageError
@@ -536,6 +536,34 @@ def test_updating_a_call_asks_the_customers_program_and_cuts_short_what_may_be()
     call.request({"SchemaVersion": "1.0", "Actions": [hang_up]}, now=NOW + 1.1)
     told = [one.body["InvocationEventType"] for one in call.events() if isinstance(one, VendorMessage)]
     assert told == ["CALL_UPDATE_REQUESTED", "ACTION_INTERRUPTED"]
+
+
+def test_the_manifest_counts_what_came_while_it_was_recorded_and_nothing_after():
+    host = hosted()
+    sent = both()[0]
+    lost = [packet for number, packet in enumerate(sent) if number < 100 or number % 2]  # half, after 2 s
+    action = StartRecording(layout=Layout.INCOMING, rules=StopRules(max_duration_ms=1000))
+    host.run(lost, until=4, actions=[(0, action)])
+    (track,) = host.manifest["tracks"]
+    assert track["packets"]["lost"] == 0
+    assert 50 <= track["packets"]["received"] <= 60  # and those up to the next step
+    assert host.manifest["degraded"] is False
+
+
+def test_what_was_concealed_in_one_recording_is_not_counted_in_the_next():
+    host = hosted()
+    kept = [packet for number, packet in enumerate(both()[0]) if number not in (20, 21)]
+    message = StartRecording(
+        kind=RecordingKind.MESSAGE,
+        layout=Layout.INCOMING,
+        once=False,
+        rules=StopRules(max_duration_ms=1000),
+    )
+    host.run(kept, until=4, actions=[(0, message), (2.4, message)])
+    host.end(4)
+    first, second = [e.manifest["tracks"][0] for e in host.events if isinstance(e, RecordingFinished)]
+    assert first["concealed_ms"] == 40
+    assert (second["concealed_ms"], second["silence_filled_ms"]) == (0, 0)
 
 
 MANY_CALLS = """
