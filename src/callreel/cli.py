@@ -39,8 +39,9 @@ RECORD_DESCRIPTION = """\
 Turn the calls in packet captures (pcap or pcapng, gzipped or not) into recordings.
 
 Every call found is treated as if Amazon Chime's StartCallRecording with Track BOTH had been asked for
-the caller's leg when its media began, unless --action says what is asked instead. The calls come from SIP and SDP where the capture has them, else
-RTP is paired by its addresses. Each recording goes to DIR under the vendor's key,
+the caller's leg when its media began, unless --action says what is asked instead. The calls come from
+SIP and SDP where the capture has them, else RTP is paired by its addresses. Each recording goes to DIR
+under the vendor's key,
 
   Amazon-Chime-SMA-Call-Recordings/year/month/day/date-time_transactionId_callId.wav
 
