@@ -403,7 +403,7 @@ _ID3V22 = {
 }
 _ID3_ENCODINGS = ("latin-1", "utf-16", "utf-16-be", "utf-8")
 _ID3_FRAME = re.compile(rb"[A-Z][A-Z0-9]{3}")
-_ID3_KEY = re.compile(r"T(?!XXX)[A-Z0-9]{3}|TXXX:.+", re.DOTALL)
+_ID3_KEY = re.compile(r"T(?!XXX)[A-Z0-9]{3}")
 
 
 cdef object _syncsafe(bytes four):
@@ -411,7 +411,12 @@ cdef object _syncsafe(bytes four):
 
 
 cdef bytes _syncsafe_bytes(object value):
-    return bytes((value >> 21 & 127, value >> 14 & 127, value >> 7 & 127, value & 127))
+    cdef uint32_t size = value
+    cdef uint8_t[4] seven
+    cdef int i
+    for i in range(4):
+        seven[i] = size >> (21 - 7 * i) & 127
+    return (<char *>seven)[:4]
 
 
 cdef list _id3_strings(bytes body):
@@ -529,19 +534,21 @@ def id3(tags, padding_bytes=0, *, size_bytes=None):
     `padding_bytes` of zeros follow the frames; or `size_bytes` fixes the whole length, so that values can be
     written again later. ValueError for a key that is no text frame's, for a NUL, and when it does not fit.
     """
-    body = bytearray()
+    cdef list frames = []
     for key, value in tags.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"ID3 keys and values are text, not {key!r}: {value!r}")
-        if not _ID3_KEY.fullmatch(key):
+        is_own = key.startswith("TXXX:")
+        if (len(key) == 5) if is_own else _ID3_KEY.fullmatch(key) is None:
             raise ValueError(f"{key!r} is not an ID3v2.4 text frame")
         if "\0" in key or "\0" in value:
             raise ValueError(f"{key!r}: a NUL would end the text")
         text = value.encode()
-        if key[:5] == "TXXX:":
+        if is_own:
             text = key[5:].encode() + b"\0" + text
         _need(len(text) + 1, "frame size", 1 << 28)
-        body += key[:4].encode() + _syncsafe_bytes(len(text) + 1) + b"\0\0\x03" + text
+        frames += (key[:4].encode(), _syncsafe_bytes(len(text) + 1), b"\0\0\x03", text)
+    body = b"".join(frames)
     if not body:
         raise ValueError("an ID3v2 tag holds at least one frame")
     if size_bytes is not None:
@@ -552,7 +559,7 @@ def id3(tags, padding_bytes=0, *, size_bytes=None):
         padding_bytes = size_bytes - 10 - len(body)
     _need(padding_bytes, "padding_bytes", 1 << 28)
     _need(len(body) + padding_bytes, "tag size", 1 << 28)
-    return b"ID3\x04\0\0" + _syncsafe_bytes(len(body) + padding_bytes) + bytes(body) + bytes(padding_bytes)
+    return b"ID3\x04\0\0" + _syncsafe_bytes(len(body) + padding_bytes) + body + bytes(padding_bytes)
 
 
 # ---- a whole file ----

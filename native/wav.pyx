@@ -103,6 +103,7 @@ INFO_IDS = {
     "technician": "ITCH", "medium": "IMED", "archive": "IARL", "commissioner": "ICMS",
     "track": "ITRK",
 }
+cdef dict _KNOWN_INFO_IDS = {name: ident.encode() for pair in INFO_IDS.items() for name, ident in (pair, pair[1:] * 2)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,16 +173,28 @@ class Info:
 
 # ---------------------------------------------------------------------------------------------------- writing
 
-cdef bytes _u16(object value):
-    return value.to_bytes(2, "little")
+cdef inline void _put(uint8_t *at, uint64_t value, int size_bytes) noexcept:
+    cdef int i
+    for i in range(size_bytes):
+        at[i] = <uint8_t>(value >> (8 * i))
 
 
-cdef bytes _u32(object value):
-    return value.to_bytes(4, "little")
+cdef bytes _u16(uint16_t value):
+    cdef uint8_t[2] little
+    _put(little, value, 2)
+    return (<char *>little)[:2]
 
 
-cdef bytes _u64(object value):
-    return value.to_bytes(8, "little")
+cdef bytes _u32(uint32_t value):
+    cdef uint8_t[4] little
+    _put(little, value, 4)
+    return (<char *>little)[:4]
+
+
+cdef bytes _u64(uint64_t value):
+    cdef uint8_t[8] little
+    _put(little, value, 8)
+    return (<char *>little)[:8]
 
 
 cdef bytes _chunk(bytes ident, bytes body):
@@ -213,16 +226,18 @@ cdef bytes _info_chunk(object info):
     for name, value in dict(info).items():
         if not isinstance(name, str):
             raise TypeError(f"an INFO id must be text, not {type(name).__name__}")
-        ident = INFO_IDS.get(name, name)
-        if len(ident) != 4 or not (ident.isascii() and ident.isprintable()) or " " in ident:
-            names = ", ".join(INFO_IDS)
-            raise ValueError(f"{name!r} is neither an INFO id of 4 ASCII characters nor one of {names}")
+        ident = _KNOWN_INFO_IDS.get(name)
+        if ident is None:
+            if len(name) != 4 or not (name.isascii() and name.isprintable()) or " " in name:
+                names = ", ".join(INFO_IDS)
+                raise ValueError(f"{name!r} is neither an INFO id of 4 ASCII characters nor one of {names}")
+            ident = name.encode()
         if ident in texts:
-            raise ValueError(f"INFO id {ident} is given twice")
+            raise ValueError(f"INFO id {ident.decode()} is given twice")
         texts[ident] = _text("INFO", name, value)
     if not texts:
         return b""
-    body = b"INFO" + b"".join([_chunk(ident.encode(), text) for ident, text in texts.items()])
+    body = b"INFO" + b"".join([_chunk(ident, text) for ident, text in texts.items()])
     if len(body) > INFO_MAX_BYTES:
         raise ValueError(f"INFO texts take {len(body)} bytes; {INFO_MAX_BYTES} is the limit")
     return _chunk(b"LIST", body)
@@ -264,6 +279,7 @@ cdef bytes _bext_chunk(object bext):
 
 def header(*, sample_rate, channels, encoding="pcm16", frames=None, info=None, bext=None, trailer_bytes=0):
     """Everything of a WAV file before its first sample."""
+    cdef uint8_t[16] start
     if encoding not in _ENCODINGS:
         raise ValueError(f"encoding {encoding!r} is none of {', '.join(_ENCODINGS)}")
     tag, sample_bytes = _ENCODINGS[encoding]
@@ -272,26 +288,28 @@ def header(*, sample_rate, channels, encoding="pcm16", frames=None, info=None, b
     sample_rate = _integer("sample_rate", sample_rate, 1, 0xFFFFFFFF // block_align)
 
     extensible = channels > 2  # tags 1, 6 and 7 say nothing of which speaker is which beyond left and right
-    fmt = _u16(CR_WAVE_EXTENSIBLE if extensible else tag) + _u16(channels) + _u32(sample_rate)
-    fmt += _u32(sample_rate * block_align) + _u16(block_align) + _u16(8 * sample_bytes)
+    _put(start, CR_WAVE_EXTENSIBLE if extensible else tag, 2)
+    _put(start + 2, channels, 2)
+    _put(start + 4, sample_rate, 4)
+    _put(start + 8, sample_rate * block_align, 4)
+    _put(start + 12, block_align, 2)
+    _put(start + 14, 8 * sample_bytes, 2)
+    fmt = (<char *>start)[:16]
     if extensible:  # channel mask 0: channels that belong to no speaker
         fmt += _u16(22) + _u16(8 * sample_bytes) + _u32(0) + _u32(tag) + _GUID_TAIL
     elif tag != CR_WAVE_PCM:
         fmt += _u16(0)
     # The 1994 update requires fact of all formats newer than WAVE_FORMAT_PCM, and not of that one.
     has_fact = extensible or tag != CR_WAVE_PCM
-    empty = bytearray(START_BYTES) + _chunk(b"fmt ", fmt)
-    empty += _chunk(b"fact", bytes(4)) if has_fact else b""
-    empty += b"" if info is None else _info_chunk(info)
-    empty += b"" if bext is None else _bext_chunk(bext)
-    empty += b"data" + bytes(4)
-    return patch(bytes(empty), 0 if frames is None else frames, trailer_bytes)
-
-
-cdef inline void _put(uint8_t *at, uint64_t value, int size_bytes) noexcept:
-    cdef int i
-    for i in range(size_bytes):
-        at[i] = <uint8_t>(value >> (8 * i))
+    empty = b"".join((
+        bytes(START_BYTES),
+        _chunk(b"fmt ", fmt),
+        _chunk(b"fact", bytes(4)) if has_fact else b"",
+        b"" if info is None else _info_chunk(info),
+        b"" if bext is None else _bext_chunk(bext),
+        b"data" + bytes(4),
+    ))
+    return patch(empty, 0 if frames is None else frames, trailer_bytes)
 
 
 def patch(header, frames, trailer_bytes=0):

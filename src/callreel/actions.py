@@ -1,4 +1,4 @@
-"""What a host or a vendor can ask for, in callreel's own words: frozen data, no behaviour.
+"""What a host or a vendor can ask for, in callreel's own words: named tuples, no behaviour.
 
 A dialect reads a vendor's document into these; `Call` carries them out. Actions of one list run in order: those about
 recording here, the others (`OtherAction`) by the host.
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from callreel.errors import ActionError
 
@@ -78,8 +79,10 @@ class EndReason(StrEnum):
     """It could not begin or could not go on."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopRules:
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class StopRules(NamedTuple):
     """What ends a recording by itself. Times in ms on its timeline; None and empty: never for this."""
 
     terminators: frozenset[str] = frozenset()
@@ -99,7 +102,7 @@ class StopRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Where a take goes, apart from its key."""
+    """Where a take goes, apart from its key. No tuple: what unpacks or dumps those would give away the secret."""
 
     kind: str
     """"s3", "sdrive", "held" (kept by the service for a download) or "folder"."""
@@ -111,8 +114,7 @@ class Destination:
     """Whether an object of the same key is replaced."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
+class Prompt(NamedTuple):
     """Something that is played to a participant: a file, or the beep when `uri` is None."""
 
     uri: str | None = None
@@ -120,19 +122,12 @@ class Prompt:
     """Under which it may be cached."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
-    """What all actions have."""
+class StartRecording(NamedTuple):
+    """Record a leg from now on, or from when the prompt and the beep have been played."""
 
     leg: str = "LEG-A"
     action_id: str = ""
     """Names it in the events that come of it; its dialect chose it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartRecording(Action):
-    """Record a leg from now on, or from when the prompt and the beep have been played."""
-
     kind: RecordingKind = RecordingKind.CALL
     layout: Layout = Layout.STEREO
     """Which tracks, and how."""
@@ -159,48 +154,62 @@ class StartRecording(Action):
     """Ends after which there is nothing to deliver."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopRecording(Action):
+class StopRecording(NamedTuple):
     """End the recording of a leg."""
 
+    leg: str = "LEG-A"
+    action_id: str = ""
+    """Names it in the events that come of it; its dialect chose it."""
     kind: RecordingKind = RecordingKind.CALL
     once: bool = True
     """Whether it is an error when none is running."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PauseRecording(Action):
+class PauseRecording(NamedTuple):
     """Record a tone, then silence in place of the audio; time runs on."""
 
+    leg: str = "LEG-A"
+    action_id: str = ""
+    """Names it in the events that come of it; its dialect chose it."""
     kind: RecordingKind = RecordingKind.CALL
     strict: bool = False
     """Whether it is an error when it is paused already."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResumeRecording(Action):
+class ResumeRecording(NamedTuple):
     """Record a tone, then the audio again."""
 
+    leg: str = "LEG-A"
+    action_id: str = ""
+    """Names it in the events that come of it; its dialect chose it."""
     kind: RecordingKind = RecordingKind.CALL
     strict: bool = False
     """Whether it is an error when it is not paused."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OtherAction(Action):
+class OtherAction(NamedTuple):
     """An action that the host carries out: saying, playing, connecting, hanging up."""
 
     name: str
     """In the vendor's word."""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    leg: str = "LEG-A"
+    action_id: str = ""
+    """Names it in the events that come of it; its dialect chose it."""
+    parameters: Mapping[str, Any] = NOTHING
     interruptible: bool = False
     """Whether a newer request cuts it short."""
     awaited: bool = True
     """Whether the next action waits for its end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InvalidAction(Action):
+class InvalidAction(NamedTuple):
     """An action that fails when its turn comes: its parameters are wrong, and what stands before it is still done."""
 
     error: ActionError
+    leg: str = "LEG-A"
+    action_id: str = ""
+    """Names it in the events that come of it; its dialect chose it."""
+
+
+Action = StartRecording | StopRecording | PauseRecording | ResumeRecording | OtherAction | InvalidAction
+"""What all actions have: `leg` and `action_id`."""

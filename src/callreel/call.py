@@ -140,7 +140,10 @@ class Call:
         self._events: list[Event] = []
         self._writes: list[tuple[str, Write]] = []
         self._ended = False
-        self._last_view: CallView | None = None
+        view = CallView(
+            self.call_id, self.transaction_id, self.started_at, self.started_at, self.participants
+        )
+        self._last_view: tuple[float, CallView] = now, view
         self._last_moment: tuple[float, datetime] = now, self.started_at
 
     # -- legs and media ------------------------------------------------------------------------------------------
@@ -879,16 +882,11 @@ class Call:
         return self.started_at + timedelta(microseconds=(_nanoseconds(now) - self._origin_ns) // 1000)
 
     def _view(self) -> CallView:
-        now = self._moment(self._now)
-        if self._last_view is None or self._last_view.now != now:
-            self._last_view = CallView(
-                call_id=self.call_id,
-                transaction_id=self.transaction_id,
-                started_at=self.started_at,
-                now=now,
-                participants=self.participants,
-            )
-        return self._last_view
+        if self._now != self._last_view[0]:
+            moment = self._moment(self._now)
+            view = CallView(self.call_id, self.transaction_id, self.started_at, moment, self.participants)
+            self._last_view = self._now, view
+        return self._last_view[1]
 
     def _position(self, now: float) -> int:
         """The timeline position of a moment, rounded as the timeline rounds arrivals.

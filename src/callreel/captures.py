@@ -350,7 +350,7 @@ class _CaptureRecorder:
             running.changes += [(valid_from_ns, direction, names) for valid_from_ns, names in entries[1:]]
         running.changes.sort(key=lambda change: change[0], reverse=True)
         if script is None:
-            call.start_recording(replace(self._options.action, leg=LEG), now=running.now)
+            call.start_recording(self._options.action._replace(leg=LEG), now=running.now)
         else:
             call.request(script.request_for(plan.call_id), now=running.now)
         self._drain(number, running)

@@ -188,7 +188,7 @@ def _add_record(commands: Any) -> None:
 def _record(options: argparse.Namespace) -> int:
     script, action = None, StartRecording(format=options.format or "wav")
     if options.layout:
-        action = dataclasses.replace(action, layout=Layout(options.layout))
+        action = action._replace(layout=Layout(options.layout))
     if options.action is not None:
         if options.format or options.layout:
             return _complain(
@@ -349,7 +349,7 @@ def _count(number: int, noun: str) -> str:
 
 def _print_event(event: Event) -> None:
     entry: dict[str, Any] = {"event": _snake_case(type(event).__name__)}
-    entry |= {name: value for name, value in event._asdict().items() if name != "manifest"}
+    entry |= {name: _plain(value) for name, value in event._asdict().items() if name != "manifest"}
     _print_json(entry)
 
 
@@ -382,15 +382,22 @@ def _json_value(value: Any) -> Any:
         return rfc3339(value)
     if isinstance(value, CallreelError):
         return str(value)
-    if isinstance(value, Mapping):  # one that cannot be changed
-        return dict(value)
     if isinstance(value, Destination):  # without its credentials
         return {"kind": value.kind, "bucket": value.bucket}
-    if isinstance(value, Prompt):
-        return {"uri": value.uri}
-    if isinstance(value, StartRecording | StopRecording):
-        return {"kind": value.kind.value, "key": getattr(value, "key", None)}
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _plain(value: Any) -> Any:
+    """What an event holds, without the tuples and mappings that JSON would not show as what they are."""
+    match value:
+        case Mapping():
+            return {name: _plain(one) for name, one in value.items()}
+        case Prompt():
+            return {"uri": value.uri}
+        case StartRecording() | StopRecording():
+            return {"kind": value.kind.value, "key": getattr(value, "key", None)}
+        case _:
+            return value
 
 
 def _snake_case(name: str) -> str:

@@ -40,7 +40,7 @@ and `CallEnded` at the end, under the conference's id.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -313,7 +313,7 @@ class Conference:
             raise UsageError("a prompt or a beep is played to a participant, not to a conference")
         self._move_on(now)
         recording_id = self._room.start_recording(
-            replace(action, leg=ROOM, layout=Layout.INCOMING),  # the sum is the room's one track
+            action._replace(leg=ROOM, layout=Layout.INCOMING),  # the sum is the room's one track
             now=now,
         )
         self._recorded[recording_id] = _Recorded(

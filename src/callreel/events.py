@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from callreel.actions import Destination, Prompt
+from callreel.actions import NOTHING, Destination, Prompt
 from callreel.errors import ActionError
 
 __all__ = [
@@ -33,9 +32,6 @@ __all__ = [
     "StopPlaying",
     "VendorMessage",
 ]
-
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class LegStatus(StrEnum):

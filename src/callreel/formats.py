@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -353,9 +354,8 @@ class Mp3(_Stages):
             if name == "date":
                 text = ID3_MORE_THAN_SECONDS.sub("", text)
             self._tags[TAGS[name].id3_frame if name in TAGS else f"TXXX:{name}"] = text
-        needed_bytes = ID3_SPARE_BYTES + sum(
-            len(name.encode()) + len(text.encode()) + ID3_FRAME_BYTES for name, text in self._tags.items()
-        )
+        needed_bytes = ID3_SPARE_BYTES + ID3_FRAME_BYTES * len(self._tags)
+        needed_bytes += len("".join([*self._tags, *self._tags.values()]).encode())
         self._id3_bytes = -(-needed_bytes // ID3_ROUND_BYTES) * ID3_ROUND_BYTES
         self._info_bytes = 0
         self._scanner = mp3.Scanner()  # sees what LAME gives: frame count, CRC, seek table
@@ -365,15 +365,8 @@ class Mp3(_Stages):
         """Begin the file: the tag and an Info frame that counts no frames yet."""
         self._lame()  # whoever lacks it is told now
         self._begin()
-        self._info_bytes = len(mp3.info_frame(self._header))
-        info = mp3.info_frame(
-            self._header,
-            # True now, too little soon. FFmpeg heeds the delay only beside a count, and takes a small one for
-            # a file still growing. A count of frames, when wrong, would make others stop early.
-            total_bytes=self._info_bytes,
-            encoder=LAME_NAME,
-            encoder_delay_samples=ENCODER_DELAY_SAMPLES,
-        )
+        info = _first_info_frame(self._header)
+        self._info_bytes = len(info)
         return [self._append(mp3.id3(self._tags, size_bytes=self._id3_bytes) + info)]
 
     def add(self, pcm: Buffer) -> list[Write]:
@@ -452,6 +445,20 @@ class Mp3(_Stages):
         return write
 
 
+@cache
+def _first_info_frame(header: bytes) -> bytes:
+    """The Info frame of a file that has no music yet."""
+    return mp3.info_frame(
+        header,
+        # True now, too little soon. FFmpeg heeds the delay only beside a count, and takes a small one for
+        # a file still growing. A count of frames, when wrong, would make others stop early.
+        total_bytes=len(mp3.info_frame(header)),
+        encoder=LAME_NAME,
+        encoder_delay_samples=ENCODER_DELAY_SAMPLES,
+    )
+
+
+@cache
 def _default_kbps(sample_rate: int, channels: int) -> int:
     """The lowest bit rate there is that gives MP3_BITS_PER_SAMPLE."""
     for kbps in (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192):

@@ -21,6 +21,7 @@ MAX_COMPONENT_BYTES = 200
 
 # Characters S3 calls safe (user guide, "Naming Amazon S3 objects") that every file system takes too, and `@`, which
 # SIP Call-IDs have.
+_SAFE = re.compile(r"[A-Za-z0-9!_.'()@+=,-]+")
 _UNSAFE = re.compile(rb"[^A-Za-z0-9!_.'()@+=,-]")
 
 
@@ -29,6 +30,8 @@ def safe_component(text: str, *, max_bytes: int = MAX_COMPONENT_BYTES) -> str:
 
     Different texts stay different: what is too long is cut and ends in `~` and the start of its SHA-256.
     """
+    if len(text) <= max_bytes and _SAFE.fullmatch(text) and text not in (".", ".."):
+        return text
     raw = text.encode("utf-8", "surrogatepass")
     safe = _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], raw).decode("ascii")
     if safe in ("", ".", ".."):
@@ -45,9 +48,8 @@ def call_recording_key(
     *, prefix: str | None, started_at: datetime, transaction_id: str, call_id: str, extension: str
 ) -> str:
     """Compose the key of a call recording; `started_at` is the call's start and must know its time zone."""
-    start = started_at.astimezone(UTC)
-    day = start.date().isoformat()
-    second = start.time().isoformat("milliseconds")
+    start = started_at.astimezone(UTC).isoformat(timespec="milliseconds")
+    day, second = start[:10], start[11:23]
     stamp = f"{day}-{second.replace(':', '-').replace('.', '-')}"
     name = f"{stamp}_{safe_component(transaction_id, max_bytes=64)}_{safe_component(call_id, max_bytes=128)}"
     folder = CHIME_DEFAULT_PREFIX if prefix is None else prefix

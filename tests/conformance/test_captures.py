@@ -10,7 +10,7 @@ import struct
 import subprocess
 import wave
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
@@ -438,7 +438,7 @@ RECORDED = [name for name, expected in CAPTURES.items() if expected.takes]
 
 
 def record(path: Path, out: Path, audio_format: str = "wav") -> CaptureReport:
-    return record_capture(path, RecordOptions(out=out, action=replace(StartRecording(), format=audio_format)))
+    return record_capture(path, RecordOptions(out=out, action=StartRecording(format=audio_format)))
 
 
 def test_every_capture_of_the_collection_is_named_here():

@@ -26,6 +26,7 @@ Why it fails is a text, or {"message": ..., "field": ...} of an `ActionError`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,10 +109,7 @@ class Dialogue:
     def performs(self) -> list[dict[str, Any]]:
         found = [event._asdict() for event in self.events if isinstance(event, Perform)]
         for one in found:
-            one["parameters"] = {
-                name: asdict(value) if is_dataclass(value) else value
-                for name, value in one["parameters"].items()
-            }
+            one["parameters"] = _plain(one["parameters"])
         return json.loads(json.dumps(found, default=sorted))  # of what the core adds: enumerations and sets
 
     @property
@@ -160,7 +158,7 @@ class Dialogue:
                 body = None if response is None else {"status": response.status, **(response.body or {})}
                 self.responses.append((step["response"], body))
             if "http" in step:
-                self.responses.append((step["http"], None if response is None else asdict(response)))
+                self.responses.append((step["http"], _plain(response)))
         elif "press" in step:
             call.receive_digit(leg, step["press"], now=now)
         elif "ringing" in step:
@@ -232,6 +230,17 @@ class Dialogue:
         if "performs" in self.document:
             found += differences(self.document["performs"], self.performs, "performs")
         return found
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples and frozen data as objects."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    elif hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _error(failure: str | dict[str, str] | None) -> ActionError | None:

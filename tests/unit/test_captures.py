@@ -1351,7 +1351,7 @@ def test_a_damaged_capture_never_raises_anything_else(tmp_path_factory, rng, fli
 
 
 def test_replacing_a_field_of_the_options_is_enough_for_another_format(record):
-    action = replace(StartRecording(), format="mp3")
+    action = StartRecording(format="mp3")
     take = only(record(packets_of_a_call(), action))
     assert take.path.suffix == ".mp3"
     assert take.manifest["format"] == "mp3"

@@ -379,6 +379,24 @@ def test_an_action_that_cannot_be_carried_out_is_wrong_usage(run, capture, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_the_events_printed_name_what_is_asked_of_the_host_but_no_secret(run, capture, tmp_path):
+    options = {"destinationUrl": "s3://bucket/x", "credentials": "AKIA:SECRET:us-east-1"}
+    conference = {"name": "connectConf", "conferenceId": "c", "record": True, "recordingOptions": options}
+    document = {"instructions": [{"name": "StartRecording", "options": options}], "action": conference}
+    action = tmp_path / "action.json"
+    action.write_text(json.dumps(document))
+    status, text, _ = run("record", capture(both()), "--out", tmp_path / "out", "--action", action, "--json")
+    events = [json.loads(line) for line in text.splitlines()]
+    asked = {one["name"]: one["parameters"] for one in events if one.get("event") == "perform"}
+    assert (status, asked["StartConferenceRecording"]) == (
+        0,
+        {"recording": {"kind": "conference", "key": "x"}},
+    )
+    assert {"kind": "s3", "bucket": "bucket"} in [one.get("destination") for one in events]
+    assert "SECRET" not in text
+    assert "AKIA" not in text
+
+
 def test_an_endless_action_file_is_not_read_to_its_end(run, capture, tmp_path):
     status, _, err = run("record", capture(both()), "--out", tmp_path / "out", "--action", "/dev/zero")
     assert (status, err) == (2, "callreel: /dev/zero: too large for an action\n")

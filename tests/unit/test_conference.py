@@ -406,7 +406,7 @@ def test_a_second_recording_is_another_file():
 def test_its_own_rules_end_it():
     host = Host()
     host.join("a", voice(1)[0])
-    host.record(action=replace(WHOLE, rules=StopRules(max_duration_ms=700)))
+    host.record(action=WHOLE._replace(rules=StopRules(max_duration_ms=700)))
     host.run(3.0)
     assert host.finished().end_reason == EndReason.MAX_DURATION
     assert len(host.audio()) == 5600
@@ -647,7 +647,7 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(UsageError, match="MIX"):
         host.conference.start_recording(StartRecording(), now=NOW)
     with pytest.raises(UsageError, match="beep"):
-        host.conference.start_recording(replace(WHOLE, beep=True), now=NOW)
+        host.conference.start_recording(WHOLE._replace(beep=True), now=NOW)
     with pytest.raises(UsageError, match="delay"):
         Conference("c", started_at=STARTED_AT, now=NOW, delay_ms=-1)
     host.conference.start_recording(WHOLE, now=NOW)

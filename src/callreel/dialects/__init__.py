@@ -7,17 +7,15 @@ answers with messages in the vendor's words, and with orders of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from callreel.actions import Action, EndReason
+from callreel.actions import NOTHING, Action, EndReason
 from callreel.events import CallView, Event
 
 __all__ = ["Answer", "Order", "Response", "Session"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(NamedTuple):
     """What a call is to do; the parts in this order."""
 
     stop_running: EndReason | None = None
@@ -30,17 +28,15 @@ class Order:
     """Whether these do not wait."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
+class Response(NamedTuple):
     """What a vendor's HTTP request is answered."""
 
     status: int
     body: Mapping[str, Any] | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = NOTHING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """What a session makes of a document or an event."""
 
     order: Order | None = None

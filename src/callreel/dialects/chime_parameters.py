@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -36,6 +37,8 @@ TERMINATORS = frozenset("0123456789*#")
 MAX_SILENCE = 1_000
 """Of SilenceDurationInSeconds and of SilenceThreshold."""
 DEFAULT_SILENCE_THRESHOLD = 200
+MAX_DIGITS = 9
+"""Of a whole number in a text."""
 MAX_PREFIX_CHARACTERS = 979
 MAX_KEY_BYTES = 1_024
 """S3 user guide, "Naming Amazon S3 objects"."""
@@ -144,6 +147,7 @@ def record_audio_key(prefix: str | None, call_id: str, number: int, extension: s
     return key
 
 
+@cache
 def silence_dbm0(threshold: int) -> float:
     """The level below which it is silent, by SilenceThreshold: in straight lines between the guide's points."""
     points = SILENCE_DB_OF_THRESHOLD
@@ -161,14 +165,17 @@ def whole(name: str, value: Any) -> int | None:
         return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+    if isinstance(value, str) and len(value) <= MAX_DIGITS and value.isascii() and value.isdecimal():
         return int(value)
     raise bad(name, value)
 
 
 def _first(given: Mapping[str, Any], *names: str) -> Any:
     """The first of these parameters that is there."""
-    return next((given[name] for name in names if given.get(name) is not None), None)
+    for name in names:
+        if given.get(name) is not None:
+            return given[name]
+    return None
 
 
 def _destination(given: Mapping[str, Any]) -> tuple[str, str, str | None]:

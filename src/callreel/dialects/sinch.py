@@ -26,7 +26,7 @@ that holds `credentials`, however it is called: there is a secret in it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -302,9 +302,9 @@ class Sinch:
             if one.name == "continue" or call_leg == "caller":
                 found.append(one)
             elif call_leg == "callee":
-                found.append(replace(one, leg=live[1].leg))
+                found.append(one._replace(leg=live[1].leg))
             else:  # at the same time; the caller's is waited for
-                callee = replace(one, leg=live[1].leg, action_id=one.action_id + "/callee", awaited=False)
+                callee = one._replace(leg=live[1].leg, action_id=one.action_id + "/callee", awaited=False)
                 found += [callee, one]
         return found
 
@@ -513,7 +513,7 @@ class Sinch:
                 armed, order = self._armed, None
                 if armed is not None and (armed.leg == leg or armed.leg not in call.participants):
                     self._armed = None
-                    order = Order(actions=(replace(armed, leg=leg),), at_once=True)
+                    order = Order(actions=(armed._replace(leg=leg),), at_once=True)
                 told = Answer()
                 if leg in self._called and not participant.inbound and self._domain != "mxp":
                     told = self._callback("ace", call)
