@@ -111,6 +111,7 @@ cdef extern from "callreel/timeline.h" nogil:
     int cr_track_push(cr_track *t, const uint8_t *pcm, uint32_t samples, int64_t arrival_ns, int64_t offset) noexcept
     void cr_track_finish(cr_track *t) noexcept
     int64_t cr_track_ready(cr_track *t, int64_t now_ns) noexcept
+    int64_t cr_track_complete(const cr_track *t) noexcept
     int64_t cr_track_end_position(const cr_track *t) noexcept
     void cr_track_read(cr_track *t, int64_t until, int16_t *pcm) noexcept
     uint32_t cr_track_hear(cr_track *t, int16_t *pcm, uint32_t room, uint32_t patience_ms, int64_t *position) noexcept
@@ -497,6 +498,19 @@ cdef class Receiver:
         cdef int64_t position
         _enter(&self.busy)
         position = cr_track_ready(self.track, now_ns)
+        cr_release(&self.busy)
+        return position
+
+    @property
+    def complete(self):
+        """The position up to which nothing is missing and nothing in doubt, 100 ms behind what has come.
+
+        Whoever cannot wait for `ready` may read so far; later packets could change it only by what they tell of the
+        sender's clock.
+        """
+        cdef int64_t position
+        _enter(&self.busy)
+        position = cr_track_complete(self.track)
         cr_release(&self.busy)
         return position
 

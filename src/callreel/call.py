@@ -717,6 +717,9 @@ class Call:
                 if recording.trims_keys:
                     ready = self._before_key(leg, ready)
             self._advance(leg, ready)
+            if any(recording.is_awaited for recording in recordings):
+                directions = {one for recording in recordings for one in recording.directions}
+                self._advance(leg, min(leg.track(direction).complete for direction in directions))
             for recording in recordings:
                 self._store(recording, recording.flush())
 

@@ -308,6 +308,13 @@ class Track:
         """Position up to which the timeline is final at `now_ns`: 1.1 s back, more while a packet is in doubt."""
         return self.receiver.ready(now_ns)
 
+    @property
+    def complete(self) -> int:
+        """Position up to which nothing is missing and no key in doubt: how far to read who cannot wait for `ready`."""
+        if not self._held:
+            return self.receiver.complete
+        return max(self.position, min(self.receiver.complete, self._held[0].position))
+
     def read(self, until: int) -> bytes:
         """The timeline up to position `until`: mono 16-bit PCM."""
         return self.receiver.read(until)

@@ -14,9 +14,10 @@ once:
     recording        -           -         -           paused   recording   finished   failed
     paused           -           -         -           paused   recording   finished   failed
 
-Its audio comes later, when the timeline can no longer change, and is cut where the commands were given: each is kept
-with the position on the timeline that its moment was. The stop rules are looked at there as well, so that the outcome
-depends on what was said and pressed when, and not on how fast it came to us.
+Its audio comes later, when the timeline can no longer change, or, where somebody waits for the end, when nothing of it
+is missing. It is cut where the commands were given: each is kept with the position on the timeline that its moment was.
+The stop rules are looked at there as well, so that the outcome depends on what was said and pressed when, and not on how
+fast it came to us.
 
 Rules of the end:
 
@@ -40,7 +41,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from callreel.actions import EndReason, Layout, StartRecording
+from callreel.actions import EndReason, Layout, RecordingKind, StartRecording
 from callreel.errors import UsageError
 from callreel.formats import FORMATS, Format, Mark, Write
 from callreel.kernels import pcm, tone
@@ -264,6 +265,16 @@ class Recording:
     def is_over(self, position: int) -> bool:
         """Whether a key or the duration has ended it by `position`, and only its audio is still to come."""
         return self._end[0] <= position
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for its end, so that it takes audio as soon as nothing of it is missing.
+
+        Where a key is to be cut off, only once it has come: what has been taken stays.
+        """
+        if self.action.kind is not RecordingKind.MESSAGE or self.started_at is None:
+            return False
+        return not self.trims_keys or self._end[2] is EndReason.TERMINATOR
 
     def note_time(self, position: int) -> None:
         """It is `position` now: packets that come when the end has passed are none of this recording's."""

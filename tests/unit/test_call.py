@@ -268,6 +268,59 @@ def test_a_call_without_media_gives_a_silent_recording():
 # ---- time, writes, events ----
 
 
+MESSAGE = StartRecording(kind=RecordingKind.MESSAGE, layout=Layout.INCOMING, once=False)
+
+
+def finished_by(host: Host, s: float, end_s: float = 2.0) -> bool:
+    """Whether a recording that ends at `end_s` is told to have by `s`."""
+    message = MESSAGE._replace(rules=StopRules(max_duration_ms=round(1000 * end_s)))
+    host.run(*both(), until=s, actions=[(0, message)])
+    return any(isinstance(event, RecordingFinished) for event in host.events)
+
+
+def test_who_waits_for_a_recording_is_told_at_the_next_step_at_which_nothing_is_missing():
+    host = hosted()
+    assert finished_by(host, 2.25)
+    np.testing.assert_array_equal(host.audio("c-1/LEG-A/message")[:, 0], decoded(IN)[: 2 * RATE])
+    assert host.manifest["degraded"] is False
+
+
+def test_a_call_recording_beside_it_makes_nobody_wait():
+    host = hosted()
+    host.call.start_recording(StartRecording(), now=NOW)
+    assert finished_by(host, 2.25)
+
+
+def test_nobody_hastes_for_a_call_recording():
+    host = hosted()
+    host.run(*both(), until=2.4, actions=[(0, StartRecording(rules=StopRules(max_duration_ms=2000)))])
+    assert not any(isinstance(event, RecordingFinished) for event in host.events)
+
+
+@pytest.mark.parametrize(
+    ("missing", "by_s", "told"), [(90, 2.85, False), (90, 3.05, True), (106, 2.25, True)]
+)
+def test_a_packet_that_is_missing_in_it_is_waited_for_and_one_behind_it_is_not(missing, by_s, told):
+    host = hosted()
+    incoming, outgoing = both()
+    message = MESSAGE._replace(rules=StopRules(max_duration_ms=2000))
+    host.run([*incoming[:missing], *incoming[missing + 1 :]], outgoing, until=by_s, actions=[(0, message)])
+    assert any(isinstance(event, RecordingFinished) for event in host.events) is told
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_key_ends_it_within_half_a_second_and_is_kept_or_cut_off(keep):
+    host = hosted()
+    rules = StopRules(terminators=frozenset("#"), keep_terminator=keep)
+    pressed = event(11, timestamp=5000 + 2 * RATE, sequence=200, start=2 * RATE)
+    before = talk(codes(2 * RATE))
+    after = talk(codes(RATE), sequence=207, timestamp=5000 + 2 * RATE + 800, start=2 * RATE + 800)
+    packets = arrive(renumbered([*before, *pressed, *after]))
+    host.run(packets, until=2.6, actions=[(0, MESSAGE._replace(rules=rules))])
+    assert host.manifest["end_reason"] == "terminator"
+    assert host.manifest["frames"] == 2 * RATE + (800 if keep else 0)
+
+
 def test_the_file_is_valid_and_complete_whenever_the_call_was_moved_on():
     host = hosted()
     lengths = []

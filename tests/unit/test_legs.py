@@ -50,6 +50,75 @@ def without(packets, *sequences):
     return [packet for packet in packets if packet.sequence not in sequences]
 
 
+# ---- what is complete ----
+
+
+def test_what_came_without_a_gap_is_complete_100_ms_back_once_the_anchor_is_weighed():
+    one = receiver()
+    for number, packet in enumerate(arrive(talk(codes(3 * RATE)))):
+        one.receive(packet.wire(), packet.arrival_ns)
+        end = (number + 1) * 160
+        assert one.complete == (0 if packet.arrival_ns < S_NS else end - 100 * MS)
+
+
+def test_a_missing_packet_holds_what_is_complete_until_it_comes():
+    packets = arrive(talk(codes(3 * RATE)))
+    packets[80] = late(packets[80], 300)
+    one = receiver()
+    seen = []
+    for packet in in_order_of_arrival(packets):
+        one.receive(packet.wire(), packet.arrival_ns)
+        seen.append((packet.arrival_ns // MS_NS, one.complete))
+    held = {complete for at, complete in seen if 1700 <= at < 1900}
+    assert held == {80 * 160 - 100 * MS}
+    assert dict(seen)[1920] > 90 * 160
+
+
+def test_a_pause_without_a_loss_is_complete():
+    talked = talk(codes(2 * RATE))
+    later = talk(codes(RATE // 2), sequence=200, timestamp=5000 + 3 * RATE, start=3 * RATE)
+    one = receiver()
+    feed(one, arrive([*talked, *later]))
+    assert one.complete == 7 * RATE // 2 - 100 * MS
+
+
+def test_what_is_behind_a_lost_spurts_end_is_not_complete():
+    talked = talk(codes(2 * RATE))
+    later = talk(codes(RATE // 2), sequence=201, timestamp=5000 + 3 * RATE, start=3 * RATE)
+    one = receiver()
+    feed(one, arrive([*talked, *later]))
+    assert one.complete == 2 * RATE - 100 * MS
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_read_as_soon_as_it_is_complete_is_what_is_read_when_it_is_final(seed):
+    chance = np.random.default_rng(seed)
+    spurts = [talk(codes(2 * RATE, seed), sequence=100, timestamp=5000)]
+    for n in range(1, 6):
+        start = spurts[-1][-1].sent + 160 + int(chance.integers(0, 8000))
+        first = spurts[-1][-1].sequence + 1 + int(chance.integers(0, 2))
+        data = codes(int(chance.integers(1, 80)) * 160, 10 * seed + n)
+        spurts.append(talk(data, sequence=first, timestamp=5000 + int(start), start=start))
+    packets = [packet for spurt in spurts for packet in spurt]
+    packets = [packet for packet in packets if packet.sent < 2000 or chance.random() > 0.03]
+    packets = in_order_of_arrival(late(packet, chance.uniform(0, 60)) for packet in arrive(packets))
+    early, final, early_ends = receiver(), receiver(), []
+    heard: dict[rtp.Receiver, list[bytes]] = {early: [], final: []}
+    until_ns = packets[-1].arrival_ns + 2 * S_NS
+    for packet in [*packets, None]:
+        now_ns = until_ns if packet is None else packet.arrival_ns
+        for one in (early, final):
+            if packet is not None:
+                one.receive(packet.wire(), now_ns)
+            ready = one.ready(now_ns)
+            heard[one].append(one.read(max(ready, one.complete) if one is early else ready))
+        early_ends.append(early.position - final.position)
+    assert max(early_ends) > RATE // 2
+    assert b"".join(heard[early]) == b"".join(heard[final])
+    assert early.counts == final.counts
+    assert early.concealed_samples == final.concealed_samples
+
+
 # ---- placing ----
 
 

@@ -480,6 +480,35 @@ static inline int64_t cr_track_lost(const cr_track *t)
     return t->lost_before_source + cr_sequence_lost(&t->sequence);
 }
 
+/* Up to where nothing is missing and nothing is in doubt, so that whoever cannot wait for `cr_track_ready` may read: the
+ * end of the audio that has come without a gap, less what concealment and resampling look ahead. Only the drift may be
+ * known better later, by less than can be heard. */
+static inline int64_t cr_track_complete(const cr_track *t)
+{
+    int64_t reach = t->position + cr_ms(t, CR_LOOKAHEAD_MS);
+    if (t->anchor_open || t->step_open || t->queue_open)
+        return t->position;
+    for (uint32_t i = 0; i < t->segment_count; i++) {
+        const cr_segment *s = cr_segment_at(t, i);
+        int64_t number = s->entered && t->fill_next > s->first ? t->fill_next : s->first;
+        unsigned kind = CR_KIND_SILENCE;
+        if (s->lost_before)
+            break;
+        while (number < s->end) {
+            const uint8_t *samples;
+            uint32_t run = cr_store_run(&t->store, number, (uint32_t)(s->end - number), &kind, &samples);
+            if (kind == CR_KIND_NONE)
+                break;
+            number += run;
+        }
+        reach = cr_track_number_position(t, number);
+        if (kind == CR_KIND_NONE)
+            break;
+    }
+    reach -= cr_ms(t, CR_LOOKAHEAD_MS);
+    return reach > t->position ? reach : t->position;
+}
+
 /* One past the last sample that has arrived, on the timeline. */
 static inline int64_t cr_track_end_position(const cr_track *t)
 {

@@ -135,6 +135,14 @@ class Receiver:
     def ready(self, now_ns: int) -> int:
         """The position up to which the timeline is final at time `now_ns`: later packets could not change it."""
 
+    @property
+    def complete(self) -> int:
+        """The position up to which nothing is missing and nothing in doubt, 100 ms behind what has come.
+
+        Whoever cannot wait for `ready` may read so far; later packets could change it only by what they tell of the
+        sender's clock.
+        """
+
     def read(self, until: int) -> bytes:
         """The timeline from `position` up to `until` as 16-bit PCM, gaps filled; moves `position` there.
 
