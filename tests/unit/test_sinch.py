@@ -166,6 +166,49 @@ def test_a_call_that_its_caller_ends_before_the_hangup_of_an_answer_says_so():
     assert host.messages[-1][1]["reason"] == "CALLERHANGUP"
 
 
+ALLOWED = {
+    "hangup": {"ice", "ace", "pie"},
+    "continue": {"ace", "pie"},
+    "connectPstn": {"ice", "pie"},
+    "connectMxp": {"ice"},
+    "connectConf": {"ice", "ace", "pie"},
+    "connectSip": {"ice", "pie"},
+    "connectStream": {"ice"},
+    "runMenu": {"ice", "ace", "pie"},
+    "park": {"ice"},
+    "startRecording": set(),
+    "stopRecording": set(),
+}
+RECORDED = {"continue", "connectPstn", "connectConf", "connectSip", "connectMxp"}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+@pytest.mark.parametrize("event", ["ice", "ace", "pie"])
+def test_an_action_stands_where_the_pages_allow_it_and_is_recorded_where_they_have_a_flag(event, name):
+    host = Host(callbacks=False)
+    flag = {"record": True, "recordingOptions": DRIVE}
+    host.answer(event, {"action": {"name": name, "conferenceId": "room", **flag}})
+    if event not in ALLOWED[name]:
+        assert (host.told, host.performs) == (["callingerror"], [("LEG-A", "hangup")])
+        return
+    assert host.told == []
+    asked = [one for _, one in host.performs]
+    conference = name == "connectConf"
+    assert asked == ([name, "StartConferenceRecording"] if conference else [name])
+    assert len(host.events(RecordingStarted)) == (name in RECORDED and not conference)
+
+
+@pytest.mark.parametrize("event", ["ice", "ace", "pie"])
+def test_instructions_start_and_stop_recordings_in_the_answer_to_every_callback(event):
+    host = Host(callbacks=False)
+    action = {"name": "runMenu", "menus": []}
+    host.answer(event, {"instructions": [START, SAY, {"name": "stopRecording"}], "action": action}, now=0.0)
+    host.call.performed("1.2", now=1.0)
+    host.finish(now=3.0)
+    assert host.told == ["recording_finished", "recording_available"]
+    assert host.performs == [("LEG-A", "say"), ("LEG-A", "runMenu")]
+
+
 # ---- when a recording begins -------------------------------------------------------------------------------
 
 
