@@ -487,6 +487,14 @@ def test_a_transcription_that_is_not_enabled_is_none():
     assert read.transcription_locale == "sv-se"
 
 
+def test_the_host_says_where_sinch_drive_is():
+    host = Host(drive_url="https://acme.example/recording/")
+    host.manage({"instructions": [START]})
+    host.manage({"action": {"name": "stopRecording"}}, now=1)
+    host.finish(now=3)
+    assert host.messages[-1][1]["destination"] == "https://acme.example/recording/x.mp3"
+
+
 # ---- notifications -----------------------------------------------------------------------------------------
 
 
@@ -548,8 +556,8 @@ def test_a_recording_of_the_hosts_own_is_told_to_nobody():
 
 def test_every_participant_asks_for_the_recording_of_their_conference():
     room = {"name": "connectConf", "conferenceId": "room", "record": True, "recordingOptions": DRIVE}
-    for _ in range(2):
-        host = Host()
+    for options in ({}, {"layout": "stereo", "conference_layout": "incoming"}):
+        host = Host(**options)
         host.answer("ice", {"action": room})
         assert host.performs == [("LEG-A", "connectConf"), ("LEG-A", "StartConferenceRecording")]
         action = host.events(Perform)[1].parameters["recording"]
@@ -586,6 +594,16 @@ def test_a_call_is_recorded_whole_and_in_a_conference_as_the_participant_heard_i
     host.call.end(now=7)
     layouts = [event.manifest["layout"] for event in host.events(RecordingFinished)]
     assert layouts == ["outgoing", "mix"]
+
+
+def test_the_host_says_which_tracks_of_a_call_are_recorded():
+    host = Host(layout="stereo", conference_layout="incoming")
+    host.manage({"instructions": [START, {"name": "stopRecording"}]}, now=1)
+    host.answer("ace", {"action": {"name": "connectConf", "conferenceId": "room"}}, now=2)
+    host.manage({"instructions": [START]}, now=3)
+    host.call.end(now=7)
+    layouts = [event.manifest["layout"] for event in host.events(RecordingFinished)]
+    assert layouts == ["stereo", "incoming"]
 
 
 def test_a_conference_that_the_call_never_came_to_changes_nothing():

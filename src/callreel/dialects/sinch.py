@@ -510,12 +510,14 @@ class Sinch:
             self._last_stamp = stamp
             of = call.call_id if conference_id is None else conference_id
             name = generated_name(stamp, self._application_key, of, options.format)
-        in_conference = plan.conference_id is not None and conference_id is None
+        layout = self._layout if plan.conference_id is None else self._conference_layout
+        if conference_id is not None:
+            layout = Layout.MIX  # a conference has no other
         action = StartRecording(
             leg=self._leg(call),
             action_id=self._action_id(number, "record" if word == "record" else ""),
             kind=RecordingKind.CALL if conference_id is None else RecordingKind.CONFERENCE,
-            layout=self._conference_layout if in_conference else self._layout,
+            layout=layout,
             format=options.format,
             key=options.key(name),
             destination=options.destination,
