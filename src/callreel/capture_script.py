@@ -68,7 +68,8 @@ class Script:
         if self.dialect == "chime":
             return _with_call_id(document, call_id)
         if self.dialect == "sinch":
-            return document if "svaml" in document else {"svaml": document}
+            document = document if "svaml" in document else {"svaml": document}
+            return {name: value for name, value in document.items() if name != "callId"}
         if "path" in document:
             document = document.get("body")
         return {"path": f"/app/calls/{quote(call_id, safe='')}/record", "body": document}

@@ -16,8 +16,8 @@ once:
 
 Its audio comes later, when the timeline can no longer change, or, where somebody waits for the end, when nothing of it
 is missing. It is cut where the commands were given: each is kept with the position on the timeline that its moment was.
-The stop rules are looked at there as well, so that the outcome depends on what was said and pressed when, and not on how
-fast it came to us.
+The stop rules are looked at there as well, so that the outcome depends on what was said and pressed when, and not on
+how fast it came to us.
 
 Rules of the end:
 

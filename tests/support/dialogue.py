@@ -121,6 +121,7 @@ class Dialogue:
                 "terminator": event.terminator,
                 "deliver": event.deliver,
                 "metadata": dict(event.metadata),
+                "destination": None if event.destination is None else asdict(event.destination),
                 **{name: event.manifest[name] for name in ("duration", "layout", "format", "sample_rate")},
                 "manifest": event.manifest,
             }

@@ -397,6 +397,31 @@ def test_the_events_printed_name_what_is_asked_of_the_host_but_no_secret(run, ca
     assert "AKIA" not in text
 
 
+def test_the_call_id_of_another_call_does_no_harm(run, capture, tmp_path):
+    path = tmp_path / "action.json"
+    start = {"name": "startRecording", "recordingOptions": {"destinationUrl": "sdrive://x.mp3"}}
+    path.write_text(json.dumps({"callId": "another", "svaml": {"action": start}}))
+    status, _, err = run("record", capture(both()), "--out", tmp_path / "out", "--action", path)
+    assert (status, err) == (0, "")
+    assert [one.name for one in takes_of(tmp_path / "out")] == ["x.mp3"]
+
+
+def test_of_recordings_with_one_name_at_one_time_the_last_stays_whole(run, capture, tmp_path):
+    path, out = tmp_path / "action.json", tmp_path / "out"
+    options = {"destinationUrl": "sdrive://x.wav", "format": "wav"}
+    path.write_text(json.dumps({"instructions": [{"name": "StartRecording", "options": options}]}))
+    carol, dave = ("10.0.0.3", 4000), ("10.0.0.4", 6000)
+    other = talk(carol, dave, 2.0, ssrc=0xC) + talk(dave, carol, 2.0, ssrc=0xD)
+    other = [(at + 0.5, *rest) for at, *rest in other]
+    packets = sorted(both(1.0) + other, key=lambda packet: packet[0])
+    status, text, err = run("record", capture(packets), "--out", out, "--action", path)
+    assert (status, err) == (0, "")
+    assert [line.split()[-1] for line in text.splitlines()[2:]] == ["x.wav", "x.wav"]
+    assert sorted(file.name for file in out.iterdir()) == ["x.wav", "x.wav.json"]
+    assert json.loads((out / "x.wav.json").read_text())["duration"] == 2.0
+    assert run("verify", out / "x.wav")[0] == 0
+
+
 def test_an_endless_action_file_is_not_read_to_its_end(run, capture, tmp_path):
     status, _, err = run("record", capture(both()), "--out", tmp_path / "out", "--action", "/dev/zero")
     assert (status, err) == (2, "callreel: /dev/zero: too large for an action\n")

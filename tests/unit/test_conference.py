@@ -754,6 +754,34 @@ def test_order_and_chunks_change_nothing(data):
         np.testing.assert_array_equal(audio, total(*said)[begin : begin + len(audio)])
 
 
+def test_who_leaves_a_conference_is_told_of_their_recording_while_their_call_goes_on():
+    host = Host()
+    call = Call(
+        "guest", started_at=STARTED_AT, now=NOW, dialect=Sinch(application_key="app", callbacks=False)
+    )
+    call.add_leg(detect_digits=False, host_frames=Direction.OUTGOING)
+    host.calls["guest"] = call
+    host.join("guest")
+    packets, _ = voice(2)
+    host.join("other", packets)
+    start = {
+        "name": "StartRecording",
+        "options": {"destinationUrl": "sdrive://guest.wav", "format": "wav"},
+    }
+    room = {"name": "connectConf", "conferenceId": "conf-1"}
+    call.request({"event": "ice", "svaml": {"instructions": [start], "action": room}}, now=NOW)
+    host.leave("guest", 1.0)
+    assert call.next_timeout() is not None
+    call.handle_timeout(now=NOW + 2.5)
+    finished = host.finished("guest")
+    assert (finished.key, finished.end_reason) == ("guest.wav", "stop")
+    assert (finished.manifest["duration"], finished.manifest["layout"]) == (1.0, "outgoing")
+    call.stored(finished.recording_id, now=NOW + 2.6)
+    told = [event.body["type"] for event in host.told(VendorMessage, "guest")]
+    assert told == ["recording_finished", "recording_available"]
+    np.testing.assert_array_equal(host.audio("guest/LEG-A")[:RATE, 0], host.heard("guest")[:RATE])
+
+
 def test_what_sinch_asks_of_a_conference_is_recorded_and_told_although_who_asked_has_left():
     host = Host()
     starter = Call(
@@ -783,7 +811,7 @@ def test_what_sinch_asks_of_a_conference_is_recorded_and_told_although_who_asked
         RecordingStored("conf-1", finished.recording_id, finished.action_id), now=NOW + 4
     )
     told = [one.body for one in starter.events() if isinstance(one, VendorMessage)]
-    assert [(one["type"], one["conferenceId"]) for one in told] == [
-        ("recording_finished", "room"),
-        ("recording_available", "room"),
+    assert [(one["type"], one["callid"], one["conferenceId"]) for one in told] == [
+        ("recording_finished", "starter", "room"),
+        ("recording_available", "starter", "room"),
     ]

@@ -11,6 +11,7 @@ from callreel.actions import Layout, RecordingKind, StartRecording
 from callreel.call import Call
 from callreel.dialects.sinch import Sinch, error_response
 from callreel.dialects.sinch_options import SvamlError, generated_name, read_options
+from callreel.errors import UsageError
 from callreel.events import (
     CallView,
     LegStatus,
@@ -157,6 +158,57 @@ def test_a_call_that_manage_call_hangs_up_says_so():
     assert host.messages[-1][1]["reason"] == "MANAGERHANGUP"
 
 
+def test_a_call_that_its_caller_ends_before_the_hangup_of_an_answer_says_so():
+    host = Host()
+    host.answer("ace", {"instructions": [SAY], "action": {"name": "hangup"}})
+    host.call.hang_up("LEG-A", now=1)
+    host.call.end(now=2)
+    assert host.messages[-1][1]["reason"] == "CALLERHANGUP"
+
+
+ALLOWED = {
+    "hangup": {"ice", "ace", "pie"},
+    "continue": {"ace", "pie"},
+    "connectPstn": {"ice", "pie"},
+    "connectMxp": {"ice"},
+    "connectConf": {"ice", "ace", "pie"},
+    "connectSip": {"ice", "pie"},
+    "connectStream": {"ice"},
+    "runMenu": {"ice", "ace", "pie"},
+    "park": {"ice"},
+    "startRecording": set(),
+    "stopRecording": set(),
+}
+RECORDED = {"continue", "connectPstn", "connectConf", "connectSip", "connectMxp"}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+@pytest.mark.parametrize("event", ["ice", "ace", "pie"])
+def test_an_action_stands_where_the_pages_allow_it_and_is_recorded_where_they_have_a_flag(event, name):
+    host = Host(callbacks=False)
+    flag = {"record": True, "recordingOptions": DRIVE}
+    host.answer(event, {"action": {"name": name, "conferenceId": "room", **flag}})
+    if event not in ALLOWED[name]:
+        assert (host.told, host.performs) == (["callingerror"], [("LEG-A", "hangup")])
+        return
+    assert host.told == []
+    asked = [one for _, one in host.performs]
+    conference = name == "connectConf"
+    assert asked == ([name, "StartConferenceRecording"] if conference else [name])
+    assert len(host.events(RecordingStarted)) == (name in RECORDED and not conference)
+
+
+@pytest.mark.parametrize("event", ["ice", "ace", "pie"])
+def test_instructions_start_and_stop_recordings_in_the_answer_to_every_callback(event):
+    host = Host(callbacks=False)
+    action = {"name": "runMenu", "menus": []}
+    host.answer(event, {"instructions": [START, SAY, {"name": "stopRecording"}], "action": action}, now=0.0)
+    host.call.performed("1.2", now=1.0)
+    host.finish(now=3.0)
+    assert host.told == ["recording_finished", "recording_available"]
+    assert host.performs == [("LEG-A", "say"), ("LEG-A", "runMenu")]
+
+
 # ---- when a recording begins -------------------------------------------------------------------------------
 
 
@@ -215,6 +267,24 @@ def test_an_answer_that_comes_before_the_first_leg_records_that():
     assert [event.leg for event in host.events(RecordingStarted)] == ["LEG-X"]
 
 
+def test_a_stop_before_the_first_leg_calls_off_what_would_have_begun_with_it():
+    host = Host(legs=False)
+    stop = {"name": "stopRecording"}
+    host.answer("ice", {"instructions": [stop, START, stop], "action": {"name": "park"}})
+    host.call.add_leg("LEG-X", now=1, detect_digits=False)
+    assert host.events(RecordingStarted) == []
+    assert host.performs == [("LEG-A", "park")]
+
+
+def test_a_conference_is_recorded_although_the_call_has_no_leg_yet():
+    host = Host(legs=False)
+    room = {"name": "connectConf", "conferenceId": "room", "record": True, "recordingOptions": DRIVE}
+    host.answer("ice", {"instructions": [START], "action": room})
+    assert host.performs == [("LEG-A", "connectConf"), ("LEG-A", "StartConferenceRecording")]
+    host.call.add_leg(now=1, detect_digits=False)
+    assert len(host.events(RecordingStarted)) == 1
+
+
 # ---- Manage Call -------------------------------------------------------------------------------------------
 
 
@@ -233,6 +303,27 @@ def test_any_other_request_takes_the_place_of_instructions_but_not_of_the_action
     host.answer("ace", {"instructions": [SAY, SAY], "action": {"name": "continue"}})
     assert host.manage({"action": {"name": "hangup"}}).status == 204
     assert host.performs == [("LEG-A", "park"), ("LEG-A", "say"), ("LEG-A", "hangup")]
+
+
+def test_what_another_request_replaces_is_forgotten_with_its_secrets():
+    host = Host()
+    for n in range(9):
+        start = {"name": "startRecording", "options": {**S3, "destinationUrl": f"s3://my-bucket/{n}"}}
+        listed = [SAY, start, {"name": "stopRecording"}]
+        host.manage({"instructions": listed, "action": {"name": "hangup"}}, now=n)
+    kept = [one for one in vars(host.session).values() if isinstance(one, dict | set)]
+    assert max(map(len, kept)) == 1
+
+
+@pytest.mark.parametrize("status", [LegStatus.CONNECTED, LegStatus.RINGING])
+def test_a_recording_that_runs_or_waits_for_the_answer_goes_on_when_something_else_is_asked(status):
+    host = Host(status, inbound=False, callbacks=False)
+    host.manage({"instructions": [START]}, now=1)
+    host.manage({"instructions": [SAY]}, now=2)
+    host.call.answered("LEG-A", now=3)
+    host.call.end(now=4)
+    host.finish(now=4)
+    assert host.told == ["recording_finished", "recording_available"]
 
 
 def test_both_legs_hear_at_the_same_time():
@@ -282,14 +373,17 @@ def test_a_request_that_is_refused_changes_nothing():
     cookie = {"name": "setCookie", "key": "k", "value": "x" * 600}
     bad = {"name": "continue", "record": 1}
     room = {"name": "connectConf", "conferenceId": "room", "record": True}
+    unnamed = {"name": "startRecording", "options": {"destinationUrl": "sdrive://"}}
     for svaml in (
-        {"instructions": [START, cookie], "action": bad},
+        {"instructions": [unnamed, cookie], "action": bad},
         {"instructions": [START], "action": room},
     ):
         assert host.manage(svaml).status == 400
-    assert host.manage({"instructions": [cookie, START]}).status == 204
+    assert host.manage({"instructions": [cookie, unnamed]}).status == 204
     host.call.performed("3.1", now=0.2)
-    assert [event.action_id for event in host.events(RecordingStarted)] == ["3.2"]
+    assert [(event.action_id, event.key) for event in host.events(RecordingStarted)] == [
+        ("3.2", "20190301171000_app-key_call-1.mp3")
+    ]
     host.call.end(now=1)
     assert host.events(RecordingFinished)[0].manifest["layout"] == "mix"
 
@@ -324,6 +418,12 @@ def test_the_generated_name_is_in_utc_and_safe():
     assert generated_name(at, "a/b", "c d", "mp3") == "20240430230203_a%2Fb_c%20d.mp3"
     options = read_options({"destinationUrl": "sdrive://"})
     assert options.location("a%2Fb.mp3", "https://host/") == "https://host/a%252Fb.mp3"
+
+
+@pytest.mark.parametrize("url", ["", "acme", "s3://", "gs://acme/x", "azure://acme/x"])
+def test_a_default_destination_that_is_none_is_the_hosts_mistake(url):
+    with pytest.raises(UsageError, match="default_destination_url"):
+        Sinch(default_destination_url=url)
 
 
 @pytest.mark.parametrize(
@@ -387,6 +487,14 @@ def test_a_transcription_that_is_not_enabled_is_none():
     assert read.transcription_locale == "sv-se"
 
 
+def test_the_host_says_where_sinch_drive_is():
+    host = Host(drive_url="https://acme.example/recording/")
+    host.manage({"instructions": [START]})
+    host.manage({"action": {"name": "stopRecording"}}, now=1)
+    host.finish(now=3)
+    assert host.messages[-1][1]["destination"] == "https://acme.example/recording/x.mp3"
+
+
 # ---- notifications -----------------------------------------------------------------------------------------
 
 
@@ -397,6 +505,21 @@ def recorded(**options):
     host.finish(now=3.0)
     (finished,) = host.events(RecordingFinished)
     return host, finished.recording_id
+
+
+def test_notifications_have_what_the_page_prints_and_nothing_else():
+    host, _ = recorded()
+    common = {"event": "notify", "callid": "call-1", "version": 1}
+    assert host.messages == [
+        ("notification", {**common, "type": "recording_finished"}),
+        (
+            "notification",
+            {**common, "type": "recording_available", "destination": "s3://my-bucket/x.mp3"},
+        ),
+    ]
+    assert json.dumps(host.messages[0][1]) == (
+        '{"event": "notify", "callid": "call-1", "version": 1, "type": "recording_finished"}'
+    )
 
 
 def test_a_transcript_is_told_beside_its_recording_and_after_it():
@@ -433,8 +556,8 @@ def test_a_recording_of_the_hosts_own_is_told_to_nobody():
 
 def test_every_participant_asks_for_the_recording_of_their_conference():
     room = {"name": "connectConf", "conferenceId": "room", "record": True, "recordingOptions": DRIVE}
-    for _ in range(2):
-        host = Host()
+    for options in ({}, {"layout": "stereo", "conference_layout": "incoming"}):
+        host = Host(**options)
         host.answer("ice", {"action": room})
         assert host.performs == [("LEG-A", "connectConf"), ("LEG-A", "StartConferenceRecording")]
         action = host.events(Perform)[1].parameters["recording"]
@@ -449,9 +572,15 @@ def test_the_recording_of_a_conference_is_told_with_its_id():
     view = CallView("call-1", "call-1", STARTED_AT, STARTED_AT, {})
     finished = RecordingFinished("room", "room/1", "LEG-A", "x.mp3", "hangup", {}, action.action_id)
     (body,) = [body for _, body in host.session.tell(finished, view).messages]
-    assert body == {"event": "notify", "version": 1, "type": "recording_finished", "conferenceId": "room"}
+    assert body == {
+        "event": "notify",
+        "callid": "call-1",
+        "version": 1,
+        "type": "recording_finished",
+        "conferenceId": "room",
+    }
     told = host.session.tell(RecordingStored("room", "room/1", ""), view)
-    assert told.messages[0][1]["conferenceId"] == "room"
+    assert (told.messages[0][1]["callid"], told.messages[0][1]["conferenceId"]) == ("call-1", "room")
 
 
 def test_a_call_is_recorded_whole_and_in_a_conference_as_the_participant_heard_it():
@@ -465,6 +594,27 @@ def test_a_call_is_recorded_whole_and_in_a_conference_as_the_participant_heard_i
     host.call.end(now=7)
     layouts = [event.manifest["layout"] for event in host.events(RecordingFinished)]
     assert layouts == ["outgoing", "mix"]
+
+
+def test_the_host_says_which_tracks_of_a_call_are_recorded():
+    host = Host(layout="stereo", conference_layout="incoming")
+    host.manage({"instructions": [START, {"name": "stopRecording"}]}, now=1)
+    host.answer("ace", {"action": {"name": "connectConf", "conferenceId": "room"}}, now=2)
+    host.manage({"instructions": [START]}, now=3)
+    host.call.end(now=7)
+    layouts = [event.manifest["layout"] for event in host.events(RecordingFinished)]
+    assert layouts == ["stereo", "incoming"]
+
+
+def test_a_conference_that_the_call_never_came_to_changes_nothing():
+    host = Host()
+    room = {"name": "connectConf", "conferenceId": "room"}
+    host.answer("ace", {"instructions": [SAY], "action": room})
+    host.manage({"instructions": [SAY], "action": {"name": "continue"}}, now=1)
+    host.manage({"instructions": [START]}, now=2)
+    host.call.end(now=3)
+    assert host.performs == [("LEG-A", "say"), ("LEG-A", "say")]
+    assert [event.manifest["layout"] for event in host.events(RecordingFinished)] == ["mix"]
 
 
 # ---- any document ------------------------------------------------------------------------------------------

@@ -75,6 +75,13 @@ def test_the_published_vectors(name):
     assert md5 is None or content_md5(arguments["body"]) == md5
 
 
+def test_the_header_is_the_one_that_the_page_prints():
+    value = authorization(KEY, SECRET, "POST", PATH, body=BODY, content_type="application/json", timestamp=AT)
+    assert value == (
+        "Application 669E367E-6BBA-48AB-AF15-266871C28135:Tg6fMyo8mj9pYfWQ9ssbx3Tc1BNC87IEygAfLbJqZb4="
+    )
+
+
 def headers(**changed):
     given = {
         "Authorization": authorization(

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,15 +34,23 @@ class Folder:
     def __init__(self, path: Path) -> None:
         """Use the folder at `path`; it is made when the first file is."""
         self.path = path
+        self._being_made: set[Path] = set()
+        self._numbers = count(2)
 
     def open(self, key: str) -> PartFile:
-        """Begin the file `key`; it appears under that name when it is closed."""
+        """Begin the file `key`; it appears under that name when it is closed.
+
+        Of several files of one key that are made at the same time each is whole: the one that is closed last stays.
+        """
         target = self.path.joinpath(*key.split("/"))
         if not target.resolve().is_relative_to(self.path.resolve()):
             raise DeliveryError(f"the key {key!r} leads out of the folder", key=key)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            return PartFile(key, target)
+            part = target.with_name(target.name + PART_SUFFIX)
+            while part in self._being_made:
+                part = target.with_name(f"{target.name}.{next(self._numbers)}{PART_SUFFIX}")
+            return PartFile(key, target, part, self._being_made)
         except OSError as error:
             raise _as_delivery_error(error, key) from error
 
@@ -49,12 +58,14 @@ class Folder:
 class PartFile:
     """A file in the making: apply `write`s to it, then `close` it, or `discard` it."""
 
-    def __init__(self, key: str, target: Path) -> None:
-        """Create `target` with `.part` behind its name."""
+    def __init__(self, key: str, target: Path, part: Path, being_made: set[Path]) -> None:
+        """Create `part`, which is to become `target`, and is in `being_made` until then."""
         self.key = key
         self._target = target
-        self._part = target.with_name(target.name + PART_SUFFIX)
-        self._file: BinaryIO | None = self._part.open("wb")
+        self._part = part
+        self._file: BinaryIO | None = part.open("wb")
+        self._being_made = being_made
+        being_made.add(part)
         self._size_bytes = 0
         # Of bytes that are there already only the last version counts, and nobody sees the file before it is closed.
         self._patches: dict[int, bytes] = {}
@@ -90,6 +101,7 @@ class PartFile:
             digest = _sha256(self._part)
             size_bytes = self._part.stat().st_size
             self._part.replace(self._target)
+            self._being_made.discard(self._part)
             _sync_folder(self._target.parent)
         except OSError as error:
             self.discard()
@@ -99,8 +111,10 @@ class PartFile:
     def discard(self) -> None:
         """Leave nothing half made behind."""
         self.suspend()
-        with contextlib.suppress(OSError):
-            self._part.unlink(missing_ok=True)
+        if self._part in self._being_made:
+            self._being_made.discard(self._part)
+            with contextlib.suppress(OSError):
+                self._part.unlink(missing_ok=True)
 
     def suspend(self) -> None:
         """Give the file descriptor back until the next write: a process may have few.

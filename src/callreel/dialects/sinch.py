@@ -41,7 +41,7 @@ from callreel.actions import (
 )
 from callreel.dialects import Answer, Order, Response
 from callreel.dialects.sinch_options import RecordingOptions, SvamlError, generated_name, read_options
-from callreel.errors import ActionError
+from callreel.errors import ActionError, UsageError
 from callreel.events import (
     ActionEnded,
     CallEnded,
@@ -90,6 +90,8 @@ ACTION_NAMES = {name.lower(): name for name in ACTIONS}
 RECORDABLE = ("continue", "connectPstn", "connectConf", "connectSip", "connectMxp")
 """Actions that have `record`."""
 OF_RECORDINGS = ("startRecording", "stopRecording")
+STAYING = ("continue", *OF_RECORDINGS)
+"""Actions that leave a call in its conference."""
 NOT_HANDED_ON = ("name", "record", "recording", "recordingoptions")
 
 RESULT_OF_SIP_CODE = {480: ("NOANSWER", "TIMEOUT"), 486: ("BUSY", "N/A"), 487: ("NOANSWER", "CANCEL")}
@@ -116,6 +118,8 @@ class _Asked:
     location: str
     conference_id: str | None = None
     """Of a conference's recording."""
+    began: bool = False
+    """Whether it is not waiting for its turn any more."""
 
 
 @dataclass(slots=True)
@@ -129,11 +133,14 @@ class _Plan:
     """What is wrong with recordings."""
     asked: list[_Asked] = field(default_factory=list)
     only_recordings: bool = False
-    hangs_up: bool = False
     records: bool = False
     """Whether the call is recorded when it has been done so far."""
     answers: bool = False
     """Whether the call has been answered by then."""
+    conference_id: str | None = None
+    """Where the call is after that."""
+    cookies: dict[str, int] = field(default_factory=dict)
+    """Bytes of each, after that."""
 
 
 class Sinch:
@@ -162,10 +169,10 @@ class Sinch:
         for a leg that is offered, ACE when one that was called answers, DiCE at the end; a host that has its own turns
         them off. `layout`: what is recorded of a call, which no page says; `conference_layout`: and of one that is in a
         conference, "the mix from the conference that was sent to that channel". `drive_url`: what stands before the
-        names of files in Sinch Drive. `default_destination_url`: where recordings go whose options name no destination;
-        without it they must. `transcription_locales`: those the host can transcribe, None for any.
-        `tells_storage_failures`: tell `callingerror` 50000 when a file could not be stored; the pages have no
-        notification for that. `new_reference` makes the `reference` of an error.
+        names of files in Sinch Drive. `default_destination_url`: where recordings go whose options name no destination,
+        with the host's own credentials; without it they must. `transcription_locales`: those the host can transcribe,
+        None for any. `tells_storage_failures`: tell `callingerror` 50000 when a file could not be stored; the pages
+        have no notification for that. `new_reference` makes the `reference` of an error.
         """
         self._application_key = application_key
         self._custom = custom
@@ -174,6 +181,11 @@ class Sinch:
         self._layout = Layout(layout)
         self._conference_layout = Layout(conference_layout)
         self._drive_url = drive_url
+        if default_destination_url is not None:
+            try:
+                read_options(None, default_url=default_destination_url)
+            except SvamlError as error:
+                raise UsageError(f"default_destination_url: {error}") from None
         self._default_url = default_destination_url
         self._locales = transcription_locales
         self._tells_storage_failures = tells_storage_failures
@@ -191,14 +203,19 @@ class Sinch:
         """Recordings that are to be transcribed, by id."""
         self._stops: set[str] = set()
         """Actions that stop the recording."""
-        self._recording: str | None = None
-        """The recording of the call that runs."""
+        self._recording: tuple[str, str] | None = None
+        """The recording of the call that runs: its leg, its id."""
         self._armed: StartRecording | None = None
         """Begins when its leg is connected."""
         self._last_stamp: datetime | None = None
-        self._cookie_bytes = 0
+        self._cookies: dict[str, int] = {}
+        """Bytes of each."""
         self._conference_id: str | None = None
         """Where the call is."""
+        self._moves: dict[str, str | None] = {}
+        """Actions that will take the call to a conference, or out of one."""
+        self._hangups: set[str] = set()
+        """Actions that will hang up."""
         self._answered_at: datetime | None = None
         self._reason: str | None = None
         """Why the call ends; the first that is known stays."""
@@ -245,15 +262,34 @@ class Sinch:
     def _settle(self, plan: _Plan, call: CallView) -> None:
         """Keep what a document that will be carried out says."""
         self._asked |= {asked.action.action_id: asked for asked in plan.asked}
-        self._stops |= {one.action_id for one in plan.actions if isinstance(one, StopRecording)}
-        if plan.hangs_up:
-            self._reason = self._reason or "MANAGERHANGUP"
-        if not call.participants:  # begins with the first of them
-            for one in [one for one in plan.actions if isinstance(one, StartRecording)]:
-                plan.actions.remove(one)
-                self._armed = self._armed or one
+        self._cookies = plan.cookies
+        if not call.participants:  # the call's recording begins with the first of them
+            listed, plan.actions = plan.actions, []
+            for one in listed:
+                if isinstance(one, StopRecording):
+                    self._disarm()
+                elif isinstance(one, StartRecording) and one.kind is RecordingKind.CALL:
+                    self._armed = self._armed or one
+                else:
+                    plan.actions.append(one)
+        for one in plan.actions:
+            if isinstance(one, StopRecording):
+                self._stops.add(one.action_id)
+            elif isinstance(one, OtherAction) and one.name in ACTIONS and one.name not in STAYING:
+                self._moves[one.action_id] = plan.conference_id
+                if one.name == "hangup":
+                    self._hangups.add(one.action_id)
+
+    def _forget_what_waits(self) -> None:
+        """Another document takes the place of what has not been done."""
+        self._stops.clear()
+        self._moves.clear()
+        self._hangups.clear()
+        armed = None if self._armed is None else self._armed.action_id
+        self._asked = {name: one for name, one in self._asked.items() if one.began or name == armed}
 
     def _end_call(self, reason: str, call: CallView) -> Answer:
+        self._forget_what_waits()
         self._reason = self._reason or reason
         hangup = self._other("hangup", {}, self._leg(call), 1, "action")
         return Answer(order=Order(stop_running=EndReason.INTERRUPTED, drop_queue=True, actions=(hangup,)))
@@ -265,7 +301,7 @@ class Sinch:
         if self._domain == "mxp":
             return self._refuse(INVALID, "Invalid request: only calls from or to a telephone can be managed")
         self._documents += 1
-        before = self._cookie_bytes, self._conference_id, self._last_stamp
+        last_stamp = self._last_stamp
         try:
             plan = self._read(svaml, "patch", call)
             if plan.faults:
@@ -273,8 +309,10 @@ class Sinch:
             if call_leg is not None:
                 plan.actions = self._on_legs(plan.actions, call_leg, live)
         except SvamlError as error:
-            self._cookie_bytes, self._conference_id, self._last_stamp = before
+            self._last_stamp = last_stamp
             return self._refuse(error.code, f"{'Invalid request: ' if error.code == INVALID else ''}{error}")
+        if not plan.only_recordings:
+            self._forget_what_waits()
         self._settle(plan, call)
         order = Order(
             stop_running=None if plan.only_recordings else EndReason.INTERRUPTED,
@@ -294,6 +332,10 @@ class Sinch:
             raise SvamlError(INVALID, "the call leg must be caller, callee or both")
         if not all(isinstance(one, OtherAction) and one.name in (*ON_ONE_LEG, "continue") for one in actions):
             raise SvamlError(INVALID, "on one leg there is only PlayFiles and Say")
+        if self._conference_id is not None or not live[0].inbound:
+            call_leg = (
+                "caller"  # which leg says nothing in a conference, and in a call that the platform made
+            )
         if call_leg != "caller" and len(live) < 2:
             raise SvamlError(INVALID, "there is no callee")
         found: list[Action] = []
@@ -329,14 +371,14 @@ class Sinch:
         action_name = "" if action is None else _name(action, ACTION_NAMES, "action")
         if action_name and where not in ACTIONS[action_name]:
             raise SvamlError(INVALID, f"{action_name} cannot be the action here")
-        plan = _Plan(where, hangs_up=action_name == "hangup")
+        plan = _Plan(where)
         plan.only_recordings = (
             where == "patch"
             and all(name in OF_RECORDINGS for name, _ in instructions)
             and action_name in ("", "continue", *OF_RECORDINGS)
         )
         plan.records = self._recording is not None or self._armed is not None
-        self._check_limits(instructions, action_name, action)
+        self._check_limits(plan, instructions, action_name, action)
         for number, (name, given) in enumerate(instructions, 1):
             if name == "startRecording" and action_name == "connectMxp":
                 continue  # not supported there; `record` is
@@ -389,7 +431,7 @@ class Sinch:
         if plan.where == "patch" and plan.records and not of_conference:
             raise SvamlError(INVALID, "the call is being recorded")
         try:
-            asked = self._start(word, given, number, call, self._conference_id if of_conference else None)
+            asked = self._start(plan, word, given, number, call, of_conference)
         except SvamlError as error:
             plan.faults.append(error)
             return
@@ -404,16 +446,20 @@ class Sinch:
         plan.records = plan.records or not of_conference
 
     def _check_limits(
-        self, instructions: list[tuple[str, Any]], action_name: str, action: Mapping[str, Any] | None
+        self,
+        plan: _Plan,
+        instructions: list[tuple[str, Any]],
+        action_name: str,
+        action: Mapping[str, Any] | None,
     ) -> None:
-        cookie_bytes = self._cookie_bytes
+        plan.cookies = dict(self._cookies)
         for name, given in instructions:
             if name == "setCookie":
-                values = [given.get("key"), given.get("value")]
-                if not all(isinstance(value, str) for value in values):
+                key, value = given.get("key"), given.get("value")
+                if not isinstance(key, str) or not isinstance(value, str):
                     raise SvamlError(ILLEGAL, "a cookie has a 'key' and a 'value'")
-                cookie_bytes += sum(len(value.encode("utf-8", "surrogatepass")) for value in values)
-        if cookie_bytes > MAX_COOKIE_BYTES:
+                plan.cookies[key] = sum(len(one.encode("utf-8", "surrogatepass")) for one in (key, value))
+        if sum(plan.cookies.values()) > MAX_COOKIE_BYTES:
             raise SvamlError(ILLEGAL, f"the cookies of a call have {MAX_COOKIE_BYTES} bytes at most")
         if action is not None and action_name == "connectConf":
             conference_id = action.get("conferenceId")
@@ -421,10 +467,9 @@ class Sinch:
                 raise SvamlError(MISSING, "'conferenceId' is required")
             if not isinstance(conference_id, str) or not 0 < len(conference_id) <= MAX_CONFERENCE_ID:
                 raise SvamlError(ILLEGAL, f"'conferenceId' has 1 to {MAX_CONFERENCE_ID} characters")
-            self._conference_id = conference_id
-        elif action_name not in ("", "continue", *OF_RECORDINGS):
-            self._conference_id = None
-        self._cookie_bytes = cookie_bytes
+            plan.conference_id = conference_id
+        elif action_name in ("", *STAYING):
+            plan.conference_id = self._conference_id
 
     def _leg(self, call: CallView) -> str:
         """The leg whose call it is: the first that is there."""
@@ -451,8 +496,11 @@ class Sinch:
             awaited=not is_action,
         )
 
-    def _start(self, word: str, given: Any, number: int, call: CallView, conference_id: str | None) -> _Asked:
-        """A recording of the call, or of the conference that is named."""
+    def _start(
+        self, plan: _Plan, word: str, given: Any, number: int, call: CallView, of_conference: bool
+    ) -> _Asked:
+        """A recording of the call, or of the conference that it is connected to."""
+        conference_id = plan.conference_id if of_conference else None
         options = read_options(given, default_url=self._default_url, locales=self._locales)
         name = ""
         if options.file is None:
@@ -462,12 +510,14 @@ class Sinch:
             self._last_stamp = stamp
             of = call.call_id if conference_id is None else conference_id
             name = generated_name(stamp, self._application_key, of, options.format)
-        in_conference = self._conference_id is not None and conference_id is None
+        layout = self._layout if plan.conference_id is None else self._conference_layout
+        if conference_id is not None:
+            layout = Layout.MIX  # a conference has no other
         action = StartRecording(
             leg=self._leg(call),
             action_id=self._action_id(number, "record" if word == "record" else ""),
             kind=RecordingKind.CALL if conference_id is None else RecordingKind.CONFERENCE,
-            layout=self._conference_layout if in_conference else self._layout,
+            layout=layout,
             format=options.format,
             key=options.key(name),
             destination=options.destination,
@@ -490,7 +540,7 @@ class Sinch:
                 self._action_ended(event, call)
             case RecordingStarted() if event.action_id in self._asked:
                 if self._asked[event.action_id].conference_id is None:
-                    self._recording = event.recording_id
+                    self._recording = event.leg, event.recording_id
             case RecordingFinished() if event.action_id in self._asked:
                 return self._recording_finished(event, call)
             case RecordingStored() if event.recording_id in self._finished:
@@ -528,6 +578,8 @@ class Sinch:
         self._called.discard(event.leg)
         if self._armed is not None and self._armed.leg == event.leg:
             self._disarm()
+        if self._recording is not None and self._recording[0] == event.leg:
+            self._recording = None  # that is told when its audio is final
         if was_called and event.sip_response_code:
             failed = "FAILED", "GENERALERROR"
             result, reason = RESULT_OF_SIP_CODE.get(event.sip_response_code, failed)
@@ -538,6 +590,11 @@ class Sinch:
 
     def _action_ended(self, event: ActionEnded, call: CallView) -> None:
         action_id = event.action_id
+        if action_id in self._moves:
+            self._conference_id = self._moves.pop(action_id)
+        if action_id in self._hangups:
+            self._hangups.discard(action_id)
+            self._reason = self._reason or "MANAGERHANGUP"
         if action_id in self._stops:
             self._stops.discard(action_id)
             if event.outcome is Outcome.DONE:
@@ -545,7 +602,10 @@ class Sinch:
                 self._disarm()
             return
         asked = self._asked.get(action_id)
-        if asked is None or event.outcome is Outcome.DONE:
+        if asked is None:
+            return
+        if event.outcome is Outcome.DONE:
+            asked.began = True
             return
         participant = call.participants[asked.action.leg]
         waits = isinstance(event.error, ActionError) and event.error.field == "status"
@@ -561,7 +621,7 @@ class Sinch:
 
     def _recording_finished(self, event: RecordingFinished, call: CallView) -> Answer:
         asked = self._asked[event.action_id]
-        if self._recording == event.recording_id:
+        if self._recording == (event.leg, event.recording_id):
             self._recording = None
         self._finished[event.recording_id] = event.action_id
         return self._notify(asked, "recording_finished", call)
@@ -596,15 +656,13 @@ class Sinch:
         return Answer(messages=(("notification", self._body(asked, kind, call.call_id, **members)),))
 
     def _body(self, asked: _Asked, kind: str, call_id: str, **members: Any) -> Mapping[str, Any]:
-        if asked.conference_id is None:
-            return self._notification(kind, call_id, **members)[1]
-        return self._notification(kind, None, conferenceId=asked.conference_id, **members)[1]
+        if asked.conference_id is not None:
+            members["conferenceId"] = asked.conference_id
+        return self._notification(kind, call_id, **members)[1]
 
-    def _notification(self, kind: str, call_id: str | None, **members: Any) -> tuple[str, Mapping[str, Any]]:
-        body: dict[str, Any] = {"event": "notify"}
-        if call_id is not None:
-            body["callid"] = call_id
-        body |= {"version": VERSION, "type": kind, **members}
+    def _notification(self, kind: str, call_id: str, **members: Any) -> tuple[str, Mapping[str, Any]]:
+        body: dict[str, Any] = {"event": "notify", "callid": call_id, "version": VERSION, "type": kind}
+        body |= members
         if self._custom is not None:
             body["custom"] = self._custom
         return "notification", body

@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,6 +41,7 @@ SECRET = re.compile(r"[!-9;-~]+")
 """A part of the credentials: ASCII that is seen, without colon."""
 LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
 NOT_IN_A_KEY = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
+TOO_LONG = "is too long for the name of an object, or has characters that are not for one"
 MAX_KEY_BYTES = 1024
 """S3 user guide, "Naming Amazon S3 objects"."""
 
@@ -72,7 +73,12 @@ class RecordingOptions:
 
     def key(self, name: str) -> str:
         """The object key; `name` is that of a file whose name was not given."""
-        return self.folder + name if self.file is None else self.file
+        if self.file is not None:
+            return self.file
+        key = self.folder + name
+        if len(key.encode("utf-8")) > MAX_KEY_BYTES:
+            raise _bad_url(TOO_LONG)
+        return key
 
     def location(self, name: str, drive_url: str) -> str:
         """The file's address, as notifications tell it."""
@@ -86,8 +92,8 @@ def read_options(
 ) -> RecordingOptions:
     """Read recordingOptions; SvamlError says what is wrong with them.
 
-    `default_url` is where recordings go whose options name no destination; without it they must. `locales`, when
-    given, are those that can be transcribed.
+    `default_url` is where recordings go whose options name no destination, with the host's own credentials; without it
+    they must name one. `locales`, when given, are those that can be transcribed.
     """
     if given is None and default_url is None:
         raise SvamlError(MISSING, "the recording options are required", field="recordingOptions")
@@ -98,11 +104,12 @@ def read_options(
     url = given.get("destinationUrl")
     if url is None:
         url = given.get("destination")  # one of the pages' samples
+    credentials, is_own = given.get("credentials"), url is None
     if url is None:
         url = default_url
     if url is None:
         raise SvamlError(MISSING, "'destinationUrl' is required", field="destinationUrl")
-    destination, folder, file, url = _read_url(url, given.get("credentials"))
+    destination, folder, file, url = _read_url(url, credentials, is_own)
     return RecordingOptions(
         destination=destination,
         folder=folder,
@@ -128,8 +135,11 @@ def _bad_credentials(why: str) -> SvamlError:
     return SvamlError(ILLEGAL, f"'credentials' {why}", field="credentials")
 
 
-def _read_url(url: Any, credentials: Any) -> tuple[Destination, str, str | None, str]:
-    """Where it goes, the folder, the file, and the address up to what has to be generated."""
+def _read_url(url: Any, credentials: Any, is_own: bool) -> tuple[Destination, str, str | None, str]:
+    """Where it goes, the folder, the file, and the address up to what has to be generated.
+
+    What `is_own`, the host's, needs no credentials.
+    """
     match = URL.fullmatch(url) if isinstance(url, str) else None
     if match is None:
         raise _bad_url("must be a URI such as s3://bucket/folder/file")
@@ -140,7 +150,7 @@ def _read_url(url: Any, credentials: Any) -> tuple[Destination, str, str | None,
         file = _key(rest.rpartition("/")[2])
         return Destination(kind="sdrive", overwrite=True), "", file.rpartition("/")[2] or None, url
     if scheme == "s3":
-        return _read_s3(url, rest, credentials)
+        return _read_s3(url, rest, credentials, is_own)
     if scheme in ("azure", "gs", "gcs"):
         place, _, path = rest.partition("/")
         if not place or (scheme == "azure" and not path.partition("/")[0]):
@@ -154,21 +164,27 @@ def _read_url(url: Any, credentials: Any) -> tuple[Destination, str, str | None,
     raise _bad_url("has a scheme that is not known")
 
 
-def _read_s3(url: str, rest: str, credentials: Any) -> tuple[Destination, str, str | None, str]:
+def _read_s3(url: str, rest: str, credentials: Any, is_own: bool) -> tuple[Destination, str, str | None, str]:
     bucket, slash, path = rest.partition("/")
     if not BUCKET.fullmatch(bucket):
         raise _bad_url("names no bucket")
     key = _key(path)
+    destination = Destination(kind="s3", bucket=bucket, overwrite=True)
+    if not is_own:
+        key_and_secret, region = _read_s3_credentials(credentials)
+        destination = replace(destination, credentials=key_and_secret, region=region)
+    is_folder = not key or key.endswith("/")
+    return destination, key if is_folder else "", None if is_folder else key, url if slash else url + "/"
+
+
+def _read_s3_credentials(credentials: Any) -> tuple[str, str]:
+    """Key and secret, and the region."""
     if credentials is None:
         raise SvamlError(MISSING, "'credentials' are required", field="credentials")
     parts = credentials.split(":") if isinstance(credentials, str) else []
     if len(parts) != 3 or not all(SECRET.fullmatch(part) for part in parts) or not REGION.fullmatch(parts[2]):
         raise _bad_credentials("must be AwsAccessKey:AwsSecretKey:AwsRegion")
-    destination = Destination(
-        kind="s3", bucket=bucket, credentials=f"{parts[0]}:{parts[1]}", region=parts[2], overwrite=True
-    )
-    is_folder = not key or key.endswith("/")
-    return destination, key if is_folder else "", None if is_folder else key, url if slash else url + "/"
+    return f"{parts[0]}:{parts[1]}", parts[2]
 
 
 def _key(path: str) -> str:
@@ -182,7 +198,7 @@ def _key(path: str) -> str:
     except UnicodeDecodeError:
         raise _bad_url("is not UTF-8") from None
     if len(raw) > MAX_KEY_BYTES or NOT_IN_A_KEY.search(key):
-        raise _bad_url("is too long for the name of an object, or has characters that are not for one")
+        raise _bad_url(TOO_LONG)
     if key and any(part in ("", ".", "..") for part in key.removesuffix("/").split("/")):
         raise _bad_url("has a folder without a name")
     return key
