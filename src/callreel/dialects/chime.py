@@ -173,8 +173,9 @@ class Chime:
             listed, self._attributes = read_answer(document, attributes=self._attributes, is_new=is_new)
         except InvalidResponseError as error:
             return self._invalid(error, call, again=was_invalid)
+        is_updating, self._is_updating = self._is_updating, False
         if listed:
-            return self._new_list(listed, call)
+            return self._new_list(listed, call, is_updating=is_updating)
         return Answer(order=self._give_up(call)) if was_invalid else Answer()
 
     def _update(self, document: Mapping[str, Any], call: CallView) -> Answer:
@@ -213,8 +214,7 @@ class Chime:
             return None
         return Order(actions=(OtherAction(leg=somebody[0].leg, action_id="give-up", name="Hangup"),))
 
-    def _new_list(self, listed: list[Mapping[str, Any]], call: CallView) -> Answer:
-        is_updating, self._is_updating = self._is_updating, False
+    def _new_list(self, listed: list[Mapping[str, Any]], call: CallView, *, is_updating: bool) -> Answer:
         running_id, running = self._running
         told = Answer()
         prepared: list[Action] = []
