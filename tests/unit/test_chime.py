@@ -550,6 +550,63 @@ def test_an_update_while_the_call_is_answered_for_record_audio_calls_that_off():
     assert [event.name for event in events if isinstance(event, Perform)] == ["Answer", "PlayAudio"]
 
 
+def two_legs(status=LegStatus.CONNECTED):
+    call = Call("c-1", started_at=STARTED_AT, now=0.0, dialect=Chime(checks_access=True))
+    call.add_leg("LEG-A", call_id="id-1", status=status)
+    call.add_leg("LEG-B", call_id="id-2")
+    return call
+
+
+def told_and_performed(call):
+    events = call.events()
+    told = [event.body for event in events if isinstance(event, VendorMessage)]
+    types = [(body["InvocationEventType"], body.get("ActionData", {}).get("Type")) for body in told]
+    return types, [event.name for event in events if isinstance(event, Perform)]
+
+
+def test_the_step_before_an_action_is_still_done_when_another_leg_hangs_up():
+    call = two_legs()
+    call.request(answer(PLAY, start_action(), on_leg("Speak", CallId="id-2")), now=1)
+    call.hang_up("LEG-B", now=2)
+    call.performed("1.1", now=3)
+    call.performed("1.2/check", now=4)
+    assert told_and_performed(call) == (
+        [("HANGUP", "Hangup"), ("ACTION_FAILED", "Speak")],
+        ["PlayAudio", "CheckAccess"],
+    )
+    call.stop_recording("LEG-A", now=5)
+
+
+@pytest.mark.parametrize("error", [None, ActionError("broken")])
+def test_a_call_that_is_being_answered_for_record_audio_is_when_another_leg_hangs_up(error):
+    call = two_legs(LegStatus.OFFERED)
+    call.request(answer(record_audio_action(DurationInSeconds=1)), now=1)
+    call.request(answer(on_leg("Speak", CallId="id-2")), now=1)
+    call.hang_up("LEG-B", now=2)
+    call.answered("LEG-A", now=3)
+    call.performed("1.1/answer", now=3, error=error)
+    call.handle_timeout(now=6)
+    call.stored("c-1/LEG-A/message", now=6)
+    assert told_and_performed(call) == (
+        [
+            ("NEW_INBOUND_CALL", None),
+            ("HANGUP", "Hangup"),
+            ("ACTION_SUCCESSFUL" if error is None else "ACTION_FAILED", "RecordAudio"),
+            ("ACTION_FAILED", "Speak"),
+        ],
+        ["Answer"],
+    )
+
+
+def test_what_waits_is_forgotten_when_nobody_is_left():
+    host = Host()
+    host.ask(answer(record_audio_action(), PLAY), 1)
+    host.call.hang_up("LEG-A", now=2)
+    host.call.handle_timeout(now=4)
+    host.drain(4)
+    assert host.types == ["ACTION_SUCCESSFUL", "HANGUP"]
+
+
 def test_an_action_that_answers_makes_record_audio_wait_for_no_other():
     people = view(person(status=LegStatus.OFFERED))
     actions = Chime().request(answer(PLAY, record_audio_action()), people).order.actions
