@@ -95,6 +95,8 @@ class _Asked:
     bucket: str = ""
     destination_name: str = ""
     """What RecordAudio's result is called, in the spelling that was asked."""
+    counter: tuple[str, int] = ("", 0)
+    """Of a RecordAudio: for which CallId, and which of its recordings it is going to be."""
     digits: ReceiveDigits | None = None
     result: dict[str, Any] = field(default_factory=dict)
     """What ActionData says of it besides."""
@@ -152,7 +154,7 @@ class Chime:
         self._record_audios: set[str] = set()
         """Those that are recording."""
         self._counters: dict[str, int] = {}
-        """How many recordings by RecordAudio there have been, by CallId."""
+        """The number of the last recording by RecordAudio that has begun, by CallId."""
         self._invoked_leg = FIRST_LEG
         self._is_new = self._is_updating = self._was_invalid = False
         """Whether the answer to NEW_INBOUND_CALL, CALL_UPDATE_REQUESTED, INVALID_LAMBDA_RESPONSE is still to come."""
@@ -252,7 +254,7 @@ class Chime:
         for number, one in enumerate(listed, 1):
             action_id, kind = f"{self._lists}.{number}", one["Type"]
             asked = self._asked[action_id] = _Asked(
-                self._lists, kind, one.get("Parameters"), default_leg, number == len(listed)
+                self._lists, kind, one.get("Parameters", {}), default_leg, number == len(listed)
             )
             try:
                 asked.action = self._read_action(action_id, asked, call)
@@ -315,7 +317,8 @@ class Chime:
         asked.leg = whom.leg
         wanted = record_audio(given, requires_terminators=self._requires_terminators)
         asked.bucket, asked.destination_name = wanted.bucket, wanted.destination_name
-        number = self._counters[whom.call_id] = self._counters.get(whom.call_id, 0) + 1
+        number = self._next_counter(whom.call_id)
+        asked.counter = whom.call_id, number
         return StartRecording(
             leg=whom.leg,
             action_id=action_id,
@@ -327,6 +330,11 @@ class Chime:
             once=False,
             rules=wanted.rules,
         )
+
+    def _next_counter(self, call_id: str) -> int:
+        """The number of one more recording: no two have the same, and none is used up by what does not begin."""
+        waiting = [one.counter[1] for one in self._asked.values() if one.counter[0] == call_id]
+        return 1 + max([self._counters.get(call_id, 0), *waiting])
 
     def _call_recording(
         self, action_id: str, asked: _Asked, given: Mapping[str, Any], call: CallView
@@ -391,6 +399,8 @@ class Chime:
         if asked.kind == "RecordAudio":
             self._running_id, self._is_preparing = event.action_id, False
             self._record_audios.add(event.action_id)
+            call_id, number = asked.counter
+            self._counters[call_id] = number
         else:
             location = f"{asked.bucket}/{event.key}"
             asked.result["CallRecordingDestination"] = {"Type": "S3", "Location": location}
