@@ -82,7 +82,8 @@ def script_of(document: Any) -> Script:
     if not isinstance(document, Mapping):
         raise InvalidActionError("an action is a JSON object, or a list of such", value=document)
     if document.keys() & CHIME_MEMBERS:
-        return Script("chime", {"SchemaVersion": "1.0", **document})
+        # An answer with Actions has a version; the other forms that the pages print have none.
+        return Script("chime", {"SchemaVersion": "1.0", **document} if "Actions" in document else document)
     if document.keys() & SINCH_MEMBERS:
         return Script("sinch", document)
     if document.keys() & GRAPH_MEMBERS:

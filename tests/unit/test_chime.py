@@ -266,6 +266,37 @@ def test_a_key_fits_into_s3_whatever_prefix_and_id(call_id, length):
     assert all(len(key.encode()) <= 1024 and key.endswith(".mp3") for key in keys)
 
 
+def test_recordings_of_a_list_are_counted_for_each_call_id():
+    people = person(), person("LEG-B", "id-2"), person("LEG-C", "id-1")
+    listed = [
+        record_audio_action(CallId=None, ParticipantTag=leg) for leg in ("LEG-A", "LEG-B", "LEG-C", "LEG-A")
+    ]
+    actions = Chime().request(answer(*listed), view(*people)).order.actions
+    assert [action.key for action in actions] == [
+        "id-1-recordings-1.mp3",
+        "id-2-recordings-1.mp3",
+        "id-1-recordings-2.mp3",
+        "id-1-recordings-3.mp3",
+    ]
+
+
+def test_legs_of_one_call_id_share_the_count_of_their_keys():
+    host = Host()
+    host.call.add_leg("LEG-B", call_id="id-1", now=0)
+    by_tag = {"CallId": None, "DurationInSeconds": 1}
+    first, second = (record_audio_action(**by_tag, ParticipantTag=leg) for leg in ("LEG-A", "LEG-B"))
+    host.ask(answer(first, second), 1)
+    host.call.handle_timeout(now=4)
+    host.drain(4)
+    host.ask(answer(second), 5)
+    host.call.handle_timeout(now=8)
+    host.drain(8)
+    host.call.end(now=9)
+    host.drain(9)
+    keys = [event.key for event in host.events if isinstance(event, RecordingFinished)]
+    assert keys == [f"id-1-recordings-{number}.mp3" for number in (1, 2, 3)]
+
+
 def test_record_audio_makes_wav_on_request_and_nothing_else():
     (action,) = Chime(record_audio_format="wav").request(answer(record_audio_action()), view()).order.actions
     assert (action.format, action.key) == ("wav", "id-1-recordings-1.wav")
@@ -324,7 +355,26 @@ def test_record_audio_makes_wav_on_request_and_nothing_else():
             "",
             ("CallNotAnswered", "Call not answered", None),
         ),
+        *(
+            (kind, ActionError("x"), "", ("SystemException", "System error while executing an action.", None))
+            for kind in (
+                "StartCallRecording",
+                "StopCallRecording",
+                "PauseCallRecording",
+                "ResumeCallRecording",
+            )
+        ),
         ("Speak", ActionError("x"), "", ("SystemException", "System error while executing an action.", None)),
+        (
+            "PlayAudio",
+            ActionConflictError("", field="CallId"),
+            "",
+            (
+                "InvalidActionParameter",
+                "CallId or ParticipantTag parameter for action is invalid.",
+                None,
+            ),
+        ),
     ],
 )
 def test_a_failure_is_told_in_both_shapes(kind, error, step, expected):
@@ -436,6 +486,13 @@ def test_an_answer_that_names_its_schema_is_no_update():
 # ---- what is told ----
 
 
+@pytest.mark.parametrize("kind", ["RecordAudio", "StopCallRecording", "PauseCallRecording"])
+def test_parameters_come_back_as_an_object_even_when_there_were_none(kind):
+    host = Host()
+    host.ask(answer({"Type": kind}), 1)
+    assert host.messages[0].body["ActionData"]["Parameters"] == {}
+
+
 def test_sequence_grows_by_one():
     host = Host(Chime(first_sequence=2))
     for now in range(1, 5):
@@ -481,6 +538,16 @@ def test_a_call_that_is_made_is_told_of_as_it_rings_and_is_answered():
     host.call.answered("LEG-B", now=5)
     host.drain(5)
     assert host.types == ["NEW_OUTBOUND_CALL", "RINGING", "CALL_ANSWERED", "RINGING"]
+
+
+def test_what_a_participant_hears_is_no_key_of_theirs():
+    host = Host()
+    host.ask(answer(on_leg("ReceiveDigits", InputDigitsRegex="#"), record_audio_action()), 1)
+    host.call.receive_digit("LEG-A", "#", now=2, track="outgoing")
+    host.call.handle_timeout(now=4)
+    host.drain(4)
+    assert host.types == []
+    host.call.end(now=5)
 
 
 def test_only_what_somebody_is_left_for_wants_an_answer():
@@ -550,6 +617,63 @@ def test_an_update_while_the_call_is_answered_for_record_audio_calls_that_off():
     assert [event.name for event in events if isinstance(event, Perform)] == ["Answer", "PlayAudio"]
 
 
+def two_legs(status=LegStatus.CONNECTED):
+    call = Call("c-1", started_at=STARTED_AT, now=0.0, dialect=Chime(checks_access=True))
+    call.add_leg("LEG-A", call_id="id-1", status=status)
+    call.add_leg("LEG-B", call_id="id-2")
+    return call
+
+
+def told_and_performed(call):
+    events = call.events()
+    told = [event.body for event in events if isinstance(event, VendorMessage)]
+    types = [(body["InvocationEventType"], body.get("ActionData", {}).get("Type")) for body in told]
+    return types, [event.name for event in events if isinstance(event, Perform)]
+
+
+def test_the_step_before_an_action_is_still_done_when_another_leg_hangs_up():
+    call = two_legs()
+    call.request(answer(PLAY, start_action(), on_leg("Speak", CallId="id-2")), now=1)
+    call.hang_up("LEG-B", now=2)
+    call.performed("1.1", now=3)
+    call.performed("1.2/check", now=4)
+    assert told_and_performed(call) == (
+        [("HANGUP", "Hangup"), ("ACTION_FAILED", "Speak")],
+        ["PlayAudio", "CheckAccess"],
+    )
+    call.stop_recording("LEG-A", now=5)
+
+
+@pytest.mark.parametrize("error", [None, ActionError("broken")])
+def test_a_call_that_is_being_answered_for_record_audio_is_when_another_leg_hangs_up(error):
+    call = two_legs(LegStatus.OFFERED)
+    call.request(answer(record_audio_action(DurationInSeconds=1)), now=1)
+    call.request(answer(on_leg("Speak", CallId="id-2")), now=1)
+    call.hang_up("LEG-B", now=2)
+    call.answered("LEG-A", now=3)
+    call.performed("1.1/answer", now=3, error=error)
+    call.handle_timeout(now=6)
+    call.stored("c-1/LEG-A/message", now=6)
+    assert told_and_performed(call) == (
+        [
+            ("NEW_INBOUND_CALL", None),
+            ("HANGUP", "Hangup"),
+            ("ACTION_SUCCESSFUL" if error is None else "ACTION_FAILED", "RecordAudio"),
+            ("ACTION_FAILED", "Speak"),
+        ],
+        ["Answer"],
+    )
+
+
+def test_what_waits_is_forgotten_when_nobody_is_left():
+    host = Host()
+    host.ask(answer(record_audio_action(), PLAY), 1)
+    host.call.hang_up("LEG-A", now=2)
+    host.call.handle_timeout(now=4)
+    host.drain(4)
+    assert host.types == ["ACTION_SUCCESSFUL", "HANGUP"]
+
+
 def test_an_action_that_answers_makes_record_audio_wait_for_no_other():
     people = view(person(status=LegStatus.OFFERED))
     actions = Chime().request(answer(PLAY, record_audio_action()), people).order.actions
@@ -583,11 +707,58 @@ def test_an_interrupted_record_audio_is_still_called_by_its_name():
     assert (finished.manifest["action"], finished.metadata) == ("RecordAudio", {})
 
 
-def test_a_pause_and_a_resumption_sound_in_both_channels():
+def spoken_to(session, document, *later):
+    """The samples of a recording of 3 s, of which something is said (1,000) and heard (2,000) all the time."""
+    host = Host(session, host_frames=True)
+    host.ask(document, 0)
+    for now in range(3):
+        for at, command in later:
+            if at == now:
+                host.ask(answer(on_leg(command)), now)
+        for direction, value in (("incoming", 1000), ("outgoing", 2000)):
+            frames = np.full(8000, value, "<i2").tobytes()
+            host.call.receive_pcm("LEG-A", frames, now=now, direction=direction)
+    host.call.end(now=3)
+    host.drain(3)
+    audio, rate = soundfile.read(io.BytesIO(bytes(host.file)), dtype="int16", always_2d=True)
+    assert (rate, len(audio)) == (8000, 24_000)
+    return audio
+
+
+@pytest.mark.parametrize(
+    ("track", "values"), [("BOTH", [1000, 2000]), ("INCOMING", [1000]), ("OUTGOING", [2000])]
+)
+def test_a_track_is_a_channel_incoming_left_and_outgoing_right(track, values):
+    audio = spoken_to(None, answer(start_action(Track=track)))
+    assert audio.shape[1] == len(values)
+    assert (audio == values).all()
+
+
+def test_record_audio_holds_what_the_participant_says_in_one_channel():
+    audio = spoken_to(Chime(record_audio_format="wav"), answer(record_audio_action()))
+    assert audio.shape[1] == 1
+    assert (audio == 1000).all()
+
+
+def test_what_is_said_in_a_pause_is_silence_between_two_tones():
+    audio = spoken_to(None, answer(start_action()), (1, "PauseCallRecording"), (2, "ResumeCallRecording"))
+    said, tone_samples = np.array([1000, 2000]), 1600
+    tones = audio[8000 : 8000 + tone_samples]
+    assert (audio[:8000] == said).all()
+    assert (tones[:, 0] == tones[:, 1]).all()
+    assert abs(tones.mean()) < 1 < 2000 < tones.max()
+    assert not audio[8000 + tone_samples : 16_000].any()
+    assert (audio[16_000 : 16_000 + tone_samples] == tones + said).all()
+    assert (audio[16_000 + tone_samples :] == said).all()
+
+
+@pytest.mark.parametrize("again", [[], [(1.5, "PauseCallRecording"), (2.5, "ResumeCallRecording")]])
+def test_a_pause_and_a_resumption_sound_once_in_both_channels(again):
     host = Host()
     host.ask(answer(start_action()), 0)
-    host.ask(answer(on_leg("PauseCallRecording")), 1)
-    host.ask(answer(on_leg("ResumeCallRecording")), 2)
+    commands = [(1, "PauseCallRecording"), (2, "ResumeCallRecording"), *again]
+    for now, command in sorted(commands):
+        host.ask(answer(on_leg(command)), now)
     host.call.end(now=3)
     host.drain(3)
     audio, rate = soundfile.read(io.BytesIO(bytes(host.file)), dtype="int16")

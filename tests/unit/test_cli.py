@@ -276,7 +276,16 @@ def test_mp3(run, capture, tmp_path):
     assert [path.suffix for path in takes_of(tmp_path / "out")] == [".mp3"]
 
 
-@pytest.mark.parametrize("wrapped", [lambda a: a, lambda a: [a], lambda a: {"Actions": [a]}])
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda a: a,
+        lambda a: [a],
+        lambda a: {"Actions": [a]},
+        lambda a: {"SchemaVersion": "1.0", "Actions": [a]},
+        lambda a: {"Version": "2012-10-17", "Statement": [a]},
+    ],
+)
 def test_an_action_chooses_layout_and_prefix(run, capture, tmp_path, wrapped):
     action = tmp_path / "action.json"
     action.write_text(json.dumps(wrapped(START_RECORDING)))

@@ -12,8 +12,8 @@ Rules of the lists:
 2. A new list takes the place of what waits behind the running action, which thereby becomes the last of its own list.
 3. A list in answer to CALL_UPDATE_REQUESTED also ends the running action, if it may be interrupted: ACTION_INTERRUPTED.
 4. An answer without actions changes nothing.
-5. When a participant hangs up, their RecordAudio is stored and told of first, then there is HANGUP. What is told when
-   nobody is left wants no answer.
+5. When a participant hangs up, their RecordAudio is stored and told of first, then there is HANGUP. An action for them
+   that waits fails when its turn comes. What is told when nobody is left wants no answer.
 6. An answer that cannot be used is told with INVALID_LAMBDA_RESPONSE. When the answer to that is no better and nothing
    else goes on, the participant is hung up on.
 """
@@ -51,7 +51,7 @@ from callreel.dialects.chime_parameters import (
     start_call_recording,
 )
 from callreel.dialects.chime_words import ANSWER, CHECK, failure, participant_entry, refusal
-from callreel.errors import ActionError, InvalidActionError, UsageError
+from callreel.errors import ActionConflictError, ActionError, InvalidActionError, UsageError
 from callreel.events import (
     ActionEnded,
     CallEnded,
@@ -90,9 +90,13 @@ class _Asked:
     is_last: bool
     """Whether its success ends its list."""
     action: Action | None = None
+    before: tuple[Action, ...] = ()
+    """What must be done before it can begin."""
     bucket: str = ""
     destination_name: str = ""
     """What RecordAudio's result is called, in the spelling that was asked."""
+    counter: tuple[str, int] = ("", 0)
+    """Of a RecordAudio: for which CallId, and which of its recordings it is going to be."""
     digits: ReceiveDigits | None = None
     result: dict[str, Any] = field(default_factory=dict)
     """What ActionData says of it besides."""
@@ -150,7 +154,7 @@ class Chime:
         self._record_audios: set[str] = set()
         """Those that are recording."""
         self._counters: dict[str, int] = {}
-        """How many recordings by RecordAudio there have been, by CallId."""
+        """The number of the last recording by RecordAudio that has begun, by CallId."""
         self._invoked_leg = FIRST_LEG
         self._is_new = self._is_updating = self._was_invalid = False
         """Whether the answer to NEW_INBOUND_CALL, CALL_UPDATE_REQUESTED, INVALID_LAMBDA_RESPONSE is still to come."""
@@ -173,8 +177,9 @@ class Chime:
             listed, self._attributes = read_answer(document, attributes=self._attributes, is_new=is_new)
         except InvalidResponseError as error:
             return self._invalid(error, call, again=was_invalid)
+        is_updating, self._is_updating = self._is_updating, False
         if listed:
-            return self._new_list(listed, call)
+            return self._new_list(listed, call, is_updating=is_updating)
         return Answer(order=self._give_up(call)) if was_invalid else Answer()
 
     def _update(self, document: Mapping[str, Any], call: CallView) -> Answer:
@@ -213,8 +218,7 @@ class Chime:
             return None
         return Order(actions=(OtherAction(leg=somebody[0].leg, action_id="give-up", name="Hangup"),))
 
-    def _new_list(self, listed: list[Mapping[str, Any]], call: CallView) -> Answer:
-        is_updating, self._is_updating = self._is_updating, False
+    def _new_list(self, listed: list[Mapping[str, Any]], call: CallView, *, is_updating: bool) -> Answer:
         running_id, running = self._running
         told = Answer()
         prepared: list[Action] = []
@@ -250,14 +254,14 @@ class Chime:
         for number, one in enumerate(listed, 1):
             action_id, kind = f"{self._lists}.{number}", one["Type"]
             asked = self._asked[action_id] = _Asked(
-                self._lists, kind, one.get("Parameters"), default_leg, number == len(listed)
+                self._lists, kind, one.get("Parameters", {}), default_leg, number == len(listed)
             )
             try:
                 asked.action = self._read_action(action_id, asked, call)
             except ActionError as error:
                 asked.action = InvalidAction(leg=asked.leg, action_id=action_id, error=error)
-            actions += self._before(asked, call, answered)
-            actions.append(asked.action)
+            asked.before = self._before(asked, call, answered)
+            actions += (*asked.before, asked.action)
             if kind in ANSWERING:
                 answered.add(asked.leg)
         return actions
@@ -289,25 +293,22 @@ class Chime:
             interruptible=asked.kind in INTERRUPTIBLE,
         )
 
-    def _before(self, asked: _Asked, call: CallView, answered: set[str]) -> list[Action]:
+    def _before(self, asked: _Asked, call: CallView, answered: set[str]) -> tuple[Action, ...]:
         """What must be done before a recording can begin."""
         action = asked.action
         if not isinstance(action, StartRecording):
-            return []
+            return ()
         if action.kind is RecordingKind.CALL:
             if not self._checks_access:
-                return []
+                return ()
             step, name = CHECK, "CheckAccess"
             parameters = {"Bucket": asked.bucket, "Key": action.key}
         else:
             if call.participants[action.leg].status is not LegStatus.OFFERED or action.leg in answered:
-                return []
+                return ()
             step, name, parameters = ANSWER, "Answer", {}
-        return [
-            OtherAction(
-                leg=action.leg, action_id=f"{action.action_id}/{step}", name=name, parameters=parameters
-            )
-        ]
+        step_id = f"{action.action_id}/{step}"
+        return (OtherAction(leg=action.leg, action_id=step_id, name=name, parameters=parameters),)
 
     def _record_audio(
         self, action_id: str, asked: _Asked, given: Mapping[str, Any], call: CallView
@@ -316,7 +317,8 @@ class Chime:
         asked.leg = whom.leg
         wanted = record_audio(given, requires_terminators=self._requires_terminators)
         asked.bucket, asked.destination_name = wanted.bucket, wanted.destination_name
-        number = self._counters[whom.call_id] = self._counters.get(whom.call_id, 0) + 1
+        number = self._next_counter(whom.call_id)
+        asked.counter = whom.call_id, number
         return StartRecording(
             leg=whom.leg,
             action_id=action_id,
@@ -328,6 +330,11 @@ class Chime:
             once=False,
             rules=wanted.rules,
         )
+
+    def _next_counter(self, call_id: str) -> int:
+        """The number of one more recording: no two have the same, and none is used up by what does not begin."""
+        waiting = [one.counter[1] for one in self._asked.values() if one.counter[0] == call_id]
+        return 1 + max([self._counters.get(call_id, 0), *waiting])
 
     def _call_recording(
         self, action_id: str, asked: _Asked, given: Mapping[str, Any], call: CallView
@@ -392,6 +399,8 @@ class Chime:
         if asked.kind == "RecordAudio":
             self._running_id, self._is_preparing = event.action_id, False
             self._record_audios.add(event.action_id)
+            call_id, number = asked.counter
+            self._counters[call_id] = number
         else:
             location = f"{asked.bucket}/{event.key}"
             asked.result["CallRecordingDestination"] = {"Type": "S3", "Location": location}
@@ -444,8 +453,28 @@ class Chime:
         if running is not None and running.kind == "RecordAudio" and running.leg == whom.leg:
             # Its end is told first, when the file is where it belongs.
             self._hangups.setdefault(running_id, []).append(parameters)
-            return Answer()
-        return self._hangup(parameters, call)
+            return Answer(order=self._without(whom, call))
+        told = self._hangup(parameters, call)
+        return Answer(messages=told.messages, order=told.order or self._without(whom, call))
+
+    def _without(self, whom: Participant, call: CallView) -> Order | None:
+        """What waits when a participant has left others: up to the first action for them, which fails in its turn."""
+        running_id, running = self._running
+        waiting = {action_id: one for action_id, one in self._asked.items() if action_id != running_id}
+        lost = next((action_id for action_id, one in waiting.items() if one.leg == whom.leg), None)
+        if lost is None or not self._somebody(call):
+            return None
+        left: list[Action] = []
+        for action_id, asked in waiting.items():
+            if action_id == lost:
+                error = ActionConflictError(f"{whom.leg} has left", field="CallId", value=whom.call_id)
+                left.append(InvalidAction(leg=whom.leg, action_id=action_id, error=error))
+                break
+            assert asked.action is not None
+            left += (*asked.before, asked.action)
+        self._behind = tuple(left)
+        prepared = self._is_preparing and running is not None and running.action
+        return Order(drop_queue=True, actions=(prepared, *left) if prepared else self._behind)
 
     def _hangup(self, parameters: Mapping[str, Any], call: CallView) -> Answer:
         return self._invoke("HANGUP", call, ActionData={"Type": "Hangup", "Parameters": parameters})

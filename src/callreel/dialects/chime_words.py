@@ -43,7 +43,7 @@ def failure(kind: str, error: ActionError | None, step: str) -> dict[str, str]:
         error_type, message = "CallNotAnswered", "Call not answered"
     elif error is not None and error.field == "CallId":
         error_type = INVALID_PARAMETER
-        message = BAD_CALL_ID_OR_TAG if kind == "RecordAudio" else BAD_CALL_ID
+        message = BAD_CALL_ID if kind.endswith("CallRecording") else BAD_CALL_ID_OR_TAG
     elif kind == "RecordAudio" and step:
         message = SYSTEM_ERROR_OF_RECORD_AUDIO
     elif kind == "RecordAudio":
