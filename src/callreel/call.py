@@ -229,6 +229,8 @@ class Call:
         self._check_running()
         self._leg(leg)
         self._at(now)
+        if self.participants[leg].status is LegStatus.DISCONNECTED:
+            return  # signalling that comes late
         self.participants[leg] = self.participants[leg]._replace(status=status)
         self._tell(LegChanged(self.call_id, leg, status, sip_response_code))
         self._run()

@@ -423,6 +423,17 @@ def test_a_leg_that_hangs_up_ends_its_recording_and_no_other():
     assert (finished.leg, finished.end_reason, finished.manifest["duration"]) == ("LEG-B", "hangup", 1.0)
 
 
+def test_signalling_that_comes_after_the_hang_up_brings_nobody_back():
+    host = hosted()
+    host.call.hang_up("LEG-A", now=NOW + 1)
+    host.call.answered("LEG-A", now=NOW + 1.1)
+    host.call.ringing("LEG-A", now=NOW + 1.2)
+    host.call.hang_up("LEG-A", now=NOW + 1.3)
+    assert host.call.participants["LEG-A"].status is LegStatus.DISCONNECTED
+    changes = [event.status for event in host.call.events() if isinstance(event, LegChanged)]
+    assert changes == [LegStatus.CONNECTED, LegStatus.DISCONNECTED]
+
+
 def test_rendering_and_detection_can_be_turned_off():
     key = event(5, timestamp=5000, sequence=0, start=0, duration=1600)
     for options, audible in (({}, True), ({"render_events": False}, False)):

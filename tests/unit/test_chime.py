@@ -345,6 +345,12 @@ def test_record_audio_makes_wav_on_request_and_nothing_else():
         ),
         (
             "StartCallRecording",
+            ActionError("the bucket did not answer", field="system"),
+            "check",
+            ("SystemException", "System error while executing an action.", None),
+        ),
+        (
+            "StartCallRecording",
             ActionConflictError("", field="CallId"),
             "",
             ("InvalidActionParameter", "CallId parameter for action is invalid", None),

@@ -124,7 +124,8 @@ class Chime:
 
         `record_audio_format`: "mp3" as the page prints its keys, or "wav" as later editions do. `first_sequence`: 1 as
         logs show, 2 as the guide's first sample. `checks_access`: ask the host to look at the bucket before a call
-        recording begins (`Perform` "CheckAccess"). `strict_pauses`: a pause while paused, and a resumption while
+        recording begins (`Perform` "CheckAccess"); an `ActionError` with the field "system" says that the host could
+        not, any other that it may not. `strict_pauses`: a pause while paused, and a resumption while
         running, fail. `requires_terminators`: a RecordAudio without RecordingTerminators fails, as the table says.
         """
         if record_audio_format not in ("mp3", "wav"):

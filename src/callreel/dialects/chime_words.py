@@ -35,7 +35,7 @@ def failure(kind: str, error: ActionError | None, step: str) -> dict[str, str]:
     """What ActionData says of a failure: ErrorType and ErrorMessage of later editions, Error of the first."""
     error_type, message = SYSTEM_EXCEPTION, SYSTEM_ERROR
     older = None
-    if step == CHECK:
+    if step == CHECK and (error is None or error.field != "system"):
         error_type, message = "NoAccessToDestination", NO_ACCESS
     elif isinstance(error, InvalidActionError):
         error_type, message = INVALID_PARAMETER, str(error)
