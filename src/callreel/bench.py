@@ -39,6 +39,9 @@ KEY_EVERY_S = 5
 KEY_MS = 100
 EVENT_TYPE = 101
 KEYS = "0123456789*#"
+SYLLABLE_PACKETS = 37
+VOICE_PACKETS = 4 * SYLLABLE_PACKETS
+"""Different ones; then they come again."""
 STREAMS = 16
 """Different streams that the calls share: more than fit in a first-level cache."""
 RECORD = struct.Struct(
@@ -76,7 +79,7 @@ def add_calls_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--calls", metavar="N", type=int, default=1000, help="up to so many calls at once (default: 1000)"
     )
-    parser.add_argument("--seconds", metavar="S", type=int, default=10, help="of each call (default: 10)")
+    parser.add_argument("--seconds", metavar="S", type=int, default=30, help="of each call (default: 30)")
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="folder for the recordings; by default they are dropped"
     )
@@ -213,6 +216,7 @@ def _stream(number: int, seconds: int) -> _Stream:
     """One direction of a call: a voice of a few harmonics in syllables, keys in turn as tones and as events."""
     chance = random.Random(number)
     pitch_hz = chance.uniform(90, 240)
+    voice = [_voice(packet, pitch_hz, chance) for packet in range(VOICE_PACKETS)]
     payloads: list[tuple[int, bytes, int]] = []
     keys = 0
     for packet in range(seconds * 1000 // PACKET_MS):
@@ -228,7 +232,7 @@ def _stream(number: int, seconds: int) -> _Stream:
             payloads.append((packet, g711.ulaw_encode(sound), 0))
             keys += at_s == second
         else:
-            payloads.append((packet, _voice(packet, pitch_hz, chance), 0))
+            payloads.append((packet, voice[packet % VOICE_PACKETS], 0))
     kept = [one for one in payloads if chance.random() >= LOSS]
     order = list(range(len(kept)))
     for place in range(len(order) - 1):
@@ -255,7 +259,7 @@ def _event(second: int, elapsed_ms: int) -> bytes:
 
 def _voice(packet: int, pitch_hz: float, chance: random.Random) -> bytes:
     """20 ms of a voice; between syllables there is a little noise."""
-    loud = math.sin(2 * math.pi * packet / 37) > -0.2
+    loud = math.sin(2 * math.pi * packet / SYLLABLE_PACKETS) > -0.2
     samples = []
     for n in range(PACKET_SAMPLES):
         phase = 2 * math.pi * pitch_hz * (packet * PACKET_SAMPLES + n) / 8000

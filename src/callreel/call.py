@@ -714,12 +714,15 @@ class Call:
                 self._collect_digits(leg, final=False)
             ready = leg.timelines.ready(now_ns)
             recordings = self._taking[leg.name]
+            hastes = False
             for recording in recordings:
                 recording.note_time(position)
                 if recording.trims_keys:
                     ready = self._before_key(leg, ready)
+                if recording.is_message and recording.is_awaited:
+                    hastes = True
             self._advance(leg, ready)
-            if any(recording.is_awaited for recording in recordings):
+            if hastes:
                 directions = {one for recording in recordings for one in recording.directions}
                 self._advance(leg, min(leg.track(direction).complete for direction in directions))
             for recording in recordings:

@@ -135,6 +135,7 @@ class Recording:
         "directions",
         "end_reason",
         "is_called_off",
+        "is_message",
         "key",
         "leg",
         "position",
@@ -189,6 +190,8 @@ class Recording:
         self._grown = False
         self.trims_keys = bool(action.rules.terminators) and not action.rules.keep_terminator
         """Whether a key may end it where the key begins."""
+        self.is_message = action.kind is RecordingKind.MESSAGE
+        """Whether a list of actions waits for it."""
         self._meter = silence_meter(action.rules, leg.incoming.sample_rate)
         self._last_media = 0
         self._resamplers: list[pcm.Resampler] = []
@@ -272,7 +275,7 @@ class Recording:
 
         Where a key is to be cut off, only once it has come: what has been taken stays.
         """
-        if self.action.kind is not RecordingKind.MESSAGE or self.started_at is None:
+        if not self.is_message or self.started_at is None:
             return False
         return not self.trims_keys or self._end[2] is EndReason.TERMINATOR
 
