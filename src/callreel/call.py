@@ -357,16 +357,18 @@ class Call:
     def played(self, action_id: str, *, now: float, error: ActionError | None = None) -> None:
         """What a `Play` asked for has been played to its end, or could not be (`error`)."""
         self._at(now)
-        running = self._running_recording()
-        if running is None or running.action.action_id != action_id or running.started_at is not None:
+        for recording in self._recordings.values():
+            if recording.action.action_id == action_id and recording.started_at is None:
+                break
+        else:
             return  # called off meanwhile
         if error is not None:
-            self._drop(running, EndReason.FAILED, error)
-        elif running.state is State.PROMPTING and running.action.beep:
-            running.trigger(Trigger.BEEP)
-            self._tell(Play(self.call_id, running.leg.name, action_id, Prompt()))
+            self._drop(recording, EndReason.FAILED, error)
+        elif recording.state is State.PROMPTING and recording.action.beep:
+            recording.trigger(Trigger.BEEP)
+            self._tell(Play(self.call_id, recording.leg.name, action_id, Prompt()))
         else:
-            self._begin(running)
+            self._begin(recording)
         self._run()
 
     def performed(
@@ -620,6 +622,7 @@ class Call:
         match action:
             case StopRecording():
                 if recording.started_at is None:
+                    self._tell(StopPlaying(self.call_id, action.leg, recording.action.action_id))
                     self._drop(recording, EndReason.STOP)
                 else:
                     recording.end(position, EndReason.STOP)
