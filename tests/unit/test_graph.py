@@ -442,6 +442,8 @@ def test_the_end_of_a_call_is_told_once_and_each_notification_has_a_tag_of_its_o
         "#microsoft.graph.call",
     ]
     assert [one["@odata.etag"] for one in host.notified] == ['W/"1"', 'W/"2"']
+    kinds = [(one.dialect, one.kind) for one in host.events if isinstance(one, VendorMessage)]
+    assert kinds == [("graph", "notification")] * 2
 
 
 def test_keys_and_hang_up_of_another_leg_are_none_of_this_call():
