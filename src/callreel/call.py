@@ -206,7 +206,10 @@ class Call:
         self._change(leg, LegStatus.CONNECTED, now)
 
     def hang_up(self, leg: str, *, now: float, sip_response_code: int = 0) -> None:
-        """A leg is over: its recordings end at `now`, and nothing that waits for it is done any more."""
+        """A leg is over: its recordings end at `now`, and nothing that waits for it is done any more.
+
+        `sip_response_code` says why: 0 for a hang-up, 480 for no answer, 486 for busy.
+        """
         self._check_running()
         self._leg(leg)
         if self.participants[leg].status is LegStatus.DISCONNECTED:
@@ -259,7 +262,8 @@ class Call:
     ) -> int:
         """Take packet records (`kernels.pcap.DTYPE`), whose times are the host's clock in nanoseconds.
 
-        Takes those up to `until_ns`; returns how many, fewer when recordings must be moved on first.
+        Takes `count` of them (default: all) from the one with index `first` on, those up to `until_ns`; returns how
+        many, fewer when recordings must be moved on first.
         """
         return self._track(leg, direction).receiver.receive_batch(data, records, first, count, until_ns)
 
@@ -272,7 +276,10 @@ class Call:
         sample_rate: int | None = None,
         direction: Direction | str = Direction.INCOMING,
     ) -> None:
-        """Take mono 16-bit PCM of a leg that was added with `host_frames`, its first sample at `now`."""
+        """Take mono 16-bit PCM of a leg that was added with `host_frames`, its first sample at `now`.
+
+        `sample_rate` is 8000 (the default), 16000, 24000 or 48000 Hz, and stays the same.
+        """
         self._track(leg, direction).receive_pcm(frames, _nanoseconds(now), sample_rate)
 
     def receive_digit(
@@ -284,7 +291,11 @@ class Call:
         duration_ms: int = KEY_MS,
         track: Direction | str = "incoming",
     ) -> None:
-        """Take a key that the host found itself, which began at `now`; add the leg with `detect_digits=False`."""
+        """Take a key that the host found itself; add the leg with `detect_digits=False`.
+
+        `symbol` is one of 0123456789*#ABCD. It began at `now`, was pressed for `duration_ms` milliseconds, and was
+        heard on `track`: "incoming" is the participant's own.
+        """
         self._check_running()
         if len(symbol) != 1 or symbol not in "0123456789*#ABCD":
             raise UsageError(f"a key is one of 0123456789*#ABCD, not {symbol!r}")
