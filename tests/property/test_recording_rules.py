@@ -232,6 +232,29 @@ class Rules(RuleBasedStateMachine):
             self.call.hang_up("LEG-A", now=self.now)
             self._end(EndReason.HANGUP)
 
+    @precondition(lambda self: self.runs and self.rules.max_duration_ms is not None)
+    @rule(
+        loud=st.booleans(),
+        key=st.sampled_from("12#"),
+        what=st.sampled_from(["press", "stop", "hang_up", "nothing"]),
+        called_off=st.booleans(),
+    )
+    def come_to_the_last_moment(self, loud, key, what, called_off):
+        """Something happens at the very sample of the longest duration, and it is called off a little later."""
+        tail = KEY if what == "press" and self.rules.keep_terminator else 0
+        packets = (self.start + 8 * self.rules.max_duration_ms - tail - self.position) // PACKET
+        if packets < 0:
+            return
+        self._send(packets, loud=loud, moves_on=True)
+        if what == "press":
+            self.press(key)
+        elif what != "nothing":
+            getattr(self, what)(True)
+        if called_off and not self.ended:
+            self._send(tail // PACKET + 1, loud=loud, moves_on=False)
+            self.the_file_is_whole()
+            self.call_off(True, EndReason.CANCELLED)
+
     def _end(self, reason):
         self.commands.append((self.position, reason, None))
         self.ended = True
