@@ -476,6 +476,17 @@ def test_a_stop_before_the_recording_has_begun_stops_the_prompt():
     assert call.events() == []
 
 
+@pytest.mark.parametrize(("pressed_at", "reason"), [(0.9, "hangup"), (1.0, "terminator")])
+def test_a_key_that_began_before_the_recording_does_not_end_it(pressed_at, reason):
+    call = new_call()
+    call.add_leg(detect_digits=False)
+    rules = StopRules(terminators=frozenset("#"))
+    call.start_recording(StartRecording(kind=RecordingKind.MESSAGE, rules=rules), now=NOW + 1)
+    call.receive_digit("LEG-A", "#", now=NOW + pressed_at, duration_ms=300)  # told when it has ended
+    call.end(now=NOW + 2)
+    assert only(RecordingFinished, call.events()).end_reason == reason
+
+
 def test_a_format_must_be_known():
     call = new_call()
     call.add_leg()
