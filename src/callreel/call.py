@@ -209,7 +209,10 @@ class Call:
         self._change(leg, LegStatus.CONNECTED, now)
 
     def hang_up(self, leg: str, *, now: float, sip_response_code: int = 0) -> None:
-        """A leg is over: its recordings end at `now`, and nothing that waits for it is done any more."""
+        """A leg is over: its recordings end at `now`, and nothing that waits for it is done any more.
+
+        `sip_response_code` says why: 0 for a hang-up, 480 for no answer, 486 for busy.
+        """
         self._check_running()
         self._leg(leg)
         if self.participants[leg].status is LegStatus.DISCONNECTED:
@@ -264,7 +267,8 @@ class Call:
     ) -> int:
         """Take packet records (`kernels.pcap.DTYPE`), whose times are the host's clock in nanoseconds.
 
-        Takes those up to `until_ns`; returns how many, fewer when recordings must be moved on first.
+        Takes `count` of them (default: all) from the one with index `first` on, those up to `until_ns`; returns how
+        many, fewer when recordings must be moved on first.
         """
         return self._track(leg, direction).receiver.receive_batch(data, records, first, count, until_ns)
 
@@ -277,7 +281,10 @@ class Call:
         sample_rate: int | None = None,
         direction: Direction | str = Direction.INCOMING,
     ) -> None:
-        """Take mono 16-bit PCM of a leg that was added with `host_frames`, its first sample at `now`."""
+        """Take mono 16-bit PCM of a leg that was added with `host_frames`, its first sample at `now`.
+
+        `sample_rate` is 8000 (the default), 16000, 24000 or 48000 Hz, and stays the same.
+        """
         self._track(leg, direction).receive_pcm(frames, _nanoseconds(now), sample_rate)
 
     def receive_digit(
@@ -289,7 +296,11 @@ class Call:
         duration_ms: int = KEY_MS,
         track: Direction | str = "incoming",
     ) -> None:
-        """Take a key that the host found itself, which began at `now`; add the leg with `detect_digits=False`."""
+        """Take a key that the host found itself; add the leg with `detect_digits=False`.
+
+        `symbol` is one of 0123456789*#ABCD. It began at `now`, was pressed for `duration_ms` milliseconds, and was
+        heard on `track`: "incoming" is the participant's own.
+        """
         self._check_running()
         if len(symbol) != 1 or symbol not in "0123456789*#ABCD":
             raise UsageError(f"a key is one of 0123456789*#ABCD, not {symbol!r}")
@@ -362,16 +373,18 @@ class Call:
     def played(self, action_id: str, *, now: float, error: ActionError | None = None) -> None:
         """What a `Play` asked for has been played to its end, or could not be (`error`)."""
         self._at(now)
-        running = self._running_recording()
-        if running is None or running.action.action_id != action_id or running.started_at is not None:
+        for recording in self._recordings.values():
+            if recording.action.action_id == action_id and recording.started_at is None:
+                break
+        else:
             return  # called off meanwhile
         if error is not None:
-            self._drop(running, EndReason.FAILED, error)
-        elif running.state is State.PROMPTING and running.action.beep:
-            running.trigger(Trigger.BEEP)
-            self._tell(Play(self.call_id, running.leg.name, action_id, Prompt()))
+            self._drop(recording, EndReason.FAILED, error)
+        elif recording.state is State.PROMPTING and recording.action.beep:
+            recording.trigger(Trigger.BEEP)
+            self._tell(Play(self.call_id, recording.leg.name, action_id, Prompt()))
         else:
-            self._begin(running)
+            self._begin(recording)
         self._run()
 
     def performed(
@@ -625,6 +638,7 @@ class Call:
         match action:
             case StopRecording():
                 if recording.started_at is None:
+                    self._tell(StopPlaying(self.call_id, action.leg, recording.action.action_id))
                     self._drop(recording, EndReason.STOP)
                 else:
                     recording.end(position, EndReason.STOP)

@@ -1,11 +1,12 @@
 """A vendor's document that is carried out for every call of a capture, as if the customer had sent it.
 
 Which vendor it is shows in its members. What the page of the vendor prints may be given as it is: a Lambda function's
-answer, a list of actions or a single one; SVAML; the body of Microsoft Graph's record.
+answer, a list of actions or a single one; SVAML; the body of Microsoft Graph's record, or its path and body.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -70,9 +71,13 @@ class Script:
         if self.dialect == "sinch":
             document = document if "svaml" in document else {"svaml": document}
             return {name: value for name, value in document.items() if name != "callId"}
-        if "path" in document:
-            document = document.get("body")
-        return {"path": f"/app/calls/{quote(call_id, safe='')}/record", "body": document}
+        ours = f"/calls/{quote(call_id, safe='')}"
+        if "path" not in document:
+            return {"path": f"/app{ours}/record", "body": document}
+        path = document["path"]
+        if isinstance(path, str):
+            path = re.sub(r"/calls/[^/?#]+", lambda _: ours, path, count=1)
+        return {**document, "path": path}
 
 
 def script_of(document: Any) -> Script:

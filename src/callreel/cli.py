@@ -57,8 +57,9 @@ examples:
 
 The file for --action holds what a customer would send, in the vendor's words: Amazon Chime's RecordAudio
 or StartCallRecording, alone, in a list or in a Lambda function's answer; Sinch's SVAML; the body of
-Microsoft Graph's record. It is carried out for the caller's leg of every call when its media begins,
-whatever call id is written in it; what is said or played before a recording takes no time.
+Microsoft Graph's record, alone or as {"path": ..., "body": ...}. It is carried out for the caller's leg
+of every call when its media begins, whatever call id is written in it; what is said or played before a
+recording takes no time.
 
 """
 

@@ -11,10 +11,10 @@ from callreel.dialects.sinch import Sinch
 from dialogue import Dialogue, dialogues
 
 
-def graph(*, ids=(), audio_active=True, **options):
-    """Ids as given, then id-1, id-2 ...; tokens token-1, token-2 ..."""
+def graph(*, ids=(), tokens=(), audio_active=True, **options):
+    """Ids and tokens as given, then id-1, id-2 ... and token-1, token-2 ..."""
     new_id = chain(ids, (f"id-{n}" for n in count(1))).__next__
-    new_token = (f"token-{n}" for n in count(1)).__next__
+    new_token = chain(tokens, (f"token-{n}" for n in count(1))).__next__
     options = {"base_url": "https://graph.microsoft.com", **options}
     session = Graph(new_id=new_id, new_token=new_token, **options)
     session.audio_active = audio_active

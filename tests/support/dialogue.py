@@ -6,6 +6,7 @@ A file is JSON:
      "title": "A terminator before any audio ...",
      "mark": "I",                      D documented, I inferred, X the sources contradict each other, C seen in code
      "session": {...},                 arguments of the dialect's session
+     "call_id": "...", "started_at": "2018-09-06T15:58:40Z",                             of the call; may be left out
      "legs": [{"name": "LEG-A", "call_id": "call-id-1", "status": "connected", ...}],    as for Call.add_leg
      "media": [{"leg": "LEG-A", "from": 0, "to": 5, "sound": "speech"}, ...],            or "track": "outgoing"
      "host": {"play_s": 1.0, "perform_s": 0.5, "store_s": 0.1, "fails": {"CheckAccess": "denied", "store": "denied"}},
@@ -89,7 +90,9 @@ class Dialogue:
         self.files: dict[str, bytearray] = {}
         self.call = Call(
             document.get("call_id", CALL_ID),
-            started_at=STARTED_AT,
+            started_at=datetime.fromisoformat(document["started_at"])
+            if "started_at" in document
+            else STARTED_AT,
             now=0.0,
             transaction_id=TRANSACTION_ID,
             dialect=session,
@@ -103,7 +106,8 @@ class Dialogue:
 
     @property
     def messages(self) -> list[Any]:
-        return [event.body for event in self.events if isinstance(event, VendorMessage)]
+        bodies = [event.body for event in self.events if isinstance(event, VendorMessage)]
+        return json.loads(json.dumps(bodies))
 
     @property
     def performs(self) -> list[dict[str, Any]]:

@@ -14,10 +14,10 @@ import soundfile
 
 import callreel
 import capture_writer
-from callreel.actions import Layout, RecordingKind, StartRecording, StopRules
+from callreel.actions import Layout, Prompt, RecordingKind, StartRecording, StopRules
 from callreel.call import STEP_S, Call
 from callreel.dialects.chime import Chime
-from callreel.errors import ActionConflictError, UsageError
+from callreel.errors import ActionConflictError, ActionError, UsageError
 from callreel.events import (
     ActionEnded,
     CallEnded,
@@ -25,8 +25,10 @@ from callreel.events import (
     LegChanged,
     LegStatus,
     Outcome,
+    Play,
     RecordingFinished,
     RecordingStarted,
+    StopPlaying,
     VendorMessage,
 )
 from callreel.kernels import wav
@@ -498,6 +500,55 @@ def test_a_leg_is_recorded_once():
         call.start_recording(StartRecording(layout=Layout.INCOMING), now=NOW)
     assert (error.value.field, error.value.value) == ("CallId", "c-1")
     assert only(RecordingStarted, call.events()).recording_id == "c-1/LEG-A"
+
+
+def prompted(**options):
+    """A call whose host has asked for a recording after a prompt, and perhaps a beep; the prompt plays."""
+    call = new_call()
+    call.add_leg()
+    action = StartRecording(action_id="m", kind=RecordingKind.MESSAGE, prompt=Prompt(uri="a.wav"), **options)
+    call.start_recording(action, now=NOW)
+    assert only(Play, call.events()).prompt == Prompt(uri="a.wav")
+    return call
+
+
+def test_a_recording_that_the_host_asks_for_begins_when_prompt_and_beep_have_been_played():
+    call = prompted(beep=True)
+    call.played("another", now=NOW + 0.5)
+    assert call.events() == []
+    call.played("m", now=NOW + 1)
+    assert only(Play, call.events()).prompt == Prompt()
+    call.played("m", now=NOW + 1.5)
+    assert only(RecordingStarted, call.events()).at == STARTED_AT + timedelta(seconds=1.5)
+    call.played("m", now=NOW + 2)  # once too often
+    assert call.events() == []
+
+
+def test_a_recording_whose_prompt_cannot_be_played_is_forgotten():
+    call = prompted()
+    call.played("m", now=NOW + 1, error=ActionError("no such file"))
+    assert call.events() == []
+    call.end(now=NOW + 2)
+    assert only(CallEnded, call.events())
+
+
+def test_a_stop_before_the_recording_has_begun_stops_the_prompt():
+    call = prompted()
+    call.stop_recording("LEG-A", now=NOW + 0.5, kind=RecordingKind.MESSAGE)
+    assert call.events() == [StopPlaying("c-1", "LEG-A", "m")]
+    call.played("m", now=NOW + 1)
+    assert call.events() == []
+
+
+@pytest.mark.parametrize(("pressed_at", "reason"), [(0.9, "hangup"), (1.0, "terminator")])
+def test_a_key_that_began_before_the_recording_does_not_end_it(pressed_at, reason):
+    call = new_call()
+    call.add_leg(detect_digits=False)
+    rules = StopRules(terminators=frozenset("#"))
+    call.start_recording(StartRecording(kind=RecordingKind.MESSAGE, rules=rules), now=NOW + 1)
+    call.receive_digit("LEG-A", "#", now=NOW + pressed_at, duration_ms=300)  # told when it has ended
+    call.end(now=NOW + 2)
+    assert only(RecordingFinished, call.events()).end_reason == reason
 
 
 def test_a_format_must_be_known():

@@ -336,6 +336,12 @@ GRAPH = {"playBeep": True, "stopTones": ["#"], "maxRecordDurationInSeconds": 1}
         (SVAML, "sinch", "startRecording", ["*_callreel_*.mp3"]),
         (GRAPH, "graph", "record", ["operation-1.wav"]),
         ({"path": "/app/calls/1/record", "body": GRAPH}, "graph", "record", ["operation-1.wav"]),
+        (
+            {"path": "/v1.0/communications/calls/1/recordResponse", "body": GRAPH},
+            "graph",
+            "recordResponse",
+            ["operation-1.wav"],
+        ),
     ],
 )
 def test_every_vendors_document_is_carried_out(run, capture, tmp_path, document, vendor, action, names):
@@ -375,6 +381,12 @@ def test_every_vendors_document_is_carried_out(run, capture, tmp_path, document,
         ),
         (b'{"instructions": [{"name": "Sing"}]}', "instructions[0]"),
         (b'{"stopTones": ["A"]}', "stopTones"),
+        (
+            b'{"path": "/app/calls/1/playPrompt", "body": {"prompts": [{"mediaInfo": {"uri": "http://a"}}]}}',
+            "asks for no recording",
+        ),
+        (b'{"path": "/app/calls/1/dance", "body": {}}', "no such resource"),
+        (b'{"path": 5, "body": {}}', "no such resource"),
         (b'{"hello": "world"}', "no vendor's action"),
     ],
 )
@@ -429,6 +441,23 @@ def test_of_recordings_with_one_name_at_one_time_the_last_stays_whole(run, captu
     assert sorted(file.name for file in out.iterdir()) == ["x.wav", "x.wav.json"]
     assert json.loads((out / "x.wav.json").read_text())["duration"] == 2.0
     assert run("verify", out / "x.wav")[0] == 0
+
+
+def test_graphs_notification_of_a_recorded_call_is_printed(run, capture, tmp_path):
+    (tmp_path / "action.json").write_text(json.dumps(GRAPH | {"clientContext": "message-1"}))
+    arguments = ("--out", tmp_path / "out", "--action", tmp_path / "action.json", "--json")
+    _, text, _ = run("record", capture(both()), *arguments)
+    lines = [json.loads(line) for line in text.splitlines()]
+    bodies = [line["body"] for line in lines if line.get("event") == "vendor_message"]
+    operation, call = (entry for body in bodies for entry in body["value"])
+    (manifest,) = (line for line in lines if "version" in line)
+    told = operation["resourceData"]
+    assert operation["changeType"] == "deleted"
+    assert told["@odata.type"] == "#microsoft.graph.recordOperation"
+    assert (told["status"], told["completionReason"]) == ("completed", "maxRecordDurationReached")
+    assert told["clientContext"] == "message-1"
+    assert call["resourceData"]["state"] == "terminated"
+    assert (manifest["sample_rate"], manifest["channels"], manifest["duration"]) == (16_000, 1, 1.0)
 
 
 def test_an_endless_action_file_is_not_read_to_its_end(run, capture, tmp_path):

@@ -1,5 +1,6 @@
 """Microsoft Graph's side of a call: what the dialogues do not show, and what no JSON may do to it."""
 
+import hmac
 import json
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -24,7 +25,16 @@ from callreel.call import Call
 from callreel.dialects import Order
 from callreel.dialects.graph import Download, Graph
 from callreel.errors import ActionError, UsageError
-from callreel.events import CallView, LegStatus, Participant, Perform, Play, RecordingFinished, VendorMessage
+from callreel.events import (
+    CallView,
+    LegStatus,
+    Participant,
+    Perform,
+    Play,
+    RecordingFinished,
+    StopPlaying,
+    VendorMessage,
+)
 from callreel.kernels import tone, wav
 from streams import RATE, S_NS, arrive, encoded, event, renumbered, talk
 
@@ -174,7 +184,10 @@ def test_a_path_names_the_call_in_any_form_of_its_id(base_url, path, location):
     ],
 )
 def test_what_is_no_request_of_this_interface_is_refused(document, status):
-    assert session().request(document, view()).response.status == status
+    response = session().request(document, view()).response
+    assert response.status == status
+    code = "itemNotFound" if status == 404 else "invalidRequest"
+    assert response.body["error"]["code"] == code
 
 
 def test_an_error_has_graphs_body():
@@ -200,6 +213,31 @@ def test_the_longest_timeout_is_that_of_the_revision_or_an_option(options, longe
     name = "maxRecordDurationInSeconds"
     assert ask({name: longest_s}, **options).response.status == 200
     assert ask({name: longest_s + 1}, **options).response.status == 400
+
+
+def test_every_digit_star_and_hash_may_be_a_stop_tone():
+    (action,) = ask({"stopTones": list("0123456789*#")}).order.actions
+    assert action.rules.terminators == frozenset("0123456789*#")
+
+
+@pytest.mark.parametrize(
+    ("media", "status"),
+    [
+        ({"uri": "https://cdn.example/" + "a" * 2028}, 200),
+        ({"uri": "https://cdn.example/" + "a" * 2029}, 400),
+        ({"uri": "https://cdn.example/a b"}, 400),
+        ({"uri": "HTTP://cdn.example"}, 200),
+        ({"uri": "https://cdn.example/a", "resourceId": None}, 200),
+        ({"uri": "https://cdn.example/a", "resourceId": 5}, 400),
+    ],
+)
+def test_a_prompt_has_an_address_of_at_most_2048_characters_and_perhaps_a_resource_id(media, status):
+    assert ask({"prompts": [{"mediaInfo": media}]}).response.status == status
+
+
+def test_a_prompts_type_may_be_written_without_the_hash():
+    prompt = {"@odata.type": "microsoft.graph.mediaPrompt", "mediaInfo": {"uri": "https://cdn.example/a"}}
+    assert ask({"prompts": [prompt]}).response.status == 200
 
 
 def test_a_revision_must_be_one():
@@ -338,8 +376,107 @@ def test_a_file_that_cannot_be_stored_fails_the_operation_without_a_location():
     host.call.stored(finished.recording_id, now=3, error="the disk is full")
     host.drain(3)
     told = host.notified[-1]
-    assert (told["status"], told["resultInfo"]["subcode"], told["recordingLocation"]) == ("failed", 9999, "")
+    assert told["resultInfo"] == {
+        "@odata.type": "#microsoft.graph.resultInfo",
+        "code": 500,
+        "subcode": 9999,
+        "message": "Unspecified error.",
+    }
+    assert (told["status"], told["completionReason"]) == ("failed", "unspecifiedError")
+    assert (told["recordingLocation"], told["recordingAccessToken"]) == ("", "")
     assert "disk" not in json.dumps(told)
+
+
+@pytest.mark.parametrize("ended_by", ["cancelMediaProcessing", "record"])
+@pytest.mark.parametrize("running", ["playPrompt", "record"])
+def test_who_cancels_or_barges_in_stops_what_plays(running, ended_by):
+    host = Host(session())
+    prompts = [{"mediaInfo": {"uri": "https://cdn.example/a.wav"}}]
+    host.call.request({"path": f"{PATH}/{running}", "body": {"prompts": prompts}}, now=0)
+    host.call.events()
+    host.call.request({"path": f"{PATH}/{ended_by}", "body": {"bargeInAllowed": True}}, now=1)
+    events = host.call.events()
+    assert events[0] == StopPlaying(CALL_ID, "LEG-A", "id-1")
+    told = [one.body["value"][0]["resourceData"] for one in events if isinstance(one, VendorMessage)]
+    assert [(one["id"], one["resultInfo"]["subcode"]) for one in told] == [("id-1", 8508)]
+    assert [one.action_id for one in events if isinstance(one, Play)] == ["id-2"] * (ended_by == "record")
+
+
+def test_a_call_that_is_deleted_is_hung_up_at_once_although_a_recording_is_being_stored():
+    host = Host(session())
+    host.record()
+    host.call.receive_digit("LEG-A", "#", now=1)
+    host.call.handle_timeout(now=3)
+    (finished,) = [one for one in host.call.events() if isinstance(one, RecordingFinished)]
+    host.call.request({"method": "DELETE", "path": PATH}, now=3)
+    (hang_up,) = [one for one in host.call.events() if isinstance(one, Perform)]
+    assert (hang_up.name, hang_up.leg) == ("hangup", "LEG-A")
+    host.call.hang_up("LEG-A", now=4)
+    assert not any(isinstance(one, VendorMessage) for one in host.call.events())
+    host.call.stored(finished.recording_id, now=5)
+    host.drain(5)
+    operation, call = host.notified
+    assert (operation["status"], operation["completionReason"]) == ("completed", "stopToneDetected")
+    assert (call["state"], call["resultInfo"]["message"]) == ("terminated", "Call terminated.")
+
+
+@pytest.mark.parametrize(
+    ("revision", "member", "path"),
+    [("seed", "resource", PATH), ("current", "resourceUrl", f"/communications/calls/{CALL_ID}")],
+)
+def test_a_call_of_which_nothing_was_asked_is_told_by_the_path_of_its_revision(revision, member, path):
+    host = Host(session(revision=revision))
+    host.call.end(now=1)
+    (told,) = [one.body["value"][0] for one in host.call.events() if isinstance(one, VendorMessage)]
+    assert told[member] == path.replace(CALL_ID, CALL_ID.replace("-", "").upper())
+
+
+def test_the_end_of_a_call_is_told_once_and_each_notification_has_a_tag_of_its_own():
+    host = Host(session())
+    host.completed()
+    host.call.hang_up("LEG-A", now=4)
+    host.call.end(now=6)
+    host.drain(6)
+    assert [one["@odata.type"] for one in host.notified] == [
+        "#microsoft.graph.recordOperation",
+        "#microsoft.graph.call",
+    ]
+    assert [one["@odata.etag"] for one in host.notified] == ['W/"1"', 'W/"2"']
+    kinds = [(one.dialect, one.kind) for one in host.events if isinstance(one, VendorMessage)]
+    assert kinds == [("graph", "notification")] * 2
+
+
+def test_keys_and_hang_up_of_another_leg_are_none_of_this_call():
+    host = Host(session())
+    host.call.add_leg("LEG-B", detect_digits=False)
+    host.call.request({"path": f"{PATH}/subscribeToTone", "body": {}}, now=0)
+    host.call.receive_digit("LEG-B", "1", now=1)
+    host.call.hang_up("LEG-B", now=2)
+    host.drain(2)
+    assert host.notified == []
+    assert host.call.request({"path": f"{PATH}/record", "body": {}}, now=3).status == 200
+
+
+def test_a_record_that_the_host_stops_is_completed_for_no_reason_of_its_own():
+    host = Host(session())
+    host.record(playBeep=False)
+    host.call.stop_recording("LEG-A", now=1, kind=RecordingKind.MESSAGE)
+    host.wait(3)
+    (told,) = host.notified
+    assert (told["status"], told["completionReason"]) == ("completed", "none")
+    assert (told["resultInfo"]["code"], told["resultInfo"]["subcode"]) == (200, 0)
+    assert told["recordingLocation"] == "https://calls.example/recordings/id-2"
+
+
+def test_every_key_has_its_name_in_tone_info():
+    host = Host(session())
+    host.call.request({"path": f"{PATH}/subscribeToTone", "body": {}}, now=0)
+    names = [f"tone{n}" for n in range(10)] + ["star", "pound", "a", "b", "c", "d"]
+    for key in "0123456789*#ABCD":
+        host.call.receive_digit("LEG-A", key, now=1)
+    host.drain(1)
+    assert [one["toneInfo"]["tone"] for one in host.notified] == names
+    assert [one["toneInfo"]["sequenceId"] for one in host.notified] == list(range(1, 17))
 
 
 def test_a_busy_callee_is_told_by_the_sip_code():
@@ -361,6 +498,15 @@ def test_a_download_with_a_wrong_token_or_none_is_unauthorized():
     other = second["recordingAccessToken"]
     assert host.graph.authorize_download(first["recordingLocation"], other, now) == Download(401)
     assert host.graph.authorize_download(second["recordingLocation"], other, now).status == 200
+
+
+def test_tokens_are_compared_in_constant_time(monkeypatch):
+    host = Host(session())
+    told = host.completed()
+    compared = []
+    monkeypatch.setattr(hmac, "compare_digest", lambda *pair: compared.append(pair))
+    assert host.graph.authorize_download(told["recordingLocation"], "secret-1", START) == Download(401)
+    assert compared == [(b"secret-1", b"secret-1")]
 
 
 def test_a_recording_can_be_downloaded_more_than_once():

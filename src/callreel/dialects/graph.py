@@ -82,7 +82,8 @@ TONES = (
 TYPE = "#microsoft.graph."
 PROMPT_TYPES = (None, "#microsoft.graph.mediaPrompt", "microsoft.graph.mediaPrompt")
 RECORD_NAMES = ("record", "recordResponse")
-VERBS = (*RECORD_NAMES, "playPrompt", "cancelMediaProcessing", "subscribeToTone")
+NEEDS_AUDIO = (*RECORD_NAMES, "playPrompt")
+VERBS = (*NEEDS_AUDIO, "cancelMediaProcessing", "subscribeToTone")
 HANG_UP = "hangup"
 
 PATH = re.compile(
@@ -269,7 +270,8 @@ class Graph:
         if revision not in MAX_TIMEOUT_S:
             raise UsageError(f"revision {revision!r}: one of {', '.join(MAX_TIMEOUT_S)} is possible")
         self.audio_active = True
-        """Whether the participant can be heard; the host makes it False while the call is on hold (8503)."""
+        """Whether the participant can be heard; the host makes it False while the call is on hold: then record and
+        playPrompt are refused (8503)."""
         self._new_id = new_id
         self._new_token = new_token
         self._base_url = base_url.rstrip("/")
@@ -330,7 +332,7 @@ class Graph:
             raise _RequestError(400, NOT_ESTABLISHED, "Call is not established.")
         if not self._service_hosted_media:
             raise _RequestError(400, INVALID_MEDIA_MODE, "Invalid media mode.")
-        if not self.audio_active:
+        if verb in NEEDS_AUDIO and not self.audio_active:
             raise _RequestError(400, AUDIO_INACTIVE, "Audio is inactive.")
         context = _context(given)
         self._calls = found["calls"]
@@ -434,8 +436,9 @@ class Graph:
         if participant is None:
             raise _RequestError(404, CALL_NOT_FOUND, "Call not found.")
         self._deleted = True
-        hang_up = OtherAction(leg=participant.leg, action_id=HANG_UP, name=HANG_UP)
-        order = Order(stop_running=EndReason.HANGUP, drop_queue=True, actions=(hang_up,))
+        hang_up = OtherAction(leg=participant.leg, action_id=HANG_UP, name=HANG_UP, awaited=False)
+        # At once: a recording that is complete may still wait for being stored.
+        order = Order(stop_running=EndReason.HANGUP, drop_queue=True, actions=(hang_up,), at_once=True)
         return Answer(order=order, response=Response(status=204))
 
     def _timeout_ms(self, given: Mapping[str, Any], name: str) -> int:
