@@ -736,7 +736,7 @@ class Call:
                 if recording.is_message and recording.is_awaited:
                     hastes = True
             self._advance(leg, ready)
-            if hastes:
+            if hastes and recordings:
                 directions = {one for recording in recordings for one in recording.directions}
                 self._advance(leg, min(leg.track(direction).complete for direction in directions))
             for recording in recordings:

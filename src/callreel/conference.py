@@ -249,6 +249,10 @@ class Conference:
         if any((stay.call.call_id, stay.leg.name) == (call.call_id, leg) for stay in self._present):
             raise UsageError(f"{leg} of call {call.call_id} is in the room already")
         if not self._present:
+            room = self._room.participants[ROOM]
+            self._room.participants[ROOM] = room._replace(
+                status=LegStatus.OFFERED
+            )  # it opens, again or for the first time
             self._room.answered(ROOM, now=now)
         joined = call.legs[leg]
         stay = _Stay(
