@@ -13,7 +13,12 @@ CallreelError
 │   ├── WavError
 │   ├── Mp3Error
 │   └── ManifestError
-└── DeliveryError (OSError)            the destination refused or was lost                .key .retryable
+└── DeliveryError (OSError)            the destination refused or was lost  .key .retryable .retry_after_s
+    ├── DeliveryDeniedError                credentials, policy or settings do not allow it
+    ├── DestinationMissingError            there is no such bucket, folder or address
+    ├── DeliveryThrottledError             it asks for patience
+    ├── DeliveryInterruptedError           the connection, or the destination itself, was lost
+    └── DeliveryConflictError              something else has that key
 
 Each class also inherits the builtin a caller would expect, so `except ValueError` keeps working.
 """
@@ -25,7 +30,12 @@ __all__ = [
     "ActionError",
     "CallreelError",
     "CaptureError",
+    "DeliveryConflictError",
+    "DeliveryDeniedError",
     "DeliveryError",
+    "DeliveryInterruptedError",
+    "DeliveryThrottledError",
+    "DestinationMissingError",
     "InvalidActionError",
     "ManifestError",
     "MediaError",
@@ -109,8 +119,36 @@ class ManifestError(MediaError):
 class DeliveryError(CallreelError, OSError):
     """The destination refused a take or was lost; `retryable` says whether to try again."""
 
-    def __init__(self, message: str, *, key: str | None = None, retryable: bool = False) -> None:
-        """Keep the object's `key` and whether another try can help."""
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str | None = None,
+        retryable: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """Keep the object's `key`, whether another try can help, and how long the destination asks to wait."""
         super().__init__(message)
         self.key = key
         self.retryable = retryable
+        self.retry_after_s = retry_after_s
+
+
+class DeliveryDeniedError(DeliveryError, PermissionError):
+    """Credentials, a policy or a setting do not allow it: somebody has to change one of them."""
+
+
+class DestinationMissingError(DeliveryError, FileNotFoundError):
+    """There is no such bucket, folder or address: somebody has to make it."""
+
+
+class DeliveryThrottledError(DeliveryError):
+    """The destination is there and asks for patience."""
+
+
+class DeliveryInterruptedError(DeliveryError, ConnectionError):
+    """The connection or the destination was lost; nothing half-written remains, another try may go well."""
+
+
+class DeliveryConflictError(DeliveryError, FileExistsError):
+    """Something else has that key, and it is not to be overwritten."""
