@@ -238,13 +238,13 @@ def _stream(number: int, seconds: int) -> _Stream:
     for place in range(len(order) - 1):
         if chance.random() < SWAPPED:
             order[place], order[place + 1] = order[place + 1], order[place]
-    wires, records, offset = [], [], 0
-    for place, which in enumerate(order):
+    wires, records, offset, time_ns = [], [], 0, 0
+    for which in order:
         packet, payload, payload_type = kept[which]
         event_start = packet - packet % (1000 // PACKET_MS) if payload_type else packet
         timestamp = (event_start if payload_type else packet) * PACKET_SAMPLES
         wire = RTP.pack(0x80, payload_type, packet & 0xFFFF, timestamp & 0xFFFFFFFF, number + 1) + payload
-        time_ns = kept[place][0] * PACKET_MS * 1_000_000
+        time_ns = max(time_ns, packet * PACKET_MS * 1_000_000)  # one that is overtaken comes late, none early
         records.append(RECORD.pack(time_ns, 0, offset, len(wire), 0, len(wire), 0, 0, 0))
         wires.append(wire)
         offset += len(wire)

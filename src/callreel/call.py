@@ -57,7 +57,7 @@ from callreel.events import (
 )
 from callreel.formats import FORMATS, Write
 from callreel.legs import RTP_SAMPLE_RATE, Digit, DigitSource, Direction, Leg, Track
-from callreel.recording import Recording, State, Trigger
+from callreel.recording import FAR, Recording, State, Trigger
 from callreel.takes import MANIFEST_VERSION, rfc3339
 
 if TYPE_CHECKING:
@@ -722,7 +722,6 @@ class Call:
 
     def _move_on(self, now_ns: int) -> None:
         self._moved_on_at = self._now
-        position = self._position(self._now)
         for leg in self.legs.values():
             if leg.timelines.listen() or leg.holds_keys:
                 self._collect_digits(leg, final=False)
@@ -730,7 +729,8 @@ class Call:
             recordings = self._taking[leg.name]
             hastes = False
             for recording in recordings:
-                recording.note_time(position)
+                if recording.end_at < FAR:
+                    recording.note_time(self._position(self._now))
                 if recording.trims_keys:
                     ready = self._before_key(leg, ready)
                 if recording.is_message and recording.is_awaited:

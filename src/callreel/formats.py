@@ -348,7 +348,7 @@ class Mp3(_Stages):
         self.quality = quality
         self.frames = 0
         self.size_bytes = 0
-        self._header = mp3.header(sample_rate, channels, bitrate_kbps)
+        self._header = _frame_header(sample_rate, channels, bitrate_kbps)
         self._tags = {TAGS["software"].id3_frame: f"{SOFTWARE}, {LAME_NAME}"}
         for name, text in _fit_tags(tags).items():
             if name == "date":
@@ -363,7 +363,7 @@ class Mp3(_Stages):
 
     def start(self) -> list[Write]:
         """Begin the file: the tag and an Info frame that counts no frames yet."""
-        self._lame()  # whoever lacks it is told now
+        _lame()  # whoever lacks it is told now
         self._begin()
         info = _first_info_frame(self._header)
         self._info_bytes = len(info)
@@ -413,17 +413,11 @@ class Mp3(_Stages):
         )
         return [*writes, Write(0, tag + info)]
 
-    @staticmethod
-    def _lame() -> Any:
-        import lameenc  # when first used: `import callreel` must not need it
-
-        return lameenc
-
     def _opened_encoder(self) -> Any:
         """The encoder, opened with the first audio: that takes it a third of a millisecond."""
         if self._encoder is not None:
             return self._encoder
-        encoder = self._encoder = self._lame().Encoder()
+        encoder = self._encoder = _lame().Encoder()
         encoder.silence()
         encoder.set_channels(self.channels)
         encoder.set_in_sample_rate(self.sample_rate)
@@ -443,6 +437,18 @@ class Mp3(_Stages):
         write = Write(self.size_bytes, data)
         self.size_bytes += len(data)
         return write
+
+
+@cache
+def _lame() -> Any:
+    import lameenc  # when first used: `import callreel` must not need it
+
+    return lameenc
+
+
+@cache
+def _frame_header(sample_rate: int, channels: int, bitrate_kbps: int) -> bytes:
+    return mp3.header(sample_rate, channels, bitrate_kbps)
 
 
 @cache

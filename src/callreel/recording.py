@@ -117,7 +117,6 @@ class Recording:
         "_counts_after",
         "_counts_before",
         "_end",
-        "_end_at",
         "_filled_before",
         "_format",
         "_grown",
@@ -133,6 +132,7 @@ class Recording:
         "action",
         "channels",
         "directions",
+        "end_at",
         "end_reason",
         "is_called_off",
         "is_message",
@@ -182,7 +182,8 @@ class Recording:
         )
         self._media_timeout_ms = action.rules.media_timeout_ms
         self._end: tuple[int, int, EndReason, str | None] = (FAR, len(END_ORDER), EndReason.FAILED, None)
-        self._end_at = FAR  # the first of it
+        self.end_at = FAR
+        """Where it ends by all that is known."""
         self._pauses: tuple[tuple[int, int], ...] = ()  # (from, to) on the timeline; the last may be open
         self._passed = 0  # how many of them lie behind
         self._toned = 0  # ... with the tone that follows
@@ -258,7 +259,7 @@ class Recording:
     def _propose_end(self, position: int, reason: EndReason, terminator: str | None = None) -> None:
         proposal = (max(position, self.position), END_ORDER[reason], reason, terminator)
         self._end = min(self._end, proposal, key=lambda end: end[:2])
-        self._end_at = self._end[0]
+        self.end_at = self._ending[0]
 
     @property
     def is_ended(self) -> bool:
@@ -281,7 +282,7 @@ class Recording:
 
     def note_time(self, position: int) -> None:
         """It is `position` now: packets that come when the end has passed are none of this recording's."""
-        if self._end_at <= position and not self._counts_after:
+        if self._end[0] <= position and not self._counts_after:
             self._counts_after = self._counts()
 
     def _counts(self) -> dict[Direction, dict[str, int]]:
@@ -309,10 +310,11 @@ class Recording:
             last_media = self.leg.incoming.end
             if last_media > at:
                 self._last_media = last_media
+            self.end_at = self._ending[0]
         if not self._pauses:
-            return max(at, self._end_position)
+            return max(at, self.end_at)
         edges = [edge for pause in self._pauses_to_come() for edge in pause if edge > self.position]
-        return max(at, min([self._end_position, *edges]))
+        return max(at, min([self.end_at, *edges]))
 
     def _pauses_to_come(self) -> tuple[tuple[int, int], ...]:
         """Pauses that `position` has not passed."""
@@ -321,13 +323,8 @@ class Recording:
         return self._pauses[self._passed :]
 
     @property
-    def _end_position(self) -> int:
-        """Where it ends by all that is known."""
-        return self._end_at if self._media_timeout_ms is None else self._ending[0]
-
-    @property
     def _ending(self) -> tuple[int, int, EndReason, str | None]:
-        """The same, the place in `EndReason`, why, and by which key."""
+        """Where it ends by all that is known, the place in `EndReason`, why, and by which key."""
         timeout_ms = self._media_timeout_ms
         if timeout_ms is None:
             return self._end
@@ -413,7 +410,7 @@ class Recording:
     @property
     def is_complete(self) -> bool:
         """Whether its audio has come to its end, so that it is to be finished."""
-        return self.position >= self._end_position and self.started_at is not None
+        return self.position >= self.end_at and self.started_at is not None
 
     def finish(self, digits: list[tuple[Direction, Digit]]) -> list[Write]:
         """The file's end, with marks for the keys and pauses that fell into it."""

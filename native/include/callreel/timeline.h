@@ -57,6 +57,8 @@ static inline void cr_track_fetch_room(const cr_track *t, uint32_t ms)
 {
     cr_track_fetch_store(t, t->timestamp_first, ms);
     cr_fetch_lines(cr_last_segment(t), sizeof(cr_segment));
+    if (t->drift.line_count)
+        cr_fetch_lines(&t->drift.lines[(t->drift.line_count - 1) % CR_DRIFT_LINES], sizeof t->drift.lines[0]);
 }
 
 /* ... and what is heard and read after that. */
