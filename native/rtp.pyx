@@ -112,6 +112,7 @@ cdef extern from "callreel/timeline.h" nogil:
     void cr_track_finish(cr_track *t) noexcept
     int64_t cr_track_ready(cr_track *t, int64_t now_ns) noexcept
     int64_t cr_track_complete(const cr_track *t) noexcept
+    void cr_track_preview(const cr_track *t, int64_t from_, int64_t until, int16_t *pcm) noexcept
     int64_t cr_track_end_position(const cr_track *t) noexcept
     void cr_track_read(cr_track *t, int64_t until, int16_t *pcm) noexcept
     uint32_t cr_track_hear(cr_track *t, int16_t *pcm, uint32_t room, uint32_t patience_ms, int64_t *position) noexcept
@@ -547,6 +548,23 @@ cdef class Receiver:
             _tell(self.readers, [(begin, result)])
         return result
 
+    def preview(self, int64_t begin, int64_t until):
+        """What has come by now of the timeline from `begin` up to `until`; `position` stays, later it may be better.
+
+        It is silent where nothing has come; nothing is repaired or resampled, and what has been read is gone.
+        """
+        return self._preview(begin, until)
+
+    cdef bytes _preview(self, int64_t begin, int64_t until):
+        cdef char *start = NULL
+        if not 0 <= begin <= until or until - begin > MAX_READ_SAMPLES:
+            raise ValueError(f"from {begin} up to {until}: at most {MAX_READ_SAMPLES} samples, the first ones first")
+        result = buffers.new_bytes(<Py_ssize_t>(until - begin) * 2, &start)
+        _enter(&self.busy)
+        cr_track_preview(self.track, begin, until, <int16_t *>start)
+        cr_release(&self.busy)
+        return result
+
     def skip(self, int64_t until):
         """Move `position` to `until`; nothing is kept, but it is listened for keys, and `on_read` is told."""
         self._skip(until)
@@ -956,6 +974,21 @@ cdef class Pair:
         result = buffers.new_bytes(2 * size, &start)
         cr_pcm.interleave(<uint8_t *>start, <const uint8_t *><const char *>left, <const uint8_t *><const char *>right,
                           <size_t>size // 2)
+        return result
+
+    def preview(self, int64_t begin, int64_t until):
+        """What has come by now of both from `begin` up to `until`, woven into stereo; `position` stays."""
+        cdef char *start = NULL
+        cdef bytes left, right
+        _enter(&self.busy)
+        try:
+            left = self.left._preview(begin, until)
+            right = self.right._preview(begin, until)
+        finally:
+            cr_release(&self.busy)
+        result = buffers.new_bytes(2 * len(left), &start)
+        cr_pcm.interleave(<uint8_t *>start, <const uint8_t *><const char *>left, <const uint8_t *><const char *>right,
+                          <size_t>len(left) // 2)
         return result
 
     def skip(self, int64_t until):

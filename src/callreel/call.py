@@ -76,6 +76,9 @@ READ_SAMPLES = 32_768
 KEY_MS = 100
 """How long a key is taken to have been pressed that the host found."""
 
+USUAL_DELAY_SAMPLES = RTP_SAMPLE_RATE // 10
+"""How late audio usually is: what has not come by then is taken for silence in a preview."""
+
 MAX_HOLD_SAMPLES = 2 * RTP_SAMPLE_RATE
 """How far the timeline waits for the end of a key that may end a recording where it began."""
 
@@ -84,6 +87,7 @@ class Call:
     """One call: add its legs, feed their media, ask for recordings, drain events and writes."""
 
     __slots__ = (
+        "_as_pcm",
         "_ended",
         "_events",
         "_last_moment",
@@ -114,12 +118,15 @@ class Call:
         now: float,
         transaction_id: str | None = None,
         dialect: Session | None = None,
+        as_pcm: bool = False,
     ) -> None:
         """A call that began at `started_at` (UTC), which is `now` on the host's clock.
 
         `transaction_id` goes into object keys and metadata; by default the call's own id. `dialect` reads requests
         and words messages, for instance `callreel.dialects.chime.Chime(...)`; without one the host calls
-        `start_recording` and its like.
+        `start_recording` and its like. With `as_pcm` every recording is written as WAV at the leg's rate, with what has
+        come written at once and again when it is final: the host makes the file that was asked for when it has ended,
+        and a process that dies leaves all but the last step behind.
         """
         if started_at.tzinfo is None:
             raise UsageError("started_at must know its time zone: datetime.now(UTC), not datetime.now()")
@@ -129,6 +136,7 @@ class Call:
         self.legs: dict[str, Leg] = {}
         self.participants: dict[str, Participant] = {}
         self._session = dialect
+        self._as_pcm = as_pcm
         self._origin_ns = _nanoseconds(now)
         self._now = self._moved_on_at = now
         self._recordings: dict[str, Recording] = {}  # those whose audio has not ended, by id
@@ -564,6 +572,7 @@ class Call:
                 "call-id": participant.call_id,
                 "transaction-id": self.transaction_id,
             },
+            as_pcm=self._as_pcm,
         )
         self._recordings[recording.recording_id] = recording
         self._taking[leg.name].append(recording)
@@ -610,6 +619,9 @@ class Call:
                 recording.key,
                 action.action_id,
                 action.destination,
+                action.format,
+                recording.sample_rate,
+                recording.tags,
             )
         )
 
@@ -739,8 +751,17 @@ class Call:
             if hastes and recordings:
                 directions = {one for recording in recordings for one in recording.directions}
                 self._advance(leg, min(leg.track(direction).complete for direction in directions))
+            if self._as_pcm and recordings:
+                self._write_ahead(leg, recordings)
             for recording in recordings:
                 self._store(recording, recording.flush())
+
+    def _write_ahead(self, leg: Leg, recordings: list[Recording]) -> None:
+        """Write what has come and is not final: up to now, or where audio has come less than the usual delay ago."""
+        now = self._position(self._now)
+        until = min(now, max(self._audio_end(leg), now - USUAL_DELAY_SAMPLES))
+        for recording in recordings:
+            self._store(recording, recording.preview(until))
 
     def _before_key(self, leg: Leg, position: int) -> int:
         """Not past the beginning of a key that is still pressed: it may be where a recording ends."""
@@ -828,6 +849,7 @@ class Call:
                 deliver=deliver,
                 metadata=metadata,
                 destination=action.destination,
+                size_bytes=recording.size_bytes,
             )
         )
         if awaited and not deliver:

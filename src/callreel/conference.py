@@ -144,6 +144,16 @@ class _Stay:
         if audio:
             self.said.put(position, audio)
 
+    def preview(self, begin: int, until: int) -> bytes:
+        """What they have said by now from `begin` up to `until`, which the room has not read."""
+        audio = self.said.peek(begin, until)
+        at = max(begin, self.joined, self.leg.incoming.position + self.offset)
+        end = min(until, self.left)
+        if at >= end or not self.has_call:
+            return audio
+        coming = self.leg.incoming.preview(at - self.offset, end - self.offset)
+        return audio[: 2 * (at - begin)] + coming + audio[2 * (end - begin) :]
+
     def _within(self, position: int, audio: bytes) -> tuple[int, bytes]:
         """What of a piece of the leg's timeline falls into the stay, on the conference's."""
         position += self.offset
@@ -180,6 +190,11 @@ class _Mix(Track):
         mixed = pcm.mix(audible) if audible else bytes(2 * max(0, until - begin))
         return pcm.interleave(mixed, mixed)
 
+    def preview(self, begin: int, until: int) -> bytes:
+        said = [stay.preview(begin, until) for stay in self.stays]
+        mixed = pcm.mix(said) if said else bytes(2 * (until - begin))
+        return pcm.interleave(mixed, mixed)
+
     def skip(self, until: int) -> None:
         self._read_until = max(until, self._read_until)
         for stay in self.stays:
@@ -202,19 +217,25 @@ class Conference:
     """A room: calls join and leave; drain what is to be sent to them, events and writes."""
 
     def __init__(
-        self, conference_id: str, *, started_at: datetime, now: float, delay_ms: int = DELAY_MS
+        self,
+        conference_id: str,
+        *,
+        started_at: datetime,
+        now: float,
+        delay_ms: int = DELAY_MS,
+        as_pcm: bool = False,
     ) -> None:
         """An empty room, which begins at `started_at` (UTC), which is `now` on the host's clock.
 
         `delay_ms` is how long after its place on the timeline audio is sent to the others, at least. It takes up the
-        jitter of the network; below 60 ms a lost packet may tear a larger hole.
+        jitter of the network; below 60 ms a lost packet may tear a larger hole. `as_pcm` is that of `Call`.
         """
         if not 0 <= delay_ms <= 200:
             raise UsageError(f"a delay of {delay_ms} ms: 0 to 200 are possible")
         self.conference_id = conference_id
         self._delay_samples = delay_ms * RTP_SAMPLE_RATE // 1000
         self._origin_ns = _nanoseconds(now)
-        self._room = Call(conference_id, started_at=started_at, now=now)
+        self._room = Call(conference_id, started_at=started_at, now=now, as_pcm=as_pcm)
         self._mix = _Mix(self._origin_ns)
         self._room.legs[ROOM] = Leg(ROOM, self._mix, self._mix, timelines=self._mix)
         self._room.participants[ROOM] = Participant(

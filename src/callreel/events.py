@@ -99,6 +99,12 @@ class RecordingStarted(NamedTuple):
     """The object key, without bucket."""
     action_id: str = ""
     destination: Destination | None = None
+    format: str = "wav"
+    """A name in `callreel.formats.FORMATS`: what was asked for."""
+    sample_rate: int = 8000
+    """Of that file, Hz."""
+    tags: Mapping[str, str] = NOTHING
+    """Texts that it holds, as `callreel.formats` takes them."""
 
 
 class DigitReceived(NamedTuple):
@@ -135,6 +141,8 @@ class RecordingFinished(NamedTuple):
     metadata: Mapping[str, str] = NOTHING
     """What the vendor stores beside the object."""
     destination: Destination | None = None
+    size_bytes: int = 0
+    """Of the file that the writes have made: what stands behind that was a preview, and is cut off."""
 
 
 class RecordingStored(NamedTuple):

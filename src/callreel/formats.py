@@ -210,6 +210,7 @@ class Wav(_Stages):
     __slots__ = (
         "_frame_bytes",
         "_header",
+        "_previewed",
         "channels",
         "frames",
         "sample_rate",
@@ -228,6 +229,7 @@ class Wav(_Stages):
         self.frames = 0
         self.size_bytes = 0
         self._frame_bytes = 2 * channels
+        self._previewed = 0
         self._header = wav.header(
             sample_rate=sample_rate, channels=channels, info=self._info_texts(_fit_tags(tags))
         )
@@ -249,10 +251,20 @@ class Wav(_Stages):
         self.frames += len(data) // self._frame_bytes
         return [write]
 
+    def preview(self, frame: int, pcm: Buffer) -> list[Write]:
+        """Frames from number `frame` on as they are by now: they will be added in their turn, and may be others then.
+
+        The header counts them after the next `flush`. What stands behind `size_bytes` at the end is to be cut off.
+        """
+        self._check_running()
+        data = _frames_of(pcm, self._frame_bytes)
+        self._previewed = max(self._previewed, frame + len(data) // self._frame_bytes)
+        return [_write(Write, (len(self._header) + frame * self._frame_bytes, data))]
+
     def flush(self) -> list[Write]:
         """The header's sizes, so that readers find every frame there is."""
         self._check_running()
-        return [_write(Write, (0, wav.patch(self._header, self.frames)))]
+        return [_write(Write, (0, wav.patch(self._header, max(self.frames, self._previewed))))]
 
     def finish(self, *, marks: Sequence[Mark] = ()) -> list[Write]:
         """The marks behind the audio, and the header with the final sizes."""

@@ -319,6 +319,10 @@ class Track:
         """The timeline up to position `until`: mono 16-bit PCM."""
         return self.receiver.read(until)
 
+    def preview(self, begin: int, until: int) -> bytes:
+        """What has come by now of the timeline from `begin` on, which has not been read, up to `until`."""
+        return self.receiver.preview(begin, until)
+
     def skip(self, until: int) -> None:
         """Pass over the timeline up to `until`; nothing of it is kept, but keys are heard."""
         self.receiver.skip(until)
@@ -392,6 +396,10 @@ class Timelines(Protocol):
 
     def read(self, until: int, /) -> bytes:
         """Both up to position `until`: 16-bit stereo, incoming on the left."""
+        ...
+
+    def preview(self, begin: int, until: int, /) -> bytes:
+        """What has come by now of both from `begin` on, which has not been read, up to `until`."""
         ...
 
     def skip(self, until: int, /) -> None:

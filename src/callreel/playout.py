@@ -72,6 +72,14 @@ class Line:
             del self._audio[: 2 * (until - self.position)]
             self.position = until
 
+    def peek(self, begin: int, end: int) -> bytes:
+        """A stretch of what is held, silence around it; nothing is forgotten."""
+        first, last = max(begin, self.position), min(end, self.end)
+        if first >= last:
+            return bytes(2 * (end - begin))
+        held = self._audio[2 * (first - self.position) : 2 * (last - self.position)]
+        return bytes(2 * (first - begin)) + bytes(held) + bytes(2 * (end - last))
+
     def take(self, begin: int, end: int) -> bytes | None:
         """Give out a stretch, and forget it and what lies before; None when nothing is held of it."""
         self.drop(begin)

@@ -43,7 +43,7 @@ from typing import Any
 
 from callreel.actions import EndReason, Layout, RecordingKind, StartRecording
 from callreel.errors import UsageError
-from callreel.formats import FORMATS, Format, Mark, Write
+from callreel.formats import FORMATS, Format, Mark, Wav, Write
 from callreel.kernels import pcm, tone
 from callreel.legs import Digit, Direction, Leg
 from callreel.silence import silence_meter
@@ -105,6 +105,9 @@ END_ORDER = {reason: order for order, reason in enumerate(EndReason)}
 FAR = 1 << 62
 """A position that no timeline reaches, in samples."""
 
+PREVIEWED_AGAIN_MS = 100
+"""So much of a preview is written again by the next one: more than a network's jitter."""
+
 PAUSE_TONE = {"hz": 1000.0, "seconds": 0.2, "dbm0": -18.0}
 """The tone of pause and resumption; Amazon Chime names none. 1 kHz is heard through every telephone codec."""
 
@@ -125,8 +128,9 @@ class Recording:
         "_meter",
         "_passed",
         "_pauses",
+        "_preview",
+        "_previewed",
         "_resamplers",
-        "_tags",
         "_tone",
         "_toned",
         "action",
@@ -144,6 +148,7 @@ class Recording:
         "start_position",
         "started_at",
         "state",
+        "tags",
         "terminator",
         "trims_keys",
     )
@@ -156,8 +161,12 @@ class Recording:
         leg: Leg,
         key: str,
         tags: dict[str, str],
+        as_pcm: bool = False,
     ) -> None:
-        """Prepare what `action` asks for; nothing is recorded before `begin`."""
+        """Prepare what `action` asks for; nothing is recorded before `begin`.
+
+        With `as_pcm` the file is WAV at the leg's rate, without marks, and `preview` writes ahead.
+        """
         self.action = action
         self.recording_id = recording_id
         self.leg = leg
@@ -176,8 +185,11 @@ class Recording:
         self.is_called_off = False
         """Whether the customer was told that there is none, whatever its audio says when it is final."""
         self.terminator: str | None = None
-        self._tags = tags
-        self._format: Format = FORMATS[action.format](
+        self.tags = tags
+        leg_rate = leg.incoming.sample_rate
+        self._preview = Wav(sample_rate=leg_rate, channels=self.channels, tags=tags) if as_pcm else None
+        self._previewed = 0
+        self._format: Format = self._preview or FORMATS[action.format](
             sample_rate=self.sample_rate, channels=self.channels, tags=tags
         )
         self._media_timeout_ms = action.rules.media_timeout_ms
@@ -193,13 +205,11 @@ class Recording:
         """Whether a key may end it where the key begins."""
         self.is_message = action.kind is RecordingKind.MESSAGE
         """Whether a list of actions waits for it."""
-        self._meter = silence_meter(action.rules, leg.incoming.sample_rate)
+        self._meter = silence_meter(action.rules, leg_rate)
         self._last_media = 0
         self._resamplers: list[pcm.Resampler] = []
-        if self.sample_rate != leg.incoming.sample_rate:
-            self._resamplers = [
-                pcm.Resampler(leg.incoming.sample_rate, self.sample_rate) for _ in range(self.channels)
-            ]
+        if self.sample_rate != leg_rate and not as_pcm:
+            self._resamplers = [pcm.Resampler(leg_rate, self.sample_rate) for _ in range(self.channels)]
         self._as_it_is = action.layout is Layout.STEREO and not self._resamplers  # outside of pauses
         self._counts_before: dict[Direction, dict[str, int]] = {}
         self._counts_after: dict[Direction, dict[str, int]] = {}
@@ -400,6 +410,32 @@ class Recording:
                     channel = channel[:at] + mixed + channel[at + len(part) :]
         return channel
 
+    def preview(self, until: int) -> list[Write]:
+        """What has come by now up to `until` and is not final, so that a process that dies leaves it behind.
+
+        The last of it is written again the next time, because packets may have come in between.
+        """
+        until = min(until, self.end_at)
+        if self._preview is None or self.started_at is None or until <= max(self._previewed, self.position):
+            return []
+        begin = at = max(self.position, self._previewed - self._samples(PREVIEWED_AGAIN_MS))
+        pieces = []
+        for pause_begin, pause_end in self._pauses_to_come():
+            if pause_begin < until and pause_end > at:
+                pieces.append(self._previewed_audio(at, max(at, pause_begin)))
+                pieces.append(bytes(2 * self.channels * (min(until, pause_end) - max(at, pause_begin))))
+                at = min(until, pause_end)
+        pieces.append(self._previewed_audio(at, until))
+        self._previewed = until
+        self._grown = True
+        return self._preview.preview(begin - self.start_position, b"".join(pieces))
+
+    def _previewed_audio(self, begin: int, until: int) -> bytes:
+        if begin == until:
+            return b""
+        audio = self.leg.timelines.preview(begin, until)
+        return audio if self.action.layout is Layout.STEREO else _woven(self._channels(audio))
+
     def flush(self) -> list[Write]:
         """What makes the file so far valid, when it has grown."""
         if not self._grown:
@@ -417,6 +453,8 @@ class Recording:
         _, _, self.end_reason, self.terminator = self._ending
         self.state = State.FAILED if self.end_reason is EndReason.FAILED else State.FINISHED
         writes: list[Write] = []
+        if self._preview is not None:
+            return self._preview.finish()
         if self._resamplers:
             writes += self._format.add(_woven([resampler.flush() for resampler in self._resamplers]))
         marks = [
@@ -442,13 +480,18 @@ class Recording:
 
     @property
     def frames(self) -> int:
-        """Frames of the file so far."""
-        return self._format.frames
+        """Frames so far of the file that was asked for."""
+        return self._format.frames if self._preview is None else self._frames(self._format.frames)
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file that the writes make."""
+        return self._format.size_bytes
 
     @property
     def media_type(self) -> str:
-        """Internet media type of the file."""
-        return self._format.media_type
+        """Internet media type of the file that was asked for."""
+        return FORMATS[self.action.format].media_type
 
     @property
     def duration_s(self) -> float:

@@ -379,7 +379,13 @@ def test_events_come_in_order_and_once():
     assert joined == LegChanged("c-1", "LEG-A", LegStatus.CONNECTED)
     assert ended == CallEnded("c-1")
     assert digit == DigitReceived("c-1", "LEG-A", "incoming", "5", 4.0, 0.1, "rfc4733")
-    assert started == RecordingStarted("c-1", "c-1/LEG-A", "LEG-A", STARTED_AT, finished.key)
+    tags = {
+        "title": "Call c-1",
+        "date": "2026-05-06T07:08:09.250Z",
+        "call-id": "c-1",
+        "transaction-id": "t-1",
+    }
+    assert started == RecordingStarted("c-1", "c-1/LEG-A", "LEG-A", STARTED_AT, finished.key, tags=tags)
     assert (finished.call_id, finished.recording_id, finished.end_reason) == ("c-1", "c-1/LEG-A", "hangup")
     assert finished.manifest["digits"] == [
         {"symbol": "5", "at": 4.0, "duration": 0.1, "track": "incoming", "source": "rfc4733"}

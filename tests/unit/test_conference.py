@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callreel.actions import EndReason, Layout, RecordingKind, StartRecording, StopRules
-from callreel.call import Call
+from callreel.call import STEP_S, Call
 from callreel.conference import DELAY_MS, ROOM, Conference
 from callreel.dialects.sinch import Sinch
 from callreel.errors import ActionConflictError, UsageError
@@ -370,6 +370,30 @@ def test_it_ends_with_the_room_although_who_started_it_has_long_left():
     assert len(host.audio()) == round(1.25 * RATE)
     statuses = [event.status for event in host.told(LegChanged)]
     assert statuses == [LegStatus.CONNECTED, LegStatus.DISCONNECTED]
+
+
+def test_what_is_said_is_written_at_once_and_again_when_it_is_final():
+    host, plain = Host(as_pcm=True), Host()
+    for one in (host, plain):
+        one.join("a", voice(1)[0])
+        one.record()
+        one.join("b", voice(2)[0], at=0.4)
+        one.leave("a", 1.9)
+    expected = total(
+        during(voice(1)[1], 0, round(1.9 * RATE)), during(voice(2)[1], round(0.4 * RATE), 3 * RATE)
+    )
+    for at in np.arange(2.0, 3.0, 0.1):
+        host.run(at)
+        written = host.audio()
+        assert len(written) >= round((at - STEP_S - 0.02) * RATE)
+        said = round((at - STEP_S - 0.1) * RATE)  # both have been heard by then
+        np.testing.assert_array_equal(written[:said, 0], expected[:said])
+    host.end(3.0)
+    plain.run(3.0)
+    plain.end(3.0)
+    final = host.files["conf-1/ROOM/conference"][: host.finished().size_bytes]
+    host.files["conf-1/ROOM/conference"] = final
+    np.testing.assert_array_equal(host.audio(), plain.audio())
 
 
 def test_it_ends_on_command_while_the_room_goes_on():

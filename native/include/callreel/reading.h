@@ -509,6 +509,28 @@ static inline int64_t cr_track_complete(const cr_track *t)
     return reach > t->position ? reach : t->position;
 }
 
+/* What has come by now of the timeline from `from` up to `until`, silence where nothing has: for a file that may be cut
+ * off at any moment. Nothing is repaired, resampled or let go; what has been read is not there any more. */
+static inline void cr_track_preview(const cr_track *t, int64_t from, int64_t until, int16_t *pcm)
+{
+    memset(pcm, 0, (size_t)(until - from) * sizeof *pcm);
+    for (uint32_t i = 0; i < t->segment_count; i++) {
+        const cr_segment *s = cr_segment_at(t, i);
+        int64_t place = cr_segment_position(s) - s->first + (s->entered ? cr_floor(cr_track_slew(t) + 0.5) : 0);
+        int64_t number = s->first > t->store.low ? s->first : t->store.low;
+        int64_t end = s->end < until - place ? s->end : until - place;
+        number = number > from - place ? number : from - place;
+        while (number < end) {
+            unsigned kind;
+            const uint8_t *samples;
+            uint32_t run = cr_store_run(&t->store, number, (uint32_t)(end - number), &kind, &samples);
+            if (kind != CR_KIND_NONE && kind != CR_KIND_SILENCE)
+                cr_decode_run(pcm + (number + place - from), samples, run, kind, t->store.sample_bytes);
+            number += run;
+        }
+    }
+}
+
 /* One past the last sample that has arrived, on the timeline. */
 static inline int64_t cr_track_end_position(const cr_track *t)
 {

@@ -149,6 +149,15 @@ class Receiver:
         What has come and was not listened to is heard first, before it is gone.
         """
 
+    def preview(self, begin: int, until: int) -> bytes:
+        """What has come by now of the timeline from `begin` up to `until`; `position` stays, later it may be better.
+
+        It is silent where nothing has come; nothing is repaired or resampled, and what has been read is gone.
+
+        Raises:
+            ValueError: `begin` is negative, or behind `until`, or too much is asked for.
+        """
+
     def skip(self, until: int) -> None:
         """Move `position` to `until`; nothing is kept, but it is listened for keys, and `on_read` is told."""
 
@@ -252,6 +261,9 @@ class Pair:
         Raises:
             UsageError: one was read further than the other before.
         """
+
+    def preview(self, begin: int, until: int) -> bytes:
+        """What has come by now of both from `begin` up to `until`, woven into stereo; `position` stays."""
 
     def skip(self, until: int) -> None:
         """Move `position` to `until` on both, without reading."""
