@@ -4,7 +4,7 @@
  *   action  0-191     datagram: wait i16 (125 us each), length u16, bytes           bit 6: force
  *           192-199   read up to where the track is ready
  *           200-207   read u16 samples          208-215  skip u16 samples
- *           216-223   hear                      224-231  fetch digits and gaps
+ *           216-223   hear, and preview         224-231  fetch digits and gaps
  *           232-239   time becomes i64          240-247  time goes on by u16 ms
  *           248-254   push u8 samples of host PCM, those of the settings' kind      255  finish
  *
@@ -130,6 +130,19 @@ static void hear(player *p)
     free(pcm);
 }
 
+/* What may be read ahead of its time, and what has come by now: neither changes anything. */
+static void preview(const player *p)
+{
+    const cr_track *t = &p->track;
+    int64_t begin = t->position, complete = cr_track_complete(t), end = cr_track_end_position(t);
+    int64_t until = end - begin < MOST_SAMPLES ? end + 1 : begin + MOST_SAMPLES;
+    int16_t *pcm = (int16_t *)fuzz_memory((size_t)(until - begin) * sizeof *pcm);
+    FUZZ_CHECK(complete >= begin && (complete == begin || complete <= end + CR_RETIME_TAPS));
+    cr_track_preview(t, begin, until, pcm);
+    FUZZ_CHECK(t->position == begin);
+    free(pcm);
+}
+
 static void push(player *p, fuzz_input *in, size_t samples)
 {
     size_t size = 2 * samples;
@@ -165,6 +178,7 @@ static void act(player *p, fuzz_input *in)
         break;
     case 216 / 8:
         hear(p);
+        preview(p);
         break;
     case 224 / 8:
         check_counts(p);

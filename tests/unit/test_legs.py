@@ -119,6 +119,35 @@ def test_what_is_read_as_soon_as_it_is_complete_is_what_is_read_when_it_is_final
     assert early.concealed_samples == final.concealed_samples
 
 
+def test_a_preview_is_what_has_come_and_changes_nothing():
+    one, other = receiver(), receiver()
+    packets = without(arrive(talk(codes(2 * RATE))), 110)
+    feed(one, packets)
+    feed(other, packets)
+    expected = decoded(codes(2 * RATE)).copy()
+    expected[10 * 160 : 11 * 160] = 0
+    for begin, until in [(0, 2 * RATE), (777, 9001), (5, 5), (2 * RATE, 2 * RATE + 3)]:
+        preview = np.frombuffer(one.preview(begin, until), np.int16)
+        np.testing.assert_array_equal(preview, np.pad(expected, (0, 3))[begin:until])
+    assert one.position == 0
+    assert one.read(2 * RATE) == other.read(2 * RATE)
+    assert one.counts == other.counts
+
+
+def test_a_pair_is_previewed_as_it_is_read():
+    left, right = receiver(), receiver()
+    feed(left, arrive(talk(codes(RATE, 1))))
+    feed(right, arrive(talk(codes(RATE, 2))))
+    pair = rtp.Pair(left, right)
+    assert pair.preview(100, 7000) == pair.read(7000)[400:]
+
+
+@pytest.mark.parametrize(("begin", "until"), [(-1, 5), (5, 4), (0, 1 << 40)])
+def test_a_preview_of_no_stretch_is_refused(begin, until):
+    with pytest.raises(ValueError, match=f"from {begin} up to {until}"):
+        receiver().preview(begin, until)
+
+
 # ---- placing ----
 
 

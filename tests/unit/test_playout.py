@@ -20,6 +20,18 @@ def played(playout: Playout, first: int, frames: int) -> bytes:
     return b"".join(one if one is not None else bytes(2 * FRAME_SAMPLES) for one in taken)
 
 
+def test_a_line_is_looked_at_without_forgetting():
+    def samples(*values):
+        return np.array(values, np.int16).tobytes()
+
+    line = Line()
+    line.put(100, samples(3, 4, 5))
+    looks = [(98, 105, (0, 0, 3, 4, 5, 0, 0)), (101, 102, (4,)), (0, 3, (0, 0, 0)), (200, 202, (0, 0))]
+    for begin, end, expected in looks:
+        assert line.peek(begin, end) == samples(*expected)
+    assert line.take(100, 103) == samples(3, 4, 5)
+
+
 @given(st.data())
 def test_a_line_gives_out_its_pieces_in_their_places_however_it_is_asked(data):
     truth, line = np.zeros(400, np.int16), Line()
