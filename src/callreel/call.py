@@ -97,6 +97,7 @@ class Call:
         "_origin_ns",
         "_queue",
         "_recordings",
+        "_refusal",
         "_running",
         "_session",
         "_started",
@@ -141,6 +142,7 @@ class Call:
         self._now = self._moved_on_at = now
         self._recordings: dict[str, Recording] = {}  # those whose audio has not ended, by id
         self._taking: defaultdict[str, list[Recording]] = defaultdict(list)  # the same, by leg
+        self._refusal: ActionError | None = None
         self._started: dict[tuple[str, RecordingKind], int] = {}  # how many of a kind a leg has had
         self._queue: deque[Action] = deque()
         self._running: Action | None = None
@@ -376,6 +378,17 @@ class Call:
         self._at(now)
         self._control(ResumeRecording(leg=leg, kind=kind))
 
+    def refuse_recordings(self, error: ActionError | None) -> None:
+        """Let recordings that begin from now on fail with `error`, because the host has no room for them; None: not.
+
+        With the field "system" it is the host's fault, in the vendor's words.
+        """
+        self._refusal = error
+
+    def awaits(self, recording_id: str) -> bool:
+        """Whether a list of actions waits for this recording to be `stored`."""
+        return recording_id == self._stored_id
+
     # -- the host's answers --------------------------------------------------------------------------------------
 
     def played(self, action_id: str, *, now: float, error: ActionError | None = None) -> None:
@@ -550,6 +563,8 @@ class Call:
         leg = self._leg(action.leg)
         if action.format not in FORMATS:
             raise UsageError(f"format {action.format!r}: one of {', '.join(FORMATS)} is possible")
+        if self._refusal is not None:
+            raise self._refusal
         participant = self.participants[action.leg]
         if participant.status is not LegStatus.CONNECTED:
             raise ActionConflictError(

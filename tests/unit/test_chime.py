@@ -343,6 +343,13 @@ def test_record_audio_makes_wav_on_request_and_nothing_else():
             "check",
             ("NoAccessToDestination", "Error while accessing destination", None),
         ),
+        *(
+            (kind, ActionError("no room", field="system"), "", ("SystemException", message, None))
+            for kind, message in (
+                ("RecordAudio", "System error while running an action."),
+                ("StartCallRecording", "System error while executing an action."),
+            )
+        ),
         (
             "StartCallRecording",
             ActionError("the bucket did not answer", field="system"),

@@ -37,6 +37,8 @@ def failure(kind: str, error: ActionError | None, step: str) -> dict[str, str]:
     older = None
     if step == CHECK and (error is None or error.field != "system"):
         error_type, message = "NoAccessToDestination", NO_ACCESS
+    elif error is not None and error.field == "system":
+        message = SYSTEM_ERROR_OF_RECORD_AUDIO if kind == "RecordAudio" else SYSTEM_ERROR
     elif isinstance(error, InvalidActionError):
         error_type, message = INVALID_PARAMETER, str(error)
     elif error is not None and error.field == "status":
