@@ -431,6 +431,15 @@ def test_a_leg_that_hangs_up_ends_its_recording_and_no_other():
     assert (finished.leg, finished.end_reason, finished.manifest["duration"]) == ("LEG-B", "hangup", 1.0)
 
 
+def test_a_host_without_room_lets_recordings_fail_until_it_has_some():
+    host = hosted()
+    host.call.refuse_recordings(ActionError("the disk is full", field="system"))
+    with pytest.raises(ActionError, match="the disk is full"):
+        host.call.start_recording(StartRecording(), now=NOW)
+    host.call.refuse_recordings(None)
+    host.call.start_recording(StartRecording(), now=NOW)
+
+
 def test_signalling_that_comes_after_the_hang_up_brings_nobody_back():
     host = hosted()
     host.call.hang_up("LEG-A", now=NOW + 1)
