@@ -156,6 +156,11 @@ class Call:
         self._last_view: tuple[float, CallView] = now, view
         self._last_moment: tuple[float, datetime] = now, self.started_at
 
+    @property
+    def dialect(self) -> str:
+        """The vendor whose words are used; without a session, Amazon Chime's."""
+        return "chime" if self._session is None else self._session.dialect
+
     # -- legs and media ------------------------------------------------------------------------------------------
 
     def add_leg(
@@ -636,6 +641,7 @@ class Call:
                 action.destination,
                 action.format,
                 recording.sample_rate,
+                action.layout.value,
                 recording.tags,
             )
         )
@@ -833,7 +839,7 @@ class Call:
             "version": MANIFEST_VERSION,
             "call_id": self.call_id,
             "transaction_id": self.transaction_id,
-            "dialect": "chime",
+            "dialect": self.dialect,
             "action": "StartCallRecording",
             **recording.manifest(digits),
         }
@@ -846,7 +852,7 @@ class Call:
                 media_type=recording.media_type,
                 call=self._view(),
             )
-            manifest |= {"dialect": self._session.dialect, **more}
+            manifest |= more
         deliver = reason not in action.undelivered and not recording.is_called_off
         awaited = self._running is action
         if awaited and deliver:

@@ -103,6 +103,8 @@ class RecordingStarted(NamedTuple):
     """A name in `callreel.formats.FORMATS`: what was asked for."""
     sample_rate: int = 8000
     """Of that file, Hz."""
+    layout: str = "stereo"
+    """A value of `callreel.actions.Layout`."""
     tags: Mapping[str, str] = NOTHING
     """Texts that it holds, as `callreel.formats` takes them."""
 
