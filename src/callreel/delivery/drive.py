@@ -266,6 +266,7 @@ class Drive:
                 return None
             same_bytes = (there.sha256, there.size_bytes) == (parcel.sha256, parcel.size_bytes)
             if same_bytes and there.metadata.get("transaction-id") == parcel.metadata.get("transaction-id"):
+                sync_folder(self._index)  # it may be there because this, and nothing else, failed before
                 return _receipt(there)
         except OSError as error:
             raise _as_delivery_error(error, key) from error
