@@ -1,7 +1,7 @@
-"""Encrypted files: any bytes as one, read strictly and as one that was never finished; and any writes to one that grows.
+"""Encrypted files: any bytes as one, read strictly and as one never finished; and any writes to one that grows.
 
-The first byte says what the rest is: even, a file, which whatever key it names is opened with the test's; odd, writes of
-(offset, length) to a growing file, which is then cut and flipped as the last bytes say.
+The first byte says what the rest is: even, a file, which, whatever key it names, is opened with the test's; odd, writes
+of (offset, length) to a growing file, which is then cut or flipped as the last bytes say.
 
 Accepted: EncryptedFileError, when it is no encrypted file or was changed.
 """
