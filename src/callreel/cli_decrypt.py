@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -30,8 +29,8 @@ one whose process died.
 
 The key is the file that encryption was set up with (--key-file), or stays in AWS KMS (--kms), which is
 asked with the credentials of the environment. Every byte is checked before it is given: OUT appears
-whole, readable by its owner alone, or not at all. To standard output (--out -) the file is given as it
-is checked, so look at the exit status before you believe that it was all.
+whole, readable by its owner alone, or not at all. To standard output (--out -), a pipe or a device the
+file is given as it is checked, so look at the exit status before you believe that it was all.
 """
 
 EPILOG = """\
@@ -74,12 +73,18 @@ def run_decrypt(options: argparse.Namespace) -> int:
             if options.kms
             else KeyFile(options.key_file)
         )
+        out = Path(options.out).resolve()
         if options.out == "-":
-            reader = _to_stdout(options.file, keys, unfinished=options.unfinished)
+            sys.stdout.flush()
+            reader = _stream(options.file, os.dup(sys.stdout.fileno()), keys, unfinished=options.unfinished)
+        elif out.exists() and out.samefile(options.file):
+            return _complain("OUT is FILE", USAGE)
+        elif out.is_dir():
+            return _complain(f"{options.out} is a folder", USAGE)
+        elif out.exists() and not out.is_file():  # a device or a pipe, not to be replaced
+            reader = _stream(options.file, out, keys, unfinished=options.unfinished)
         else:
-            if Path(options.out).exists() and Path(options.out).samefile(options.file):
-                return _complain("OUT is FILE", USAGE)
-            reader = decrypt_file(options.file, Path(options.out), keys, unfinished=options.unfinished)
+            reader = decrypt_file(options.file, out, keys, unfinished=options.unfinished)
     except WrongKeyError as error:
         return _complain(f"{options.file}: {error}", WRONG_KEY)
     except EncryptedFileError as error:
@@ -101,13 +106,11 @@ def run_decrypt(options: argparse.Namespace) -> int:
     return DECRYPTED
 
 
-def _to_stdout(path: Path, keys: Keys, *, unfinished: bool) -> SealedReader:
-    with contextlib.ExitStack() as stack:
-        reader = SealedReader(stack.enter_context(path.open("rb")), keys, unfinished=unfinished)
-        sys.stdout.flush()
-        out = stack.enter_context(os.fdopen(os.dup(sys.stdout.fileno()), "wb"))
+def _stream(path: Path, out: int | Path, keys: Keys, *, unfinished: bool) -> SealedReader:
+    with open(out, "wb") as file, path.open("rb") as source:  # noqa: PTH123 - it may be a descriptor
+        reader = SealedReader(source, keys, unfinished=unfinished)
         for piece in reader.pieces():
-            out.write(piece)
+            file.write(piece)
     return reader
 
 

@@ -511,11 +511,9 @@ class SealedFile:
         self._stored = 0  # records that are in the file
         self._size_bytes = 0
         self._finished = False
-        file.seek(0)
-        file.write(self._header.raw + self._header.tag)
+        self._write(0, self._header.raw + self._header.tag)
         if journal:
-            file.write(bytes(JOURNALLED.size + self._header.record_bytes))
-        file.flush()
+            self._write(self._header.journal_offset, bytes(JOURNALLED.size + self._header.record_bytes))
 
     @property
     def size_bytes(self) -> int:
@@ -594,13 +592,17 @@ class SealedFile:
 
     def _write_record(self, index: int, record: bytes) -> None:
         if self._header.has_journal and index < self._stored:
-            self._file.seek(self._header.journal_offset)
-            self._file.write(JOURNALLED.pack(index, len(record)) + record)
-            self._file.flush()  # in this order, or a death in between could leave neither
-        self._file.seek(self._header.records_offset + index * self._header.record_bytes)
-        self._file.write(record)
-        self._file.flush()
+            # In this order, or a death in between could leave neither.
+            self._write(self._header.journal_offset, JOURNALLED.pack(index, len(record)) + record)
+        self._write(self._header.records_offset + index * self._header.record_bytes, record)
         self._stored = max(self._stored, index + 1)
+
+    def _write(self, offset: int, data: bytes) -> None:
+        self._file.seek(offset)
+        done = self._file.write(data)
+        while done < len(data):  # only files without a buffer write less than they are given
+            done += self._file.write(data[done:])
+        self._file.flush()
 
     def _read(self, index: int) -> bytes:
         self._file.seek(self._header.records_offset + index * self._header.record_bytes)

@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +27,7 @@ from callreel.errors import (
     DeliveryThrottledError,
     DestinationMissingError,
 )
+from project import PACKAGE
 
 START = 1_700_000_000.0
 DAY_S = 86_400.0
@@ -66,9 +69,9 @@ def parcel_of(folder, data=b"audio", key="call.mp3", *, transaction_id="t-1", ov
 
 
 def files_of(store):
-    """Every file of the drive, by folder."""
+    """Every file of the drive but its lock, by folder."""
     return {
-        folder: sorted(path.name for path in (store.folder / folder).glob("*"))
+        folder: sorted(path.name for path in (store.folder / folder).glob("*") if path.name != drive.LOCK)
         for folder in ("index", "files")
     }
 
@@ -481,6 +484,50 @@ def test_a_sweep_tells_of_a_recording_whose_file_is_gone(store, tmp_path):
     assert store.sweep().damaged == (store._index_file("call.mp3"),)
     with pytest.raises(DriveError):
         store.get("call.mp3")
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from callreel.delivery import Parcel
+from callreel.delivery.drive import Drive
+import hashlib
+path, number = Path(sys.argv[3]), sys.argv[4]
+data = path.read_bytes()
+drive = Drive(Path(sys.argv[2]), retention_s=0.001)
+for turn in range(int(sys.argv[5])):
+    drive.deliver(Parcel(path=path, key="call.mp3", size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest(),
+        media_type="audio/mpeg", metadata={"transaction-id": f"{number}-{turn}"}, overwrite=True))
+    drive.sweep()
+    print(turn, flush=True)
+"""
+
+
+def start(store, parcel, number, turns):
+    command = [sys.executable, "-c", PROGRAM, PACKAGE.parent, store.folder, parcel.path, number, turns]
+    return subprocess.Popen([str(one) for one in command], stdout=subprocess.PIPE)
+
+
+def test_processes_that_deliver_one_key_and_sweep_leave_nothing_behind(store, tmp_path):
+    processes = [start(store, parcel_of(tmp_path, bytes([n]) * 5000), n, 25) for n in range(2)]
+    assert [process.communicate() and process.returncode for process in processes] == [0, 0]
+    Drive(store.folder, retention_s=None).sweep()
+    assert files_of(store) == {"index": [], "files": []}
+
+
+def test_a_process_that_is_killed_leaves_the_last_recording_whole_and_nobody_locked_out(store, tmp_path):
+    process = start(store, parcel_of(tmp_path, b"theirs" * 50_000), 0, 10_000)
+    with process:
+        for _ in range(5):
+            process.stdout.readline()
+        process.kill()
+    (store.folder / "index").mkdir(exist_ok=True)
+    for path in (store.folder / "index").glob("*.json"):
+        recording = drive._from_json(path.read_bytes(), "")
+        assert (store.folder / "files" / recording.stored_name).read_bytes() == b"theirs" * 50_000
+    store.deliver(parcel_of(tmp_path, b"ours"))
+    assert bytes_of(store, "call.mp3") == b"ours"
 
 
 # ---- threads -------------------------------------------------------------------------------------------------------

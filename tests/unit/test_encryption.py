@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import boto3
 import pytest
@@ -202,7 +203,7 @@ def test_a_file_that_ends_too_early_at_a_record_says_that_it_was_cut():
 @MANY
 @given(data=st.binary(max_size=300))
 def test_bytes_of_another_kind_are_no_encrypted_file(data):
-    assert not is_encrypted(io.BytesIO(data))
+    assert is_encrypted(io.BytesIO(data)) == data.startswith(encryption.MAGIC)
     for unfinished in (False, True):
         with pytest.raises(EncryptedFileError):
             decrypted(data, unfinished=unfinished)
@@ -386,6 +387,33 @@ with open(sys.argv[1], "w+b") as file:
         assert int.from_bytes(found[:4], "big") >= flushed - 1
         for number in range(1, flushed):
             assert found[number * 6400 : number * 6400 + 6400] == number.to_bytes(4, "big") * 1600
+
+
+def test_no_more_is_sealed_under_one_key_than_random_nonces_allow(monkeypatch):
+    assert encryption.MOST_RECORDS == 1 << 32  # NIST SP 800-38D, 8.3
+    monkeypatch.setattr(encryption, "MOST_RECORDS", 3)
+    sealed = SealedFile(io.BytesIO(), DATA_KEY, chunk_bytes=CHUNK)
+    for _ in range(3):
+        sealed.write_at(0, b"x")
+        sealed.flush()
+    sealed.write_at(0, b"x")
+    with pytest.raises(UsageError, match="too much"):
+        sealed.flush()
+
+
+class Sparing(io.BytesIO):
+    """A file without a buffer, which takes as much as it likes."""
+
+    def write(self, data):
+        return super().write(data[:7])
+
+
+def test_a_file_that_takes_less_than_it_is_given_gets_all_of_it():
+    file = Sparing()
+    sealed = SealedFile(file, DATA_KEY, chunk_bytes=CHUNK)
+    sealed.write_at(0, SAMPLE)
+    sealed.finish()
+    assert decrypted(file.getvalue()) == SAMPLE
 
 
 def test_chunk_sizes_are_powers_of_two_within_bounds():
@@ -588,6 +616,19 @@ def test_decrypt_gives_the_file_to_standard_output(sealed, capfdbinary):
     assert capfdbinary.readouterr().out == SAMPLE * 1000
 
 
+def test_decrypt_writes_into_a_device_or_a_pipe_and_does_not_replace_it(sealed, tmp_path):
+    file, key = sealed
+    assert decrypt(file, "--key-file", key, "--out", os.devnull) == 0
+    assert Path(os.devnull).is_char_device()
+    os.mkfifo(tmp_path / "pipe")
+    read = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    assert decrypt(file, "--key-file", key, "--out", tmp_path / "pipe") == 0
+    reader.join()
+    assert read == [SAMPLE * 1000]
+
+
 def test_decrypt_says_that_it_is_another_key(sealed, tmp_path, capsys):
     file, key = sealed
     assert decrypt(file, "--key-file", key_file(tmp_path, "other"), "--out", tmp_path / "out") == 3
@@ -617,6 +658,7 @@ def test_decrypt_says_what_is_wrong_with_its_arguments(sealed, tmp_path, capsys)
     assert decrypt(file, "--key-file", tmp_path / "none", "--out", out) == 2
     assert decrypt(file, "--key-file", file, "--out", out) == 2
     assert decrypt(file, "--key-file", key, "--out", file) == 2
+    assert decrypt(file, "--key-file", key, "--out", tmp_path) == 2
     assert decrypt(file, "--key-file", key, "--region", "x", "--out", out) == 2
     assert decrypt(file, "--key-file", key, "--out", tmp_path / "none" / "out") == 2
     for arguments in ([file, "--out", out], [file, "--key-file", key, "--kms", "--out", out]):

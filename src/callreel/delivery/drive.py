@@ -15,6 +15,7 @@ On disk, below one folder:
 
     files/<digest>.<8 hex>    the recording; <digest>: the first 32 hexadecimal digits of its key's SHA-256
     index/<digest>.json       key, times, size, SHA-256, media type, metadata, and which of the files it is
+    index/lock                locked by whoever is changing the index
 
 There is no database: the index is what these files say. A recording is there when its JSON file is, which is renamed
 into place after the recording itself is safe, so that after a crash the old one or the new one is there, whole. Whoever
@@ -64,6 +65,7 @@ ILLEGAL, NO_KEY, NOT_FOUND = 40001, 40002, 40400
 PAGE_SIZE = 100
 PIECE_BYTES = 1 << 20
 MOST_KEY_BYTES = 1024
+LOCK = "lock"
 LEFT_AFTER_S = 3600.0
 """What no index file names is something a crash left, once it is so old: a delivery may be on its way."""
 
@@ -196,7 +198,7 @@ class Drive:
         self._retention_s = retention_s
         self._url = url
         self._clock = clock
-        self._changing = threading.Lock()  # which file a key has
+        self._changing_here = threading.Lock()
         self._cache: dict[str, tuple[tuple[int, int, int], Recording | None]] = {}
         self._listing = threading.Lock()  # the cache
 
@@ -240,7 +242,7 @@ class Drive:
                 with written_whole(self._files / stored_name) as file:
                     shutil.copyfileobj(source, file, PIECE_BYTES)
                     _check_same(file, parcel, key)
-            with self._changing:
+            with self._changing():
                 there = self._settled(parcel, key)
                 if there is not None:
                     self._remove_file(stored_name)
@@ -349,7 +351,7 @@ class Drive:
     def delete(self, key: str) -> None:
         """Remove the recording; DriveError when there is none."""
         _check_given(key)
-        with self._changing:
+        with self._changing():
             if self._current(key) is None:
                 raise DriveError(NOT_FOUND, "Recording not found", field="key", value=key)
             self._remove(key)
@@ -370,7 +372,7 @@ class Drive:
                 if not self._is_stored(recording) and self._read(recording.key) == recording:
                     damaged.append(self._index / name)
             else:
-                with self._changing:
+                with self._changing():
                     current = self._read(recording.key)
                     if current is not None and _is_over(current, now):
                         self._remove(recording.key)
@@ -387,6 +389,20 @@ class Drive:
         return Swept(tuple(sorted(expired)), left_over, tuple(sorted(damaged)))
 
     # -- the index -------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Nobody else changes which file a key has: no other thread, and no other process."""
+        with self._changing_here:
+            if os.name != "posix":
+                yield
+                return
+            import fcntl
+
+            self._make_folders()
+            with (self._index / LOCK).open("ab") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
 
     def _index_file(self, key: str) -> Path:
         return self._index / f"{_digest(key)}.json"
