@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import callreel
-from callreel import bench, cli_inspect
+from callreel import bench, cli_decrypt, cli_inspect
 from callreel.actions import Destination, Layout, Prompt, StartRecording, StopRecording
 from callreel.capture_script import Script, rehearse, script_of
 from callreel.captures import CaptureReport, RecordOptions, SkippedStream, Take, record_capture
@@ -121,6 +121,15 @@ def _parser() -> argparse.ArgumentParser:
         cli_inspect.add_verify_arguments,
         cli_inspect.run_verify,
     )
+    decrypt = commands.add_parser(
+        "decrypt",
+        help="decrypt a recording that was encrypted",
+        description=cli_decrypt.DESCRIPTION,
+        epilog=cli_decrypt.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    cli_decrypt.add_decrypt_arguments(decrypt)
+    decrypt.set_defaults(run=cli_decrypt.run_decrypt)
     _add_bench(commands)
     return parser
 

@@ -296,6 +296,30 @@ def dialects_seeds() -> Iterator[bytes]:
             yield bytes([options, status]) + b"\0".join(step for step in steps if step)
 
 
+def encrypted_seeds() -> Iterator[bytes]:
+    import io
+
+    from callreel.encryption import SealedFile
+
+    module = _module(TARGETS["encrypted"])
+    for size in (0, 1, 63, 64, 65, 300):
+        yield b"\0" + module.sample(bytes(size))
+        yield b"\0" + module.sample(bytes(size), 512)
+        file = io.BytesIO()
+        sealed = SealedFile(file, module.AnyKey().new_data_key(), chunk_bytes=module.CHUNK_BYTES)
+        for at in range(0, size, 50):
+            sealed.write_at(at, bytes(50))
+            sealed.flush()
+            sealed.write_at(0, b"header")
+        sealed.flush()
+        yield b"\0" + file.getvalue()
+        whole = module.sample(bytes(size))
+        yield b"\0" + whole[: len(whole) - 40]
+    for journal in (0, 128):
+        for damage in (b"", b"\xff\x00\x50\x01", b"\xff\x01\x00\x00"):
+            yield bytes([1, journal]) + b"\0\0\xc8\1\0\x10\x20\2\xfe\0\0\0\0\xf0\x90\3\xfe\0\0\0" + damage
+
+
 def wav_seeds() -> Iterator[bytes]:
     return (path.read_bytes() for path in files("**/*.wav"))
 
@@ -314,6 +338,7 @@ TARGETS = {
         Target(FOLDER / "dialogs.py", 8_192, dialogs_seeds, compiled=False),
         Target(FOLDER / "manifest.py", 4_096, manifest_seeds, compiled=False),
         Target(FOLDER / "dialects.py", 4_096, dialects_seeds, compiled=False),
+        Target(FOLDER / "encrypted.py", 4_096, encrypted_seeds, compiled=False),
         Target(FOLDER / "wav.py", 8_192, wav_seeds),
         Target(FOLDER / "mp3.py", 40_960, mp3_seeds),
     )
