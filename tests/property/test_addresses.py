@@ -1,5 +1,6 @@
 """The guard: whatever is written as the host of a URL, only what is open is connected to."""
 
+import contextlib
 import ipaddress
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from callreel import web
 from callreel.addresses import (
     CALLBACKS,
     CLOSED_IPV4,
@@ -22,6 +24,7 @@ from callreel.addresses import (
     read_url,
     refusal,
 )
+from callreel.errors import DeliveryError
 from callreel.patience import Deadline
 
 EDGES = sorted(
@@ -148,6 +151,29 @@ def test_of_a_names_addresses_only_open_ones_are_connected_to_whatever_else_it_h
     assert wanted
     assert {refusal(one, CALLBACKS) for one in got} == {None}
     assert {int(embedded(one) or one) for one in got} <= {int(embedded(one) or one) for one in wanted}
+
+
+@given(st.lists(st.lists(st.one_of(ipv4, ipv6), max_size=6), min_size=1, max_size=3))
+def test_whatever_a_name_is_said_to_be_at_each_question_no_closed_address_is_connected_to(answers):
+    """DNS that changes its mind: the connection goes to what was judged, not to what a second question would say."""
+    asked, connected = [], []
+
+    class Recorder(socket.socket):
+        def connect(self, address):
+            connected.append(ip_address(address[0]))
+            raise ConnectionRefusedError
+
+    def resolve(host, port):
+        asked.append(host)
+        return [str(one) for one in answers[(len(asked) - 1) % len(answers)]]
+
+    for _ in answers:
+        with patch.object(web.socket, "socket", Recorder), contextlib.suppress(DeliveryError):
+            web.post("https://hooks.example/", b"{}", {}, CALLBACKS, resolve=resolve)
+    assert len(asked) == len(answers)
+    assert {refusal(one, CALLBACKS) for one in connected} <= {None}
+    judged = [one for found in answers for one in found if refusal(one, CALLBACKS) is None]
+    assert bool(connected) == bool(judged)
 
 
 @given(st.text(max_size=40) | st.from_regex(r"https?://[\x21-\x7e]{0,40}", fullmatch=True))

@@ -138,8 +138,8 @@ def test_a_name_that_cannot_be_looked_up_is_one_that_there_is_not_or_not_now(fou
 
 
 def test_a_name_that_takes_too_long_to_look_up_costs_no_more_than_the_limit():
-    with seconds(1.0), pytest.raises(TooSlowError):
-        web.fetch("https://a.example/", Policy(total_s=0.2), resolve=lambda *_: time.sleep(2))
+    with seconds(2.0), pytest.raises(TooSlowError):
+        web.fetch("https://a.example/", Policy(total_s=0.2), resolve=lambda *_: time.sleep(4))
 
 
 def test_no_proxy_of_the_environment_is_used(monkeypatch):
@@ -211,7 +211,7 @@ def test_redirects_take_their_time_from_one_limit():
         time.sleep(0.2)
         return plain(307, Location="/again")
 
-    with serving(answer) as server, seconds(1.5), pytest.raises(TooSlowError):
+    with serving(answer) as server, seconds(2.0), pytest.raises(TooSlowError):
         web.fetch(url_of(server), open_to(server, total_s=0.5, max_redirects=50))
 
 
@@ -305,14 +305,14 @@ def test_a_server_that_drips_costs_no_more_than_the_limit(head):
                 connection.sendall(b"H")
                 time.sleep(0.05)
 
-    with serving(answer) as server, seconds(1.0), pytest.raises(TooSlowError) as caught:
+    with serving(answer) as server, seconds(2.0), pytest.raises(TooSlowError) as caught:
         web.fetch(url_of(server), open_to(server, total_s=0.4))
     assert caught.value.retryable
 
 
 def test_a_server_that_never_answers_costs_no_more_than_the_limit():
     with (
-        serving(lambda request, connection: time.sleep(2)) as server,
+        serving(lambda request, connection: time.sleep(4)) as server,
         seconds(1.0),
         pytest.raises(TooSlowError),
     ):
@@ -323,7 +323,7 @@ def test_a_server_that_does_not_read_costs_no_more_than_the_limit():
     with socket.create_server(("127.0.0.1", 0)) as listener:  # nobody accepts
         port = listener.getsockname()[1]
         policy = Policy(schemes=("http",), ports=(port,), allowed=LOOPBACK, total_s=0.3)
-        with seconds(1.0), pytest.raises(TooSlowError):
+        with seconds(2.0), pytest.raises(TooSlowError):
             web.post(f"http://127.0.0.1:{port}/", b"x" * 50_000_000, {}, policy)
 
 
@@ -331,16 +331,16 @@ def test_a_server_that_begins_no_tls_costs_no_more_than_the_limit():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         policy = Policy(ports=(port,), allowed=LOOPBACK, total_s=0.3)
-        with seconds(1.0), pytest.raises(TooSlowError):
+        with seconds(2.0), pytest.raises(TooSlowError):
             web.post(f"https://127.0.0.1:{port}/", b"{}", {}, policy)
 
 
 def test_of_a_notifications_answer_the_body_is_not_waited_for():
     def answer(request, connection):
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
-        time.sleep(2)
+        time.sleep(4)
 
-    with serving(answer) as server, seconds(1.0):
+    with serving(answer) as server, seconds(2.0):
         assert web.post(url_of(server), b"{}", {}, open_to(server)).status == 200
 
 

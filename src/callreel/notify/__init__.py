@@ -124,8 +124,8 @@ LIMITS: Final[Mapping[tuple[str, str], Limits]] = {
     ("sinch", INVOCATION): Limits(5.0, 5.0, 1, False),
     # "If there is no response within the timeout, the notification is discarded."
     ("sinch", NOTIFICATION): Limits(5.0, 5.0, 1, False),
-    # Microsoft Graph: the pages of the communications API say nothing; those of change notifications want an answer
-    # within 10 s and are retried.
+    # Microsoft Graph: the pages of the communications API say nothing; that of change notifications by webhooks has
+    # 10 s (3 s in some editions), and tries again.
     ("graph", NOTIFICATION): Limits(10.0, 10.0, 1, True),
 }
 OTHER_INVOCATION: Final = Limits(5.0, 20.0, 2, False)
@@ -178,14 +178,19 @@ class FirstThatAnswers:
         return " ".join(one.lane for one in self._notifiers)
 
     def tell(self, notification: Notification) -> Answer | None:
-        """Tell it to the first that takes it; the error is that of the last."""
+        """Tell it to the first that takes it; the error is that of the last, retryable if that of any is."""
         *earlier, last = self._notifiers
+        retryable = False
         for one in earlier:
             try:
                 return one.tell(notification)
-            except DeliveryError:
-                continue
-        return last.tell(notification)
+            except DeliveryError as error:
+                retryable |= error.retryable
+        try:
+            return last.tell(notification)
+        except DeliveryError as error:
+            error.retryable |= retryable
+            raise
 
 
 # ---- JSON --------------------------------------------------------------------------------------------------------
