@@ -7,6 +7,7 @@ import ipaddress
 import json
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -732,18 +733,48 @@ def test_when_lambda_cannot_be_reached_another_try_may_go_well(aws):
     assert caught.value.retryable
 
 
+# ---- many at once --------------------------------------------------------------------------------
+
+
+def test_a_notifier_may_be_told_from_many_threads_at_once(https, aws):
+    def answer(request):
+        return plain(200, json.dumps(request.headers["webhook-id"]).encode())
+
+    def echo(request):
+        context = json.loads(base64.b64decode(request.headers["x-amz-client-context"]))
+        return plain(200, json.dumps(context["custom"]["webhook-id"]).encode())
+
+    def ask_all(notifier):
+        with ThreadPoolExecutor(24) as threads:
+            return list(
+                threads.map(lambda one: notifier.tell(told("invocation", event_id=one)).document, ids)
+            )
+
+    ids = [f"call-{number}" for number in range(72)]
+    with https(answer) as (_, webhook), aws(echo) as (_, function):
+        assert ask_all(webhook) == ids
+        assert ask_all(function) == ids
+        assert ask_all(PythonFunction(lambda one: one.id)) == ids
+
+
 # ---- secrets -------------------------------------------------------------------------------------
 
 
 def test_secrets_are_in_no_log_no_output_and_no_repr(https, aws, caplog, capfd):
-    caplog.set_level(logging.DEBUG, "callreel")
+    import boto3
+
+    caplog.set_level(logging.DEBUG)  # of everything that was not asked for by name
+    session = boto3.Session("AKIAEXAMPLE", "hunter2-secret", "hunter2-session-token")
     secret = "whsec_" + base64.b64encode(b"hunter2-hunter2-hunter2-hunter2").decode()
     with (
         https(plain(500, b"hunter2"), signer=HmacSignature(lambda: secret), limits=quick()) as (_, webhook),
         pytest.raises(DeliveryError) as caught,
     ):
         webhook.tell(told(body={"recordingAccessToken": "hunter2"}))
-    with aws(refused(403, "AccessDeniedException")) as (_, function), pytest.raises(DeliveryError) as denied:
+    with (
+        aws(refused(403, "AccessDeniedException"), session=session) as (_, function),
+        pytest.raises(DeliveryError) as denied,
+    ):
         function.tell(told(body={"recordingAccessToken": "hunter2"}))
     everything = "".join(
         [
