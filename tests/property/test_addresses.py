@@ -251,10 +251,16 @@ def test_such_a_url_is_refused_and_not_repeated(url):
 
 def test_scheme_and_port_are_those_of_the_policy():
     assert read_url("HTTPS://Example.ORG./a?b=c#d", CALLBACKS) == ("https", "example.org", 443, "/a?b=c")
+    assert read_url("https://example.org?b=c", CALLBACKS).target == "/?b=c"
+    assert read_url("https://example.org#d", CALLBACKS).target == "/"
     with pytest.raises(RefusedAddressError, match="must begin with https://"):
         read_url("http://example.org/", CALLBACKS)
     with pytest.raises(RefusedAddressError, match="port 8080"):
         read_url("https://example.org:8080/", CALLBACKS)
+
+
+def test_an_ipv4_address_that_is_written_as_ipv6_is_connected_to_as_ipv4():
+    assert addresses_of("http://[::ffff:8.8.8.8]/") == [ip_address("8.8.8.8")]
 
 
 def test_the_operator_opens_networks_of_their_own_and_closes_others():

@@ -505,6 +505,12 @@ def test_a_secret_that_is_too_short_or_too_long_signs_nothing(size):
         HmacSignature()
 
 
+@pytest.mark.parametrize("secret", ["", "a b", "a\n", "ä", None, b"bytes"])
+def test_a_secret_is_printable_text_without_spaces(secret):
+    with pytest.raises(DeliveryDeniedError, match="printable ASCII without spaces"):
+        secret_of(lambda: secret)
+
+
 def test_references_show_where_a_secret_is_and_not_the_secret(tmp_path, monkeypatch):
     (tmp_path / "secret").write_text("hunter2\n")
     monkeypatch.setenv("HOOK_SECRET", "hunter2")

@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import socket
 import struct
+import sys
 import time
 from datetime import UTC, datetime
 
@@ -114,6 +115,27 @@ def test_when_one_address_does_not_listen_the_next_is_tried():
         got = web.fetch(
             url_of(server, host="a.example"), policy, resolve=lambda *_: ["127.0.0.9", "127.0.0.1"]
         )
+    assert got.body == b"second"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how a backlog fills, and 127.0.0.2, are Linux's")
+def test_an_address_that_does_not_answer_leaves_time_for_the_next():
+    with (
+        serving(plain(body=b"second")) as server,
+        socket.create_server(("127.0.0.2", server.port), backlog=0) as full,
+        contextlib.ExitStack() as waiting,
+    ):
+        for _ in range(
+            4
+        ):  # nobody accepts: when its backlog is full, a connection is neither made nor refused
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        policy = open_to(server, allowed=(ipaddress.ip_network("127.0.0.0/8"),), total_s=2.0)
+        with seconds(3.0):
+            got = web.fetch(
+                url_of(server, host="a.example"), policy, resolve=lambda *_: ["127.0.0.2", "127.0.0.1"]
+            )
     assert got.body == b"second"
 
 
