@@ -17,13 +17,20 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 
 from callreel.dialects.sinch_options import SvamlError
 from callreel.errors import UsageError
 
-__all__ = ["AuthenticationError", "authenticate", "authorization", "content_md5", "signature"]
+__all__ = [
+    "AuthenticationError",
+    "CallbackSigner",
+    "authenticate",
+    "authorization",
+    "content_md5",
+    "signature",
+]
 
 BAD_AUTHORIZATION, BAD_TIMESTAMP, BAD_SIGNATURE, BAD_CREDENTIALS = 40100, 40101, 40102, 40108
 """Error codes."""
@@ -73,6 +80,31 @@ def authorization(
     """The Authorization header of a callback or a request; `timestamp` goes out as x-timestamp."""
     signed = signature(secret, method, path, body=body, content_type=content_type, timestamp=timestamp)
     return f"Application {application_key}:{signed}"
+
+
+class CallbackSigner:
+    """Signs callbacks and notifications: a `callreel.notify.signatures.Signer`."""
+
+    def __init__(self, application_key: str, secret: Callable[[], str]) -> None:
+        """Sign as this application; `secret` is asked for it each time."""
+        self._application_key = application_key
+        self._secret = secret
+
+    def headers(
+        self, *, event_id: str, method: str, path: str, content_type: str, body: bytes, at: datetime
+    ) -> Mapping[str, str]:
+        """The headers for a request at a moment; a UsageError when the secret is none."""
+        timestamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        signed = authorization(
+            self._application_key,
+            self._secret(),
+            method,
+            path,
+            body=body,
+            content_type=content_type,
+            timestamp=timestamp,
+        )
+        return {"Authorization": signed, "x-timestamp": timestamp}
 
 
 def authenticate(
