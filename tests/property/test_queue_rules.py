@@ -30,7 +30,7 @@ HALF = 0.5
 ERRORS = st.sampled_from(
     [
         (DeliveryInterruptedError("lost"), ErrorClass.INTERRUPTED, 0),
-        (DeliveryInterruptedError("lost"), ErrorClass.INTERRUPTED, 0),
+        (DeliveryThrottledError("slow down", retry_after_s=1), ErrorClass.THROTTLED, 1),
         (DeliveryDeniedError("no"), ErrorClass.DENIED, 0),
         (DeliveryThrottledError("slow down", retry_after_s=30), ErrorClass.THROTTLED, 30),
         (DeliveryConflictError("taken"), ErrorClass.CONFLICT, 0),
@@ -121,8 +121,17 @@ class Rules(RuleBasedStateMachine):
 
     # -- the four verbs ------------------------------------------------------------------------------------
 
-    @rule(lane=st.sampled_from(LANES), group=st.sampled_from("xyz"), ordered=st.booleans())
-    def put(self, lane, group, ordered):
+    @rule(
+        lane=st.sampled_from(LANES),
+        group=st.sampled_from("xyz"),
+        ordered=st.booleans(),
+        times=st.integers(1, 4),
+    )
+    def put(self, lane, group, ordered, times):
+        for _ in range(times):
+            self.put_one(lane, group, ordered)
+
+    def put_one(self, lane, group, ordered):
         self.count += 1
         entry_id = f"entry {self.count}"
         assert self.queue.put(
@@ -136,8 +145,12 @@ class Rules(RuleBasedStateMachine):
         entry_id = data.draw(st.sampled_from(sorted(self.known)))
         assert not self.queue.put(entry_id, lane="other", group="other", payload={}, now_s=self.now)
 
-    @rule()
-    def lease(self):
+    @rule(times=st.integers(1, 4))
+    def lease(self, times):
+        for _ in range(times):
+            self.lease_one()
+
+    def lease_one(self):
         self.look()
         entry = self.queue.lease(self.now)
         free = self.may_go()
@@ -163,8 +176,8 @@ class Rules(RuleBasedStateMachine):
         del self.known[entry_id]
 
     @precondition(lambda self: self.leased())
-    @rule(data=st.data(), failure=ERRORS, times=st.sampled_from([1, 1, 5]))
-    def retry(self, data, failure, times):
+    @rule(data=st.data(), failure=ERRORS)
+    def retry(self, data, failure):
         entry_id = data.draw(st.sampled_from(self.leased()))
         error, kind, asked = failure
         one = self.known[entry_id]
