@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import callreel
-from callreel import bench, cli_inspect
+from callreel import bench, cli_inspect, cli_policy
 from callreel.actions import Destination, Layout, Prompt, StartRecording, StopRecording
 from callreel.capture_script import Script, rehearse, script_of
 from callreel.captures import CaptureReport, RecordOptions, SkippedStream, Take, record_capture
@@ -120,6 +120,13 @@ def _parser() -> argparse.ArgumentParser:
         "check recordings against their manifests",
         cli_inspect.add_verify_arguments,
         cli_inspect.run_verify,
+    )
+    _add(
+        commands,
+        "policy",
+        "print the bucket policy that lets recordings into S3",
+        cli_policy.add_policy_arguments,
+        cli_policy.run_policy,
     )
     _add_bench(commands)
     return parser
