@@ -196,6 +196,15 @@ def test_an_upload_that_is_no_more_cannot_go_on(store):
         store().resume(KEY, upload.upload_id, metadata={})
 
 
+def test_a_part_of_an_upload_that_is_no_more_is_sent_once(proxy, store):
+    upload = store(endpoint_url=proxy.endpoint).begin(KEY, media_type="audio/wav", metadata={})
+    upload.abort()
+    proxy.reset()
+    with pytest.raises(DeliveryInterruptedError, match="NoSuchUpload"):
+        upload.part(1, b"x")
+    assert len(proxy.seen) == 1
+
+
 def test_an_upload_with_a_gap_or_another_size_is_not_completed(store):
     upload = store().begin(KEY, media_type="audio/wav", metadata={})
     with pytest.raises(UsageError, match="gap"):
@@ -564,6 +573,38 @@ def good_head(one, **changes):
     return facts | {f"X-Amz-Meta-{name.title()}": text for name, text in one.metadata.items()} | changes
 
 
+@pytest.mark.parametrize(
+    ("changes", "requests"),
+    [
+        ({}, ["PUT", "HEAD", "PUT", "PUT"]),
+        ({"always_look": True}, ["PUT", "HEAD"] * 3),
+        ({"checksum": "CRC32C"}, ["PUT", "HEAD"] * 3),
+        ({"checksum": None}, ["PUT", "HEAD"] * 3),
+    ],
+    ids=["SHA256", "always", "CRC32C", "none"],
+)
+def test_a_store_that_was_found_to_keep_what_it_gets_confirms_a_put_by_its_sha_256_alone(
+    proxy, store, tmp_path, changes, requests
+):
+    mine = store(endpoint_url=proxy.endpoint, **changes)
+    for n in range(3):
+        mine.deliver(parcel(tmp_path, CONTENT, f"{n}"))
+    assert [method for method, _ in proxy.seen] == requests
+
+
+def test_a_wrong_sha_256_in_the_answer_of_a_trusted_store_is_looked_into(lying, tmp_path):
+    one = parcel(tmp_path, CONTENT)
+    right = {"ETag": '"x"', "x-amz-checksum-sha256": good_head(one)["x-amz-checksum-sha256"]}
+    store = lying(right, good_head(one))
+    store.deliver(one)
+    store.deliver(one)
+    assert lying.server.calls == ["PUT", "HEAD", "PUT"]
+    lying.server.put = {"ETag": '"x"', "x-amz-checksum-sha256": "AAAA"}
+    lying.server.head = good_head(one, **{"x-amz-checksum-sha256": "AAAA"})
+    with pytest.raises(DeliveryInterruptedError, match="another checksum"):
+        store.deliver(one)
+
+
 def test_metadata_names_are_compared_without_their_case(lying, tmp_path):
     one = parcel(tmp_path, CONTENT)
     assert lying({"ETag": '"x"'}, good_head(one)).deliver(one).size_bytes == len(CONTENT)
@@ -600,6 +641,14 @@ def test_a_store_that_drops_the_encryption_asked_for_is_found_out(lying, tmp_pat
     with pytest.raises(DeliveryDeniedError, match="did not encrypt"):
         lying({"ETag": '"x"'}, good_head(one), sse=sse).deliver(one)
     assert lying.server.calls == ["PUT", "HEAD", "DELETE"]
+
+
+def test_what_is_found_there_after_a_lost_answer_must_be_encrypted_too(lying, tmp_path):
+    one = parcel(tmp_path, CONTENT)
+    store = lying({"ETag": '"x"'}, good_head(one), sse="AES256", conditional_put=False)
+    with pytest.raises(DeliveryDeniedError, match="not encrypted"):
+        store.deliver(one)
+    assert lying.server.calls == ["HEAD"]
 
 
 def test_a_content_encoding_is_not_compared(lying, tmp_path):
@@ -675,11 +724,12 @@ def test_settings_that_cannot_be_meant_are_refused_without_repeating_a_secret(wr
     assert "secret" not in str(caught.value)
 
 
-def test_settings_do_not_change_and_may_be_a_key_of_a_dict():
+def test_settings_may_be_a_key_of_a_dict_and_go_to_another_process_unless_they_hold_credentials():
     settings = S3Settings("b", tags={"a": "b"})
     assert {settings: 1}[S3Settings("b", tags={"a": "b"})] == 1
-    with pytest.raises(TypeError):
-        settings.tags["c"] = "d"
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    with pytest.raises(UsageError, match="not pickled"):
+        pickle.dumps(S3Settings("b", credentials=ADMIN))
 
 
 @pytest.mark.parametrize("style", [None, True, False])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from callreel.delivery import Parcel, Receipt
+from callreel.delivery.local import changed, unreadable
 from callreel.errors import (
     DeliveryConflictError,
     DeliveryDeniedError,
@@ -120,9 +121,7 @@ class Folder:
             try:
                 source = parcel.path.open("rb")
             except OSError as error:
-                raise DeliveryError(
-                    f"cannot read {parcel.path.name}: {error.strerror}", key=parcel.key
-                ) from error
+                raise unreadable(parcel, error) from error
             with source:
                 file = self.open(parcel.key)
                 try:
@@ -137,12 +136,12 @@ class Folder:
 
     def _copy(self, source: BinaryIO, file: PartFile, target: Path, parcel: Parcel) -> Receipt:
         offset, digest = 0, hashlib.sha256()
-        while data := source.read(COPY_BYTES):
+        while data := _read(source, parcel):
             digest.update(data)
             file.write([(offset, data)])
             offset += len(data)
         if (offset, digest.hexdigest()) != (parcel.size_bytes, parcel.sha256):
-            raise DeliveryError(f"{parcel.path.name} is no longer what was to be delivered", key=parcel.key)
+            raise changed(parcel)
         try:
             stored = file.close(replace=parcel.overwrite)
         except FileExistsError:  # it came meanwhile
@@ -320,6 +319,13 @@ def _sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _read(source: BinaryIO, parcel: Parcel) -> bytes:
+    try:
+        return source.read(COPY_BYTES)
+    except OSError as error:
+        raise unreadable(parcel, error) from error
 
 
 def _receipt(target: Path, parcel: Parcel) -> Receipt:

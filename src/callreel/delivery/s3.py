@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from callreel.delivery import Parcel, Receipt
+from callreel.delivery.local import changed, unreadable
 from callreel.delivery.s3_errors import delivery_error, store_said
 from callreel.delivery.s3_settings import S3Credentials, S3Settings, make_client
 from callreel.delivery.s3_sums import READ_BYTES, Expected, Sum, digests_of
@@ -43,6 +44,9 @@ Put = Callable[[Mapping[str, str]], Mapping[str, Any]]
 
 MAX_PARTS = 10_000
 TRANSACTION_ID = "transaction-id"
+TRUSTED_FOR_S = 300.0
+"""So long after a look that found everything as sent, a SHA-256 in the answer of a put is enough."""
+
 DENIED_FOR_S = 900.0
 """So long nothing is asked for again that only serves to be sure, and is not allowed."""
 
@@ -64,6 +68,7 @@ class S3:
         self._conditional = settings.conditional_put
         self._looks_again_at = 0.0
         self._lists_again_at = 0.0
+        self._trusted_until = 0.0
         self._under_way: set[str] = set()
         """Ids of uploads that a thread of ours is delivering by."""
         self._left: dict[str, str] = {}
@@ -118,20 +123,18 @@ class S3:
         try:
             size_bytes = parcel.path.stat().st_size
             if size_bytes != parcel.size_bytes:
-                raise _changed(parcel)
+                raise changed(parcel)
             if size_bytes >= self.settings.multipart_from_bytes:
                 return self._deliver_in_parts(parcel)
             return self._put(parcel, parcel.path.read_bytes())
         except DeliveryError:
             raise
         except OSError as error:
-            raise DeliveryError(
-                f"cannot read {parcel.path.name}: {error.strerror}", key=parcel.key
-            ) from error
+            raise unreadable(parcel, error) from error
 
     def _put(self, parcel: Parcel, data: bytes) -> Receipt:
         if hashlib.sha256(data).hexdigest() != parcel.sha256:
-            raise _changed(parcel)
+            raise changed(parcel)
         expected = _expected(parcel, self.settings.part_bytes)
         request: dict[str, Any] = {
             "Body": data,
@@ -153,7 +156,7 @@ class S3:
         part_bytes = max(self.settings.part_bytes, -(-parcel.size_bytes // MAX_PARTS))
         digests = digests_of(parcel.path, part_bytes, self.sum)
         if (digests.size_bytes, digests.sha256) != (parcel.size_bytes, parcel.sha256):
-            raise _changed(parcel)
+            raise changed(parcel)
         self._give_up_others(parcel.key)
         if not (parcel.overwrite or self.settings.overwrite):
             expected = _expected(parcel, part_bytes)
@@ -278,7 +281,7 @@ class S3:
         if stored is None:
             return None
         if self._is_ours(expected, stored):
-            return self._receipt(expected)
+            return self._receipt_of(expected, stored)
         raise DeliveryConflictError(f"something else is stored as {expected.key}", key=expected.key)
 
     def _find_out(self, expected: Expected, error: DeliveryError, *, overwrite: bool) -> Receipt:
@@ -296,7 +299,7 @@ class S3:
         except DeliveryError as again:
             raise (again if is_conflict else error) from None
         if stored is not None and self._is_ours(expected, stored):
-            return self._receipt(expected)
+            return self._receipt_of(expected, stored)
         if stored is None or (overwrite and not is_conflict):
             if is_conflict:  # it was there, and is gone
                 raise DeliveryInterruptedError(str(error), key=expected.key, retryable=True) from None
@@ -305,6 +308,8 @@ class S3:
 
     def _confirm(self, expected: Expected, answer: Mapping[str, Any]) -> Receipt:
         """Compare what a put has stored with what was to be stored; a difference is removed and raised."""
+        if self._is_confirmed_by(answer, expected):
+            return self._receipt(expected)
         stored = answer
         if time.monotonic() >= self._looks_again_at:
             try:
@@ -336,11 +341,13 @@ class S3:
                 f"the store confirms no checksum of {expected.key}, and without s3:GetObject nobody else can",
                 key=expected.key,
             )
-        elif self.settings.sse is not None and stored.get("ServerSideEncryption") != self.settings.sse:
+        elif not self._is_encrypted(stored):
             problem = DeliveryDeniedError, f"the store did not encrypt it ({self.settings.sse})"
         elif "Metadata" in stored and not _holds(stored["Metadata"], expected.metadata):
             problem = DeliveryDeniedError, "the store does not keep its metadata"
         if problem is None:
+            if stored is not answer:
+                self._trusted_until = time.monotonic() + TRUSTED_FOR_S
             return self._receipt(expected)
         kind, what = problem
         if stored.get("ETag") == answer.get("ETag"):  # it is what we have just put there
@@ -350,6 +357,17 @@ class S3:
             f"cannot store {expected.key}: {what}",
             key=expected.key,
             retryable=kind is DeliveryInterruptedError,
+        )
+
+    def _is_confirmed_by(self, answer: Mapping[str, Any], expected: Expected) -> bool:
+        """Tell whether a look can be spared: the store keeps what it is given, and has told the SHA-256 of this."""
+        return (
+            not self.settings.always_look
+            and time.monotonic() < self._trusted_until
+            and self.sum is not None
+            and self.sum.name == "SHA256"
+            and answer.get(self.sum.field) in expected.sums
+            and self._is_encrypted(answer)
         )
 
     def _is_ours(self, expected: Expected, stored: Mapping[str, Any]) -> bool:
@@ -381,6 +399,18 @@ class S3:
         except DeliveryDeniedError:
             return None
         return digest.hexdigest() == expected.sha256
+
+    def _is_encrypted(self, stored: Mapping[str, Any]) -> bool:
+        """Tell whether it is encrypted as asked for."""
+        return self.settings.sse in (None, stored.get("ServerSideEncryption"))
+
+    def _receipt_of(self, expected: Expected, stored: Mapping[str, Any]) -> Receipt:
+        """Confirm what was found there."""
+        if not self._is_encrypted(stored):
+            raise DeliveryDeniedError(
+                f"{expected.key} is there, but not encrypted ({self.settings.sse})", key=expected.key
+            )
+        return self._receipt(expected)
 
     def _receipt(self, expected: Expected) -> Receipt:
         return Receipt(self.location(expected.key), expected.size_bytes, f"sha256:{expected.sha256}")
@@ -447,7 +477,3 @@ def _holds(stored: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
 def _expected(parcel: Parcel, part_bytes: int) -> Expected:
     metadata = as_sent(parcel.metadata)
     return Expected(parcel.key, parcel.size_bytes, parcel.sha256, metadata, set(), parcel.path, part_bytes)
-
-
-def _changed(parcel: Parcel) -> DeliveryError:
-    return DeliveryError(f"{parcel.path.name} is no longer what was to be delivered", key=parcel.key)

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
 from callreel.errors import UsageError
@@ -58,6 +57,10 @@ class S3Credentials:
     def __repr__(self) -> str:
         """Show nothing."""
         return "S3Credentials(***)"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be written down: a pickle may end anywhere."""
+        raise UsageError("credentials are not pickled: give them again where they are needed")
 
     def __eq__(self, other: object) -> bool:
         """Tell whether both sign the same way."""
@@ -118,6 +121,8 @@ class S3Settings:
     """What is sent with a file and compared with what is stored; None for a store that refuses such headers."""
     request_checksum_calculation: Literal["when_supported", "when_required"] = "when_supported"
     """boto3's own checksums, of requests that have none of ours."""
+    always_look: bool = False
+    """Whether every object is looked at after its put, though its answer had the right SHA-256."""
     multipart_from_bytes: int = 8 * MIB
     """A file of this size or more goes in parts."""
     part_bytes: int = 8 * MIB
@@ -140,7 +145,7 @@ class S3Settings:
             raise UsageError("a part has 5 MiB to 5 GiB")
         if self.multipart_from_bytes < 1:
             raise UsageError("multipart_from_bytes is at least 1")
-        object.__setattr__(self, "tags", MappingProxyType(dict(self.tags)))
+        object.__setattr__(self, "tags", dict(self.tags))
 
 
 def make_client(settings: S3Settings) -> Any:

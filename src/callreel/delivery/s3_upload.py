@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from callreel.delivery import Receipt
+from callreel.delivery.s3_errors import store_said
 from callreel.delivery.s3_sums import Expected, Sum, etag_of_parts, md5
 from callreel.errors import DeliveryDeniedError, DeliveryInterruptedError, DeliveryThrottledError, UsageError
 
@@ -91,7 +92,8 @@ class Upload:
                 wait_s = (
                     FIRST_WAIT_S * 4 ** (attempt - 1) if error.retry_after_s is None else error.retry_after_s
                 )
-                if attempt == TRIES or wait_s > LONGEST_WAIT_S:
+                is_over = store_said(error)[0] == "NoSuchUpload"
+                if is_over or attempt == TRIES or wait_s > LONGEST_WAIT_S:
                     raise
                 time.sleep(wait_s)
         raise AssertionError("unreachable")
