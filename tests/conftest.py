@@ -1,10 +1,14 @@
 """Fixtures every test may use; nothing clever."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from s3_server import S3Server
 
 SHIPPED = Path(__file__).parent / "data"
 
@@ -23,3 +27,12 @@ def test_data() -> Callable[[str], Path]:
         pytest.skip(f"{relative_path} is not shipped; set CALLREEL_TEST_DATA to the folder that holds it")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
+    """Run a real S3 server, one for each worker; skips where it is not installed."""
+    from s3_server import running
+
+    with running(tmp_path_factory.mktemp("s3")) as server:
+        yield server

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import callreel
-from callreel import bench, cli_decrypt, cli_inspect, cli_queue
+from callreel import bench, cli_decrypt, cli_inspect, cli_policy, cli_queue
 from callreel.actions import Destination, Layout, Prompt, StartRecording, StopRecording
 from callreel.capture_script import Script, rehearse, script_of
 from callreel.captures import CaptureReport, RecordOptions, SkippedStream, Take, record_capture
@@ -131,6 +131,12 @@ def _parser() -> argparse.ArgumentParser:
     cli_decrypt.add_decrypt_arguments(decrypt)
     decrypt.set_defaults(run=cli_decrypt.run_decrypt)
     cli_queue.add_queue_commands(commands)
+    _add(
+        commands,
+        "policy",
+        "print the bucket policy that lets recordings into S3",
+        cli_policy.add_policy_arguments,
+        cli_policy.run_policy,
     _add_bench(commands)
     return parser
 

@@ -3,20 +3,56 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from callreel.errors import DeliveryError
+from callreel.delivery import Parcel, Receipt
+from callreel.delivery.local import changed, unreadable
+from callreel.errors import (
+    DeliveryConflictError,
+    DeliveryDeniedError,
+    DeliveryError,
+    DeliveryInterruptedError,
+    DeliveryThrottledError,
+    DestinationMissingError,
+)
 
 __all__ = ["Folder", "PartFile", "Stored"]
 
 PART_SUFFIX = ".part"
+COPY_BYTES = 1 << 20
+
+# What the system says, and whose matter it is; another try helps where nobody need change anything first.
+_FAULTS: tuple[tuple[type[DeliveryError], bool, tuple[str, ...]], ...] = (
+    (
+        DeliveryDeniedError,
+        False,
+        ("EACCES", "EPERM", "EROFS", "ENAMETOOLONG", "EISDIR", "EINVAL", "EILSEQ", "ELOOP"),
+    ),
+    (DestinationMissingError, False, ("ENOENT", "ENOTDIR", "ENODEV", "ENXIO")),
+    (DeliveryThrottledError, True, ("ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "ENOMEM", "EBUSY")),
+    (
+        DeliveryInterruptedError,
+        True,
+        ("EIO", "ESTALE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETUNREACH"),
+    ),
+    (DeliveryInterruptedError, True, ("ECONNRESET", "ENOTCONN", "EREMOTEIO", "EINTR", "EAGAIN")),
+)
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV}
+_BY_ERRNO = {
+    getattr(errno, name): (error, retryable)
+    for error, retryable, names in _FAULTS
+    for name in names
+    if hasattr(errno, name)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,43 +65,136 @@ class Stored:
 
 
 class Folder:
-    """A folder that takes recordings; an older file of the same key is replaced in one step."""
+    """A folder that takes recordings; an older file of the same key is replaced in one step, where that is asked for.
+
+    What comes with `open` replaces; what comes with `deliver` does as its parcel says.
+    """
 
     def __init__(self, path: Path) -> None:
         """Use the folder at `path`; it is made when the first file is."""
         self.path = path
         self._being_made: set[Path] = set()
         self._numbers = count(2)
+        self._naming = threading.Lock()
 
     def open(self, key: str) -> PartFile:
         """Begin the file `key`; it appears under that name when it is closed.
 
         Of several files of one key that are made at the same time each is whole: the one that is closed last stays.
         """
-        target = self.path.joinpath(*key.split("/"))
-        if not target.resolve().is_relative_to(self.path.resolve()):
-            raise DeliveryError(f"the key {key!r} leads out of the folder", key=key)
+        target = self._target(key)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(target.name + PART_SUFFIX)
-            while part in self._being_made:
-                part = target.with_name(f"{target.name}.{next(self._numbers)}{PART_SUFFIX}")
+            with self._naming:
+                while part in self._being_made:
+                    part = target.with_name(f"{target.name}.{next(self._numbers)}{PART_SUFFIX}")
+                self._being_made.add(part)
             return PartFile(key, target, part, self._being_made)
         except OSError as error:
             raise _as_delivery_error(error, key) from error
+
+    @property
+    def lane(self) -> str:
+        """What fails together: the folder."""
+        return self.path.absolute().as_uri()
+
+    def check(self, key: str) -> None:
+        """Say now whether a file of that key could be delivered: whether its folder is there or can be made."""
+        folder = self._target(key).parent
+        while not os.path.lexists(folder) and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            raise DestinationMissingError(f"cannot store {key}: {folder} is no folder", key=key)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise DeliveryDeniedError(f"cannot store {key}: {folder} may not be written to", key=key)
+
+    def deliver(self, parcel: Parcel) -> Receipt:
+        """Deliver the file whole, or raise a `DeliveryError` and leave nothing of it.
+
+        A file has nothing beside it to tell whose it is: one with the same content is taken for ours.
+        """
+        target = self._target(parcel.key)
+        try:
+            if not parcel.overwrite and self._is_there(target, parcel):
+                return _receipt(target, parcel)
+            try:
+                source = parcel.path.open("rb")
+            except OSError as error:
+                raise unreadable(parcel, error) from error
+            with source:
+                file = self.open(parcel.key)
+                try:
+                    return self._copy(source, file, target, parcel)
+                except BaseException:
+                    file.discard()
+                    raise
+        except DeliveryError:
+            raise
+        except OSError as error:
+            raise _as_delivery_error(error, parcel.key) from error
+
+    def _copy(self, source: BinaryIO, file: PartFile, target: Path, parcel: Parcel) -> Receipt:
+        offset, digest = 0, hashlib.sha256()
+        while data := _read(source, parcel):
+            digest.update(data)
+            file.write([(offset, data)])
+            offset += len(data)
+        if (offset, digest.hexdigest()) != (parcel.size_bytes, parcel.sha256):
+            raise changed(parcel)
+        try:
+            stored = file.close(replace=parcel.overwrite)
+        except FileExistsError:  # it came meanwhile
+            self._is_there(target, parcel)
+            return _receipt(target, parcel)
+        if (stored.size_bytes, stored.sha256) != (parcel.size_bytes, parcel.sha256):
+            target.unlink(missing_ok=True)
+            raise DeliveryInterruptedError(
+                f"cannot store {parcel.key}: what is stored has another checksum",
+                key=parcel.key,
+                retryable=True,
+            )
+        return _receipt(target, parcel)
+
+    def _is_there(self, target: Path, parcel: Parcel) -> bool:
+        """Tell whether it was delivered before; something else there is a conflict."""
+        try:
+            size_bytes = target.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if size_bytes == parcel.size_bytes and _sha256(target) == parcel.sha256:
+            # Whoever put it there may have died right behind that.
+            with self._naming:
+                part = target.with_name(target.name + PART_SUFFIX)
+                if part not in self._being_made:
+                    part.unlink(missing_ok=True)
+            _sync_folder(target.parent)
+            return True
+        raise DeliveryConflictError(f"something else is stored as {parcel.key}", key=parcel.key)
+
+    def _target(self, key: str) -> Path:
+        target = self.path.joinpath(*key.split("/"))
+        if not target.resolve().is_relative_to(self.path.resolve()):
+            raise DeliveryDeniedError(f"the key {key!r} leads out of the folder", key=key)
+        return target
 
 
 class PartFile:
     """A file in the making: apply `write`s to it, then `close` it, or `discard` it."""
 
     def __init__(self, key: str, target: Path, part: Path, being_made: set[Path]) -> None:
-        """Create `part`, which is to become `target`, and is in `being_made` until then."""
+        """Create `part`, which is to become `target`, and stays in `being_made` until then."""
         self.key = key
         self._target = target
         self._part = part
-        self._file: BinaryIO | None = part.open("wb")
+        try:
+            self._file: BinaryIO | None = part.open("wb")
+        except OSError:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            being_made.discard(part)
+            raise
         self._being_made = being_made
-        being_made.add(part)
         self._size_bytes = 0
         # Of bytes that are there already only the last version counts, and nobody sees the file before it is closed.
         self._patches: dict[int, bytes] = {}
@@ -86,8 +215,11 @@ class PartFile:
             self.discard()
             raise _as_delivery_error(error, self.key) from error
 
-    def close(self) -> Stored:
-        """Make the file appear: flush, fsync, rename, fsync of the folder."""
+    def close(self, *, replace: bool = True) -> Stored:
+        """Make the file appear: flush, fsync, rename, fsync of the folder.
+
+        Without `replace` a file that is there already is a FileExistsError, and stays.
+        """
         try:
             file = self._opened()
             for offset, data in self._patches.items():
@@ -100,13 +232,31 @@ class PartFile:
                 raise self._error
             digest = _sha256(self._part)
             size_bytes = self._part.stat().st_size
-            self._part.replace(self._target)
+            if replace or not self._link():
+                self._part.replace(self._target)
             self._being_made.discard(self._part)
             _sync_folder(self._target.parent)
         except OSError as error:
             self.discard()
+            if isinstance(error, FileExistsError):
+                raise
             raise _as_delivery_error(error, self.key) from error
         return Stored(self._target, size_bytes, digest)
+
+    def _link(self) -> bool:
+        """Give the file its name unless another has it, in one step; False where the file system cannot."""
+        try:
+            self._target.hardlink_to(self._part)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if self._target.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+            return False
+        self._part.unlink()
+        return True
 
     def discard(self) -> None:
         """Leave nothing half made behind."""
@@ -171,5 +321,17 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def _read(source: BinaryIO, parcel: Parcel) -> bytes:
+    try:
+        return source.read(COPY_BYTES)
+    except OSError as error:
+        raise unreadable(parcel, error) from error
+
+
+def _receipt(target: Path, parcel: Parcel) -> Receipt:
+    return Receipt(target.absolute().as_uri(), parcel.size_bytes, f"sha256:{parcel.sha256}")
+
+
 def _as_delivery_error(error: OSError, key: str) -> DeliveryError:
-    return DeliveryError(f"cannot store {key}: {error.strerror or error}", key=key)
+    kind, retryable = _BY_ERRNO.get(error.errno or 0, (DeliveryInterruptedError, True))
+    return kind(f"cannot store {key}: {error.strerror or error}", key=key, retryable=retryable)

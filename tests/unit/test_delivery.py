@@ -1,0 +1,154 @@
+"""What every destination promises: one contract, tried on each of them, with a failure at every step."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from callreel.errors import DeliveryConflictError, DeliveryError
+from delivery_benches import BENCHES, make_bench, parcel
+
+SMALL = random.Random(1).randbytes(20_000)
+OTHER = random.Random(2).randbytes(20_000)
+KEY = "calls/2026/one.wav"
+
+
+@pytest.fixture(params=BENCHES)
+def bench(request, tmp_path):
+    return make_bench(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=["small", "large"])
+def content(request, bench):
+    return SMALL if request.param == "small" else random.Random(3).randbytes(bench.large)
+
+
+@pytest.fixture(params=["small", "middle"])
+def shorter_content(request, bench):
+    """At whose size a hundred deliveries take a second."""
+    return SMALL if request.param == "small" else random.Random(4).randbytes(bench.middle)
+
+
+def assert_clean(bench, *contents):
+    """Nothing half-written is there, and of the files only these."""
+    assert bench.leftovers() == []
+    assert sorted(bench.objects().values()) == sorted(contents)
+
+
+def test_a_delivered_file_is_there_whole_and_the_receipt_says_what_is_there(bench, content, tmp_path):
+    one = parcel(tmp_path, content)
+    receipt = bench.store.deliver(one)
+    assert bench.objects() == {KEY: content}
+    assert bench.leftovers() == []
+    assert receipt.size_bytes == len(content)
+    assert receipt.checksum == f"sha256:{one.sha256}"
+    assert receipt.location.endswith(KEY)
+    assert "://" in receipt.location
+
+
+def test_an_empty_file_is_delivered_too(bench, tmp_path):
+    assert bench.store.deliver(parcel(tmp_path, b"")).size_bytes == 0
+    assert bench.objects() == {KEY: b""}
+
+
+def test_delivering_again_gives_the_same_receipt_and_leaves_one_file(bench, content, tmp_path):
+    one = parcel(tmp_path, content)
+    receipt = bench.store.deliver(one)
+    assert bench.store.deliver(one) == receipt
+    assert_clean(bench, content)
+
+
+def test_something_else_of_that_key_is_a_conflict_and_stays(bench, content, tmp_path):
+    bench.store.deliver(parcel(tmp_path, OTHER, metadata={"transaction-id": "t-other"}))
+    with pytest.raises(DeliveryConflictError) as caught:
+        bench.store.deliver(parcel(tmp_path, content))
+    assert caught.value.key == KEY
+    assert not caught.value.retryable
+    assert_clean(bench, OTHER)
+
+
+def test_what_is_to_be_overwritten_is(bench, content, tmp_path):
+    bench.store.deliver(parcel(tmp_path, OTHER))
+    bench.store.deliver(parcel(tmp_path, content, overwrite=True))
+    assert_clean(bench, content)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:-1], lambda data: b"x" + data[1:]], ids=["shorter", "altered"]
+)
+def test_a_file_that_is_no_longer_what_the_parcel_says_is_refused(bench, content, change, tmp_path):
+    one = parcel(tmp_path, content)
+    one.path.write_bytes(change(content))
+    with pytest.raises(DeliveryError) as caught:
+        bench.store.deliver(one)
+    assert not caught.value.retryable
+    assert_clean(bench)
+
+
+def test_a_file_that_is_gone_is_a_delivery_error(bench, tmp_path):
+    one = parcel(tmp_path, SMALL)
+    one.path.unlink()
+    with pytest.raises(DeliveryError) as caught:
+        bench.store.deliver(one)
+    assert caught.value.key == KEY
+    assert_clean(bench)
+
+
+def test_check_says_yes_and_leaves_nothing(bench):
+    bench.store.check(KEY)
+    assert_clean(bench)
+
+
+def test_check_and_delivery_refuse_the_same_destination(bench, tmp_path):
+    store = bench.unreachable()
+    with pytest.raises(DeliveryError) as at_check:
+        store.check(KEY)
+    with pytest.raises(DeliveryError) as at_delivery:
+        store.deliver(parcel(tmp_path, SMALL))
+    assert type(at_check.value) is type(at_delivery.value)
+    assert at_check.value.key == at_delivery.value.key == KEY
+
+
+def test_a_lane_is_one_destination(bench, tmp_path):
+    assert bench.store.lane == bench.store.lane
+    assert bench.store.lane != bench.elsewhere(tmp_path).lane
+    assert "://" in bench.store.lane
+
+
+def test_threads_deliver_side_by_side_and_the_same_parcel_once(bench, tmp_path):
+    contents = [random.Random(n).randbytes(50_000) for n in range(6)]
+    parcels = [parcel(tmp_path, data, f"calls/{n}.wav") for n, data in enumerate(contents)]
+    with ThreadPoolExecutor(8) as pool:
+        receipts = list(pool.map(bench.store.deliver, [*parcels, *parcels]))
+    assert receipts[:6] == receipts[6:]
+    assert_clean(bench, *contents)
+
+
+def test_a_failure_at_any_step_leaves_nothing_half_written_and_reports_nothing_that_is_not_there(
+    bench, shorter_content, tmp_path
+):
+    content = shorter_content
+    one = parcel(tmp_path, content)
+    steps = bench.steps(lambda: bench.store.deliver(one))
+    assert steps > 1
+    for fault in bench.faults:
+        for at in range(steps):
+            bench.clear()
+            receipt = error = None
+            with bench.failing(fault, at):
+                try:
+                    receipt = bench.store.deliver(one)
+                except DeliveryError as caught:
+                    error = caught
+            if error is not None:
+                assert error.key == KEY, (fault, at)
+                assert set(bench.objects().values()) <= {content}, (fault, at)
+            else:
+                assert bench.objects() == {KEY: content}, (fault, at)
+                assert receipt.checksum == f"sha256:{one.sha256}"
+            if fault != "dead from there on":
+                assert bench.leftovers() == [], (fault, at)
+            # Whoever does not know how it went tries again: then it is there, once, and nothing else is.
+            bench.store.deliver(one)
+            assert bench.objects() == {KEY: content}, (fault, at)
+            assert bench.leftovers() == [], (fault, at)
