@@ -133,7 +133,8 @@ class Spool:
     def begin(self, take_id: str, about: Mapping[str, Any]) -> Take:
         """Begin a take. `about`: all that is needed to bring it to its end after a crash, JSON without secrets.
 
-        Raises UsageError for an id that is none or was used, and for secrets; SpoolFullError when too little is free.
+        Raises UsageError for an id that is none or that a take of this spool has, and for secrets; SpoolFullError when
+        too little is free.
         """
         check_take_id(take_id)
         check_no_secrets(about, "about")
@@ -152,9 +153,9 @@ class Spool:
     def recover(self) -> Iterator[Left]:
         """What dead processes left, take by take; until it has been brought further the same comes every time.
 
-        It reads the disk. A folder that cannot be read raises OSError when its turn comes; the others come next time.
+        It reads the disk; what cannot be read is told as a problem of that take.
         """
-        for take_id in self._left:
+        for take_id in list(self._left):
             left = self._found.get(take_id)
             if left is None:
                 left = self._found[take_id] = read_left(self._desk, self._files, take_id)
@@ -171,6 +172,9 @@ class Spool:
             for report in reports:
                 if report.kind == "removed":
                     self._takes.pop(report.take_id, None)
+                    self._known.discard(report.take_id)
+                    if self._found.pop(report.take_id, None):
+                        self._left.remove(report.take_id)
         return reports
 
     def retire(self, now_s: float) -> list[str]:

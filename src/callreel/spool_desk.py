@@ -62,6 +62,7 @@ OURS = frozenset(state.value for state in State) | {"header", "lost", "doubt"}
 """Kinds of lines that only the spool writes."""
 LINES_MAX_BYTES = 256 << 10
 """Of one take's journal that may wait."""
+MARKS_LOST = "marks left out: " + STALLED
 PASSES = 2
 """Audio comes twice: at once, and again when it is final."""
 
@@ -586,7 +587,8 @@ class Desk:
             marks = []
             with self.lock:
                 take.lost.cut(data_end)
-                take.doubts.append("marks lost: " + STALLED)
+                take._lost_changed = True
+                self._doubt(take, MARKS_LOST)
         return header, audio, marks
 
     def _close_for(self, take: Take) -> None:
@@ -594,10 +596,9 @@ class Desk:
             self._files.close(take.audio_path)
         except OSError as error:
             with self.lock:
-                self._doubt(take, error)
+                self._doubt(take, reason_of(error))
 
-    def _doubt(self, take: Take, error: BaseException) -> None:
-        reason = reason_of(error)
+    def _doubt(self, take: Take, reason: str) -> None:
         if reason not in take.doubts:
             take.doubts.append(reason)
             take._add_line(take._line("doubt", {"reason": reason}))
@@ -667,7 +668,7 @@ class Desk:
                 elif _is_shortage(error):
                     self._fresh.append(take)  # nothing was tried: next time
                 else:
-                    self._doubt(take, error)
+                    self._doubt(take, reason_of(error))
 
     def _sync_running(self, takes: Iterable[Take]) -> None:
         self._sync_for(takes, lambda take: [take.audio_path, take._journal.path])
@@ -678,7 +679,7 @@ class Desk:
             with self.lock:
                 take = wanted[path]
                 if not _is_shortage(error):
-                    self._doubt(take, error)
+                    self._doubt(take, reason_of(error))
                 elif not take._dirty:  # nothing was tried: next time
                     take._dirty = True
                     self._dirty.append(take)

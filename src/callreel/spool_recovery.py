@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from callreel.errors import UsageError
+from callreel.errors import CallreelError, UsageError
 from callreel.kernels import wav
 from callreel.spool_desk import ABOUT, AUDIO, JOURNAL, MANIFEST, Desk, Take
 from callreel.spool_files import AudioFile, AudioFiles, Journal
@@ -26,6 +26,7 @@ from callreel.spool_rules import (
     declared,
     journal_line,
     read_journal,
+    reason_of,
     shape_of,
     state_after,
     whole_frames,
@@ -82,7 +83,13 @@ def read_left(desk: Desk, files: AudioFiles, take_id: str) -> Left:
     if about is None and not problems:
         problems.append(f"there is no {ABOUT}")
     manifest = _json(folder / MANIFEST, problems)
-    data = (folder / JOURNAL).read_bytes() if (folder / JOURNAL).exists() else b""
+    data = b""
+    try:
+        data = (folder / JOURNAL).read_bytes()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        problems.append(f"the journal cannot be read: {reason_of(error)}")
     entries, end, damaged = read_journal(data)
     if damaged:
         problems.append(f"{damaged} damaged lines in the journal")
@@ -98,13 +105,16 @@ def read_left(desk: Desk, files: AudioFiles, take_id: str) -> Left:
     shape, audio = None, None
     if (folder / AUDIO).exists():
         header = base64.b64decode(last["header"]["base64"]) if "header" in last else None
-        opened = files.open(folder / AUDIO)
         try:
-            shape, audio = _audio(opened, folder / AUDIO, header, state, lost, journal, desk)
-        finally:
-            opened.close()
-        if audio is None and opened_size(folder / AUDIO) > 0:
-            problems.append("the audio has no header")
+            opened = files.open(folder / AUDIO)
+            try:
+                shape, audio = _audio(opened, folder / AUDIO, header, state, lost, journal, desk)
+            finally:
+                opened.close()
+            if audio is None and (folder / AUDIO).stat().st_size > 0:
+                problems.append("the audio has no header")
+        except (OSError, CallreelError) as error:
+            problems.append(f"the audio cannot be read: {reason_of(error)}")
     since_s = max(
         (entry["at"] for entry in entries if entry["kind"] == state),
         default=entries[-1]["at"] if entries else desk.now(),
@@ -134,17 +144,12 @@ def read_left(desk: Desk, files: AudioFiles, take_id: str) -> Left:
     )
 
 
-def opened_size(path: Path) -> int:
-    """How long a file is as it is stored."""
-    return path.stat().st_size
-
-
 def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, OSError):
         value = None
     if not isinstance(value, dict):
         problems.append(f"{path.name} is damaged")

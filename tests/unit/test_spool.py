@@ -18,6 +18,7 @@ import pytest
 import callreel
 from callreel.errors import SpoolFullError, UsageError
 from callreel.spool import Limits, Retention, Space, State
+from callreel.spool_files import Journal
 from callreel.spool_rules import (
     Kept,
     Lost,
@@ -375,7 +376,10 @@ def test_marks_that_were_dropped_are_left_out_and_told(tmp_path):
         found = audio_of(tmp_path)
         assert len(read_wav(found)) == 13 * 1600
         assert len(found) == 110 + 13 * 6400
-        assert take.degradation()["doubts"] == ["marks lost: disk too slow"]
+        assert take.degradation()["doubts"] == ["marks left out: disk too slow"]
+    with open_spool(tmp_path) as spool:
+        (left,) = spool.recover()
+        assert left.take.degradation() == take.degradation()
 
 
 # ---- a disk that refuses ----------------------------------------------------------------------------
@@ -419,6 +423,41 @@ def test_a_take_that_cannot_be_written_is_told_the_others_go_on_and_later_so_doe
         assert len(found) == len(truth)
         assert other.degradation() is None
         assert audio_of(tmp_path, "two") == bytes(good.truth)
+
+
+def test_what_is_tried_again_is_written_before_what_came_later(tmp_path):
+    fault = Fault()
+    with open_spool(tmp_path, files=FaultyFiles(fault)) as spool:
+        take, speaker = running(spool, pieces=2)
+        settle(spool)
+        fault.error = errno.EIO
+        hand(take, speaker.say())
+        until(lambda: take._error)
+        hand(take, speaker.patch(3200, 1600))
+        fault.error = None
+        settle(spool)
+        assert audio_of(tmp_path) == bytes(speaker.truth)
+
+
+def test_no_hole_is_made_before_the_journal_tells_of_it(tmp_path, monkeypatch):
+    fault = Fault()
+    limits = Limits(take_s=0.2, retry_s=0.01)
+    with open_spool(tmp_path, files=FaultyFiles(fault), limits=limits) as spool:
+        take, speaker = running(spool, pieces=1)
+        settle(spool)
+        fault.free.clear()
+        for _ in range(6):
+            hand(take, speaker.say())
+        with monkeypatch.context() as patched:
+            patched.setattr(Journal, "append", lambda *_: os.write(-1, b""))
+            fault.free.set()
+            until(lambda: take._error)
+            assert take.lost.ranges
+            assert len(audio_of(tmp_path)) <= take.lost.ranges[0].start
+        settle(spool)
+        lines, _, _ = read_journal((take.folder / "journal.jsonl").read_bytes())
+        assert [tuple(one) for one in lines[-1]["ranges"]] == take.lost.ranges
+        assert len(audio_of(tmp_path)) == len(speaker.truth)
 
 
 def test_a_take_that_cannot_be_brought_to_its_end_fails_with_the_reason_and_holds_no_memory(tmp_path):
@@ -812,6 +851,25 @@ def test_a_take_whose_about_is_missing_or_damaged_comes_back_all_the_same(tmp_pa
     assert left.about == {}
     assert len(left.problems) == 1
     assert left.audio.frames == 8000
+
+
+def test_a_take_whose_audio_cannot_be_read_hides_no_other(tmp_path):
+    for name in "ab":
+        with open_spool(tmp_path) as spool:
+            running(spool, name)
+            settle(spool)
+    fault = Fault()
+
+    class Unreadable(FaultyFiles):
+        def open(self, path):
+            if "a" in path.parts:
+                raise OSError(errno.EIO, "")
+            return super().open(path)
+
+    with open_spool(tmp_path, files=Unreadable(fault)) as spool:
+        first, second = spool.recover()
+    assert (first.audio, first.problems) == (None, ("the audio cannot be read: input/output error",))
+    assert second.audio.frames == 8000
 
 
 def test_an_empty_folder_comes_back_as_a_take_without_anything(tmp_path):
