@@ -13,6 +13,7 @@ CallreelError
 │   ├── WavError
 │   ├── Mp3Error
 │   └── ManifestError
+├── SpoolFullError (OSError)           the disk has no room for another take
 └── DeliveryError (OSError)            the destination refused or was lost  .key .retryable .retry_after_s
     ├── DeliveryDeniedError                credentials, policy or settings do not allow it
     ├── DestinationMissingError            there is no such bucket, folder or address
@@ -42,6 +43,7 @@ __all__ = [
     "Mp3Error",
     "RtpError",
     "SipError",
+    "SpoolFullError",
     "UnsupportedActionError",
     "UsageError",
     "WavError",
@@ -114,6 +116,10 @@ class ManifestError(MediaError):
         """Compose the text from the problems, of which there is at least one."""
         super().__init__("; ".join(problems), offset=offset)
         self.problems = problems if offset is None else (str(self),)
+
+
+class SpoolFullError(CallreelError, OSError):
+    """So little is free where the spool lies that no new take is begun; those that run go on."""
 
 
 class DeliveryError(CallreelError, OSError):
