@@ -137,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         "print the bucket policy that lets recordings into S3",
         cli_policy.add_policy_arguments,
         cli_policy.run_policy,
+    )
     _add_bench(commands)
     return parser
 

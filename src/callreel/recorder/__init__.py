@@ -1,0 +1,231 @@
+"""`Recorder`: calls, spool, delivery and notification as one thing for a host.
+
+    recorder = Recorder("/var/spool/callreel", destination="s3://bucket/prefix")
+    call = recorder.add_call("call-7f3", dialect=Chime(...))
+    call.add_leg("LEG-A")
+    call.receive_rtp("LEG-A", packet)          # from any thread; never waits for a disk or a network
+    for event in recorder.events(): ...        # what the host is asked for, and each recording's terminal event
+
+What dead processes left in the spool is taken up when a recorder is opened on it. docs/recorder.md tells the rest.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import count
+from os import PathLike
+from queue import Empty, SimpleQueue
+from threading import Condition, Thread
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from callreel.actions import Destination
+from callreel.call import Call
+from callreel.delivery import Store
+from callreel.errors import UsageError
+from callreel.events import Event, VendorMessage
+from callreel.notify import Notifier
+from callreel.recorder.calls import RecordedCall
+from callreel.recorder.office import Office, TakeEnded, Wake
+from callreel.recorder.stores import Stores
+from callreel.spool import Spool
+
+if TYPE_CHECKING:
+    from callreel.delivery.s3_settings import S3Settings
+    from callreel.dialects import Session
+
+__all__ = ["RecordedCall", "Recorder", "TakeEnded"]
+
+log = logging.getLogger("callreel.recorder")
+
+STEP_S = 0.15
+"""How often a call is moved on. With a packet of 20 ms, which is not there before it is whole, and the time that a step
+takes, at most 200 ms of audio are not on the disk's side when a process dies."""
+
+
+class Recorder:
+    """Records many calls; thread-safe."""
+
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        *,
+        destination: str | None = None,
+        s3: S3Settings | None = None,
+        drive_retention_s: float | None = None,
+        store_for: Callable[[Destination | None, str], tuple[Store, str]] | None = None,
+        notifier_for: Callable[[VendorMessage], Notifier | None] | None = None,
+        events: Notifier | None = None,
+        makers: int = 2,
+        carriers: int = 8,
+        tellers: int = 4,
+        clock: Callable[[], float] = time.monotonic,
+        **spool: Any,
+    ) -> None:
+        """Open the spool in `folder`, take up what is left in it, and begin to work.
+
+        `destination`: where recordings go whose requests name none: "s3://bucket/prefix" or a folder; `s3`: how S3 is
+        reached and how files are stored there, by default as boto3 does; `drive_retention_s`: how long Sinch Drive keeps
+        recordings, None for ever. A `store_for` of the host's own gives the store and the key there of any destination
+        and key. `notifier_for` says how a vendor's message reaches its customer; what has none is among the `events`
+        of this object. `events` is told of every terminal event, also after a restart. So many threads make files,
+        deliver and tell. `clock`: seconds, of any epoch. What else is given goes to `callreel.spool.Spool`.
+        """
+        self._clock = clock
+        self._host: SimpleQueue[Event | TakeEnded] = SimpleQueue()
+        wake = Wake()
+        self._spool = Spool(folder, on_report=wake, **spool)
+        home = self._spool.folder
+        stores = Stores(
+            destination,
+            drive=home / "drive",
+            drive_retention_s=drive_retention_s,
+            held=home / "held",
+            s3=s3,
+        )
+        self._office = wake.office = Office(
+            self._spool,
+            store_for=store_for or stores.place,
+            notifier_for=notifier_for or _nobody,
+            events=events,
+            tell_host=self._host.put,
+            makers=makers,
+            carriers=carriers,
+            tellers=tellers,
+        )
+        self._calls: dict[str, RecordedCall] = {}
+        self._due: list[tuple[float, int, RecordedCall]] = []
+        self._numbers = count()
+        self._changed = Condition()
+        self._is_draining = self._is_closed = False
+        self._mover = Thread(target=self._move, name="callreel-move", daemon=True)
+        self._office.start()
+        self._mover.start()
+
+    def __enter__(self) -> Self:
+        """Use it."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it; what is not delivered is left to the next start."""
+        self.close()
+
+    def add_call(
+        self,
+        call_id: str,
+        *,
+        started_at: datetime | None = None,
+        now: float | None = None,
+        transaction_id: str | None = None,
+        dialect: Session | None = None,
+    ) -> RecordedCall:
+        """A new call, which has begun now or at `started_at`; see `callreel.Call`."""
+        moment = self._clock() if now is None else now
+        call = Call(
+            call_id,
+            started_at=started_at or datetime.now(UTC),
+            now=moment,
+            transaction_id=transaction_id,
+            dialect=dialect,
+            as_pcm=True,
+        )
+        recorded = RecordedCall(call, spool=self._spool, office=self._office, clock=self._clock)
+        with self._changed:
+            if self._is_closed:
+                raise UsageError("the recorder is closed")
+            if call_id in self._calls:
+                raise UsageError(f"there is a call {call_id}")
+            recorded.is_refusing = self._is_draining
+            self._calls[call_id] = recorded
+            heapq.heappush(self._due, (moment + STEP_S, next(self._numbers), recorded))
+            self._changed.notify()
+        return recorded
+
+    def call(self, call_id: str) -> RecordedCall:
+        """The call of that id, while it goes on; UsageError when there is none."""
+        with self._changed:
+            try:
+                return self._calls[call_id]
+            except KeyError:
+                raise UsageError(f"there is no call {call_id}") from None
+
+    def events(self, timeout_s: float = 0.0) -> Iterator[Event | TakeEnded]:
+        """What the host is asked for and told, in order; waits at most so long for the first."""
+        try:
+            yield self._host.get(timeout=timeout_s) if timeout_s > 0 else self._host.get_nowait()
+            while True:
+                yield self._host.get_nowait()
+        except Empty:
+            return
+
+    @property
+    def unfinished(self) -> int:
+        """How many recordings run or are on their way, and messages not yet told."""
+        return len(self._office)
+
+    def drain(self, timeout_s: float | None = None) -> bool:
+        """Begin nothing new, and wait until all that runs has ended and is delivered and told; whether it is.
+
+        Calls go on, but none begins to record. Whoever does not want to wait for calls ends them.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._changed:
+            self._is_draining = True
+            for call in self._calls.values():
+                call.is_refusing = True
+        while self._office:
+            if until is not None and time.monotonic() >= until:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def close(self) -> None:
+        """Stop; calls that go on are cut off, and what is not delivered is left to the next start."""
+        with self._changed:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            calls = list(self._calls.values())
+            self._changed.notify()
+        self._mover.join()
+        for call in calls:
+            if not call.is_over:
+                call.end()
+        self._office.close()
+        self._spool.close()
+
+    def _move(self) -> None:
+        """The thread that moves calls on."""
+        while True:
+            with self._changed:
+                if self._is_closed:
+                    return
+                now = self._clock()
+                if not self._due or self._due[0][0] > now:
+                    self._changed.wait(min(STEP_S, self._due[0][0] - now) if self._due else None)
+                    continue
+                _, number, call = heapq.heappop(self._due)
+            goes_on = self._step(call, now)
+            with self._changed:
+                if goes_on:
+                    heapq.heappush(self._due, (now + STEP_S, number, call))
+                else:
+                    self._calls.pop(call.call_id, None)
+
+    def _step(self, call: RecordedCall, now: float) -> bool:
+        try:
+            return call.step(now) is not None
+        except Exception:
+            # One call's trouble is not the others': what it has recorded so far stays, and is found by the next start.
+            log.exception("call %s cannot be moved on", call.call_id)
+            return False
+
+
+def _nobody(message: VendorMessage) -> None:
+    """Whom to tell where the host has said nothing."""

@@ -1,0 +1,93 @@
+"""What is written down of a take: enough to bring it to its end after a crash, without a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from callreel.events import RecordingStarted
+from callreel.formats import Mark
+from callreel.takes import MANIFEST_VERSION, rfc3339
+
+if TYPE_CHECKING:
+    from callreel.call import Call
+    from callreel.spool import Left
+
+__all__ = ["about_of", "marks_of", "recovered_manifest"]
+
+ABOUT_VERSION = 1
+
+
+def about_of(event: RecordingStarted, call: Call) -> Mapping[str, Any]:
+    """What is to be known of a take that begins."""
+    destination = event.destination
+    return {
+        "version": ABOUT_VERSION,
+        "call_id": event.call_id,
+        "transaction_id": call.transaction_id,
+        "dialect": call.dialect,
+        "recording_id": event.recording_id,
+        "leg": event.leg,
+        "action_id": event.action_id,
+        "started_at": rfc3339(event.at),
+        "key": event.key,
+        "format": event.format,
+        "sample_rate": event.sample_rate,
+        "layout": event.layout,
+        "tags": dict(event.tags),
+        "destination": {
+            "kind": None if destination is None else destination.kind,
+            "bucket": None if destination is None else destination.bucket,
+            "region": None if destination is None else destination.region,
+            "overwrite": destination is not None and destination.overwrite,
+            "has_secret": destination is not None and destination.credentials is not None,
+        },
+    }
+
+
+def marks_of(manifest: Mapping[str, Any]) -> list[Mark]:
+    """The marks of a file, by its manifest: keys and pauses."""
+    rate = manifest["sample_rate"]
+
+    def frames(seconds: float) -> int:
+        return round(seconds * float(rate))
+
+    marks = [
+        Mark(frames(digit["at"]), frames(digit["duration"]), f"{digit['symbol']} {digit['track']}")
+        for digit in manifest["digits"]
+    ]
+    marks += [
+        Mark(frames(pause["from"]), frames(pause["to"]) - frames(pause["from"]), "pause")
+        for pause in manifest["pauses"]
+    ]
+    return sorted(marks)
+
+
+def recovered_manifest(left: Left) -> dict[str, Any]:
+    """The manifest of a take whose process died while it was recorded: what its file and its journal tell."""
+    about, audio = left.about, left.audio
+    assert audio is not None
+    rate = about["sample_rate"]
+    frames = audio.frames * rate // audio.sample_rate
+    return {
+        "version": MANIFEST_VERSION,
+        "call_id": about["call_id"],
+        "transaction_id": about["transaction_id"],
+        "dialect": about["dialect"],
+        "action": None,
+        "tracks": [],
+        "started_at": about["started_at"],
+        "duration": round(frames / rate, 6),
+        "sample_rate": rate,
+        "channels": audio.channels,
+        "frames": frames,
+        "format": about["format"],
+        "layout": about["layout"],
+        "end_reason": "recovered",
+        "degraded": {"recovered": "its process died while it was recorded", "problems": list(left.problems)},
+        "alignment_error_ms": 0.0,
+        "digits": [],
+        "pauses": [],
+        "key": about["key"],
+        "metadata": {"call-id": about["call_id"], "transaction-id": about["transaction_id"]},
+    }

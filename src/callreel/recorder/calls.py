@@ -1,0 +1,274 @@
+"""A call in a recorder: the verbs of `callreel.Call` on the recorder's clock, for any thread.
+
+Every verb holds the call's lock for as long as the core takes, microseconds for a packet, and hands what comes of it to
+the spool and to the office, neither of which waits for a disk or a network.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from callreel.actions import RecordingKind, StartRecording
+from callreel.call import Call
+from callreel.errors import ActionError, SpoolFullError, UsageError
+from callreel.events import (
+    CallEnded,
+    Event,
+    LegStatus,
+    RecordingFinished,
+    RecordingStarted,
+    VendorMessage,
+)
+from callreel.legs import Direction
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from callreel.dialects import Response
+    from callreel.recorder.office import Office
+    from callreel.spool import Spool, Take
+
+__all__ = ["RecordedCall"]
+
+T = TypeVar("T")
+
+NO_ROOM = ActionError("there is no room for another recording", field="system")
+DRAINING = ActionError("no recordings are begun any more", field="system")
+
+
+class RecordedCall:
+    """A call whose recordings are spooled, delivered and told of. `now` is by default the recorder's clock."""
+
+    def __init__(self, call: Call, *, spool: Spool, office: Office, clock: Callable[[], float]) -> None:
+        """Take over a call that was made with `as_pcm`; `Recorder.add_call` does."""
+        self.call_id = call.call_id
+        self._call = call
+        self._spool = spool
+        self._office = office
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._takes: dict[str, Take | str] = {}
+        """By recording id; the reason where there is none."""
+        self.is_refusing = False
+        """Whether the recorder drains, so that nothing new is begun."""
+
+    def __repr__(self) -> str:
+        """Its id."""
+        return f"<RecordedCall {self.call_id}>"
+
+    # -- media ---------------------------------------------------------------------------------------------------
+
+    def receive_rtp(
+        self,
+        leg: str,
+        packet: Buffer,
+        *,
+        now: float | None = None,
+        direction: Direction | str = Direction.INCOMING,
+    ) -> None:
+        """Take one RTP (or RTCP) packet of a leg; see `Call.receive_rtp`."""
+        with self._lock:
+            self._call.receive_rtp(
+                leg, packet, now=self._clock() if now is None else now, direction=direction
+            )
+
+    def receive_rtp_batch(self, leg: str, data: Buffer, records: Buffer, *args: Any, **options: Any) -> int:
+        """Take packet records; see `Call.receive_rtp_batch`."""
+        with self._lock:
+            return self._call.receive_rtp_batch(leg, data, records, *args, **options)
+
+    def receive_rtcp(
+        self,
+        leg: str,
+        packet: Buffer,
+        *,
+        now: float | None = None,
+        direction: Direction | str = Direction.INCOMING,
+    ) -> None:
+        """Take one RTCP packet of a leg; see `Call.receive_rtcp`."""
+        with self._lock:
+            self._call.receive_rtcp(
+                leg, packet, now=self._clock() if now is None else now, direction=direction
+            )
+
+    def receive_pcm(
+        self,
+        leg: str,
+        frames: Buffer,
+        *,
+        now: float | None = None,
+        sample_rate: int | None = None,
+        direction: Direction | str = Direction.INCOMING,
+    ) -> None:
+        """Take 16-bit PCM of a leg; see `Call.receive_pcm`."""
+        with self._lock:
+            self._call.receive_pcm(
+                leg,
+                frames,
+                now=self._clock() if now is None else now,
+                sample_rate=sample_rate,
+                direction=direction,
+            )
+
+    # -- everything else -----------------------------------------------------------------------------------------
+
+    def add_leg(self, name: str = "LEG-A", *, now: float | None = None, **options: Any) -> None:
+        """Add a participant's connection; see `Call.add_leg`."""
+        self._do(lambda moment: self._call.add_leg(name, now=moment, **options), now)
+
+    def ringing(self, leg: str, *, now: float | None = None) -> None:
+        """The participant who is called hears it."""
+        self._do(lambda moment: self._call.ringing(leg, now=moment), now)
+
+    def answered(self, leg: str, *, now: float | None = None) -> None:
+        """The participant has answered, or has been answered."""
+        self._do(lambda moment: self._call.answered(leg, now=moment), now)
+
+    def hang_up(self, leg: str, *, now: float | None = None, sip_response_code: int = 0) -> None:
+        """A leg is over; see `Call.hang_up`."""
+        self._do(lambda moment: self._call.hang_up(leg, now=moment, sip_response_code=sip_response_code), now)
+
+    def receive_digit(self, leg: str, symbol: str, *, now: float | None = None, **options: Any) -> None:
+        """Take a key that the host found; see `Call.receive_digit`."""
+        self._do(lambda moment: self._call.receive_digit(leg, symbol, now=moment, **options), now)
+
+    def request(self, document: Any, *, now: float | None = None) -> Response | None:
+        """Take a document of the vendor's customer; see `Call.request`."""
+        return self._do(lambda moment: self._call.request(document, now=moment), now)
+
+    def update_call(self, arguments: Mapping[str, str], *, now: float | None = None) -> Response | None:
+        """Ask the customer's program what to do now; see `Call.update_call`."""
+        return self._do(lambda moment: self._call.update_call(arguments, now=moment), now)
+
+    def start_recording(self, action: StartRecording, *, now: float | None = None) -> str:
+        """Record a leg; see `Call.start_recording`."""
+        return self._do(lambda moment: self._call.start_recording(action, now=moment), now)
+
+    def stop_recording(
+        self, leg: str = "LEG-A", *, now: float | None = None, kind: RecordingKind = RecordingKind.CALL
+    ) -> None:
+        """End a leg's recording; see `Call.stop_recording`."""
+        self._do(lambda moment: self._call.stop_recording(leg, now=moment, kind=kind), now)
+
+    def pause_recording(
+        self, leg: str = "LEG-A", *, now: float | None = None, kind: RecordingKind = RecordingKind.CALL
+    ) -> None:
+        """Pause a leg's recording; see `Call.pause_recording`."""
+        self._do(lambda moment: self._call.pause_recording(leg, now=moment, kind=kind), now)
+
+    def resume_recording(
+        self, leg: str = "LEG-A", *, now: float | None = None, kind: RecordingKind = RecordingKind.CALL
+    ) -> None:
+        """Go on with a leg's recording; see `Call.resume_recording`."""
+        self._do(lambda moment: self._call.resume_recording(leg, now=moment, kind=kind), now)
+
+    def played(self, action_id: str, *, now: float | None = None, error: ActionError | None = None) -> None:
+        """What a `Play` asked for has been played, or could not be."""
+        self._do(lambda moment: self._call.played(action_id, now=moment, error=error), now)
+
+    def performed(
+        self,
+        action_id: str,
+        *,
+        now: float | None = None,
+        error: ActionError | None = None,
+        result: Mapping[str, Any] | None = None,
+    ) -> None:
+        """What a `Perform` asked for is done, or could not be."""
+        self._do(lambda moment: self._call.performed(action_id, now=moment, error=error, result=result), now)
+
+    def end(self, *, now: float | None = None) -> None:
+        """The call is over; what it has recorded is delivered and told of."""
+        self._do(lambda moment: self._call.end(now=moment), now)
+
+    # -- what the recorder does with it --------------------------------------------------------------------------
+
+    def step(self, now: float) -> float | None:
+        """Move the call on; returns when it wants that again, None after its end."""
+        with self._lock:
+            self._check_room()
+            self._call.handle_timeout(now=now)
+            self._drain()
+            return self._call.next_timeout()
+
+    def stored(self, recording_id: str, error: str | None) -> None:
+        """Say what became of a recording; also after the call's end."""
+        with self._lock:
+            self._call.stored(recording_id, now=self._clock(), error=error)
+            self._drain()
+
+    def awaits(self, recording_id: str) -> bool:
+        """Whether a list of actions waits for a recording to be stored."""
+        with self._lock:
+            return self._call.awaits(recording_id)
+
+    def answer(self, document: Any) -> None:
+        """Hand in what a customer answered to an invocation; nothing any more after the call's end."""
+        with self._lock:
+            if self._call.next_timeout() is not None:
+                self._check_room()
+                self._call.request(document, now=self._clock())
+                self._drain()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has ended."""
+        return self._call.next_timeout() is None
+
+    @property
+    def participants(self) -> Mapping[str, LegStatus]:
+        """How far everybody's connection is, by leg."""
+        with self._lock:
+            return {leg: one.status for leg, one in self._call.participants.items()}
+
+    def _do(self, verb: Callable[[float], T], now: float | None) -> T:
+        with self._lock:
+            self._check_room()
+            try:
+                return verb(self._clock() if now is None else now)
+            finally:
+                self._drain()
+
+    def _check_room(self) -> None:
+        refusal = DRAINING if self.is_refusing else None if self._spool.is_accepting else NO_ROOM
+        self._call.refuse_recordings(refusal)
+
+    def _drain(self) -> None:
+        """Hand on what has come of the last verb: first what begins, then audio, then what ends."""
+        events, writes = self._call.events(), self._call.writes()
+        for event in events:
+            if isinstance(event, RecordingStarted):
+                self._begin(event)
+        touched = set()
+        for recording_id, (offset, data) in writes:
+            take = self._takes.get(recording_id)
+            if take is not None and not isinstance(take, str):
+                take.write(offset, data)
+                touched.add(take)
+        for take in touched:
+            take.flush()
+        for event in events:
+            self._hand_on(event)
+
+    def _begin(self, event: RecordingStarted) -> None:
+        take_id, about = self._office.about(event, self._call)
+        try:
+            take = self._takes[event.recording_id] = self._spool.begin(take_id, about)
+        except (SpoolFullError, UsageError) as error:
+            self._takes[event.recording_id] = str(error)
+        else:
+            self._office.begun(take, self, event)
+
+    def _hand_on(self, event: Event) -> None:
+        match event:
+            case RecordingFinished():
+                take = self._takes.pop(event.recording_id)
+                self._office.finished(self, event, take)
+            case VendorMessage():
+                self._office.say(event, self)
+            case _:
+                self._office.tell_host(event)
+                if isinstance(event, CallEnded):
+                    self._office.ended(self)

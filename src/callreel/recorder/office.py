@@ -1,0 +1,597 @@
+"""What becomes of a take once it has begun: spooled, made, delivered, told of, removed.
+
+    recording ends ─> take.finish ─> "finished" ─> make the file ─> take.deliverable ─> "deliverable" ─> queue
+    queue ─> store.deliver ─> take.delivered ─> "delivered" ─> call.stored, messages, terminal event ─> take.told
+                └─ error ─> queue.retry ─> ... ─> dead letter ─> take.fail ─> "failed" ─> the same, with the error
+
+One thread keeps the books: it alone touches the queue and the jobs, and waits for disks. Others, of three pools, make
+files, deliver and tell. Whoever has something for it puts it into its inbox and goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Event as Flag
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from callreel.actions import Destination
+from callreel.delivery import Parcel, Receipt, Store
+from callreel.delivery.error_classes import TOLD, ErrorClass, class_of, text_of
+from callreel.delivery.queue import Entry, Queue
+from callreel.errors import DeliveryDeniedError, DeliveryError
+from callreel.events import Event, Perform, RecordingFinished, RecordingStarted, VendorMessage
+from callreel.finishing import finish
+from callreel.formats import FORMATS
+from callreel.notify import (
+    INVOCATION,
+    NOTIFICATION,
+    Answer,
+    Notification,
+    Notifier,
+    from_payload,
+    limits_for,
+    secrets_of,
+    to_payload,
+)
+from callreel.recorder.books import about_of, marks_of, recovered_manifest
+from callreel.spool import Left, Spool, State, Take
+
+if TYPE_CHECKING:
+    from callreel.call import Call
+    from callreel.recorder.calls import RecordedCall
+
+__all__ = ["Office", "TakeEnded", "Wake"]
+
+log = logging.getLogger("callreel.recorder")
+
+NOWHERE = "nowhere"
+"""The lane of what has no destination that is offered."""
+
+DELIVERY, MESSAGE, TERMINAL = "deliver", "say", "end"
+"""What an entry of the queue is for: the first part of its id."""
+
+WAITED_FOR_S = 10.0
+"""So long whoever waits for a recording waits for a destination that does not answer; it is delivered later."""
+AT_ONCE = frozenset({ErrorClass.DENIED, ErrorClass.MISSING, ErrorClass.CONFLICT})
+"""Errors that another try within a few seconds does not mend."""
+RETIRE_EVERY_S = 5.0
+"""How often it is looked what of the spool need not be kept any longer."""
+
+
+class TakeEnded(NamedTuple):
+    """The terminal event of a recording: exactly one for each that began, whatever dies on the way."""
+
+    take_id: str
+    """Globally unique, and the same after a restart."""
+    call_id: str
+    recording_id: str
+    key: str
+    end_reason: str
+    """A value of `callreel.actions.EndReason`, or "recovered" for what a dead process left."""
+    location: str | None
+    """Where it is, as a URL; None when it was not delivered."""
+    error: str | None
+    """Why not; None also for what was called off and is not to be delivered."""
+    manifest: Mapping[str, Any]
+
+
+class Wake:
+    """What the spool calls when it has something to report; the office comes to it later."""
+
+    office: Office | None = None
+
+    def __call__(self) -> None:
+        """Let the office look."""
+        if self.office is not None:
+            self.office.wake()
+
+
+@dataclass(slots=True)
+class _Job:
+    """A take on its way."""
+
+    take: Take
+    about: Mapping[str, Any]
+    destination: Destination | None
+    """With its secret, which is nowhere else."""
+    call: RecordedCall | None = None
+    """Who wants to be told that it is stored; None when nobody does (any more)."""
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    finished_at: float = 0.0
+    receipt: Receipt | None = None
+    reason: str | None = None
+    """Of its failure."""
+
+
+class Office:
+    """Keeps the books of a recorder; see above."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        *,
+        store_for: Callable[[Destination | None, str], tuple[Store, str]],
+        notifier_for: Callable[[VendorMessage], Notifier | None],
+        events: Notifier | None,
+        tell_host: Callable[[Event | TakeEnded], None],
+        makers: int,
+        carriers: int,
+        tellers: int,
+    ) -> None:
+        """Open the queue in the spool's folder; nothing is done before `start`.
+
+        `store_for` gives the store and the key there of a destination and a key; it may be asked by any thread. `events` is told every terminal event, durably; `tell_host` hears of everything in this process.
+        """
+        self.tell_host = tell_host
+        self._spool = spool
+        self._store_for = store_for
+        self._notifier_for = notifier_for
+        self._events = events
+        self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._queue = Queue(
+            spool.folder / "queue", now_s=time.time(), random=random.random, lane_limit=carriers
+        )
+        self._jobs: dict[str, _Job] = {}
+        self._calls: dict[str, RecordedCall] = {}
+        self._messages: Counter[str] = Counter()
+        """How many of a call have not been told, by call id."""
+        self._secrets: dict[str, Mapping[str, Any]] = {}
+        """Of notifications, by id: they are in no file."""
+        self._sent: set[str] = set()
+        """Entries that are on their way."""
+        self._makers = ThreadPoolExecutor(makers, "callreel-make")
+        self._carriers = ThreadPoolExecutor(carriers, "callreel-deliver")
+        self._tellers = ThreadPoolExecutor(tellers, "callreel-tell")
+        self._retired_at = 0.0
+        self._thread = Thread(target=self._work, name="callreel-office", daemon=True)
+        self.is_idle = Flag()
+        """Set while nothing is to be done but what waits for its time."""
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+        self._post(self._recover)
+
+    def wake(self) -> None:
+        """Something has become of a take."""
+        self._inbox.put(_nothing)
+
+    def close(self) -> None:
+        """Finish what is on its way, and leave the rest to the next start."""
+        self._inbox.put(None)
+        self._thread.join()
+        for pool in (self._makers, self._carriers, self._tellers):
+            pool.shutdown(cancel_futures=True)
+        self._while_true()
+        self._queue.close()
+
+    def __len__(self) -> int:
+        """How many takes are not yet where they belong, and messages not yet told."""
+        return sum(job.take.state not in (State.TOLD, State.KEPT) for job in list(self._jobs.values())) + len(
+            self._queue
+        )
+
+    # -- from the calls, any thread --------------------------------------------------------------------------------
+
+    def about(self, event: RecordingStarted, call: Call) -> tuple[str, Mapping[str, Any]]:
+        """A new take's id, and what is to be known of it after a crash."""
+        return uuid.uuid4().hex, about_of(event, call)
+
+    def begun(self, take: Take, call: RecordedCall, event: RecordingStarted) -> None:
+        """A take has begun."""
+        self._post(partial(self._begun, take, call, event))
+
+    def finished(self, call: RecordedCall, event: RecordingFinished, take: Take | str) -> None:
+        """The last sample of a recording has been written."""
+        self._post(partial(self._finished, call, event, take))
+
+    def say(self, event: VendorMessage, call: RecordedCall) -> None:
+        """Tell a customer something."""
+        notifier = self._notifier_for(event)
+        if notifier is None:
+            self.tell_host(event)
+            return
+        kind = INVOCATION if event.kind == INVOCATION else NOTIFICATION
+        told = Notification(
+            uuid.uuid4().hex, event.call_id, event.dialect, kind, event.body, datetime.now(UTC)
+        )
+        self._post(partial(self._put_message, told, notifier.lane, call))
+
+    def ended(self, call: RecordedCall) -> None:
+        """A call is over; it is kept for as long as its recordings are on their way."""
+        self._post(partial(self._ended, call))
+
+    # -- the thread ------------------------------------------------------------------------------------------------
+
+    def _post(self, work: Callable[[], object]) -> None:
+        self._inbox.put(work)
+
+    def _work(self) -> None:
+        while True:
+            work = self._next()
+            if work is None:
+                return
+            self._do(work)
+            self._hear_spool()
+            self._send()
+
+    def _next(self) -> Callable[[], object] | None:
+        now_s = time.time()
+        wait_s = max(0.0, min(self._queue.next_due(now_s) - now_s, RETIRE_EVERY_S))
+        if self._inbox.empty() and not self._sent:
+            self.is_idle.set()
+        try:
+            work = self._inbox.get(timeout=wait_s)
+        except Empty:
+            return _nothing
+        self.is_idle.clear()
+        return work
+
+    def _do(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception:
+            log.exception("the office goes on, but something was not done")
+
+    def _hear_spool(self) -> None:
+        for report in self._spool.reports():
+            job = self._jobs.get(report.take_id)
+            if job is None:
+                continue
+            match report.kind:
+                case State.FINISHED:
+                    self._makers.submit(self._do, partial(self._make, job))
+                case State.DELIVERABLE:
+                    self._do(partial(self._put_delivery, job))
+                case State.DELIVERED | State.FAILED:
+                    job.reason = job.reason or report.facts.get("reason")
+                    self._do(partial(self._tell_end, job))
+                case "removed":
+                    del self._jobs[report.take_id]
+        now_s = time.time()
+        if now_s - self._retired_at >= RETIRE_EVERY_S:
+            self._retired_at = now_s
+            self._spool.retire(now_s)
+
+    # -- calls and takes ------------------------------------------------------------------------------------------
+
+    def _begun(self, take: Take, call: RecordedCall, event: RecordingStarted) -> None:
+        self._jobs[take.take_id] = _Job(take, take.about, event.destination, call)
+        self._calls[call.call_id] = call
+
+    def _ended(self, call: RecordedCall) -> None:
+        """Forget a call that is over once nothing of it is on its way: until then it may be answered, or told."""
+        if not call.is_over or self._messages[call.call_id]:
+            return
+        if not any(job.call is call for job in self._jobs.values()):
+            self._calls.pop(call.call_id, None)
+            del self._messages[call.call_id]
+
+    def _finished(self, call: RecordedCall, event: RecordingFinished, take: Take | str) -> None:
+        if isinstance(take, str):
+            self._end_without_take(call, event, take)
+            return
+        job = self._jobs[take.take_id]
+        job.manifest = {**event.manifest, "key": event.key}
+        job.metadata, job.finished_at = event.metadata, time.monotonic()
+        if event.deliver:
+            take.finish({**job.manifest, "metadata": dict(event.metadata)})
+            return
+        take.note("called_off", reason=event.end_reason)
+        take.discard()
+        self._tell_terminal(self._terminal(job, None))
+
+    def _end_without_take(self, call: RecordedCall, event: RecordingFinished, reason: str) -> None:
+        if event.deliver:
+            call.stored(event.recording_id, reason)
+        manifest = {**event.manifest, "key": event.key}
+        ended = TakeEnded(
+            uuid.uuid4().hex,
+            event.call_id,
+            event.recording_id,
+            event.key,
+            event.end_reason,
+            None,
+            reason,
+            manifest,
+        )
+        self._tell_terminal(ended)
+
+    def _make(self, job: _Job) -> None:
+        """Make the file that was asked for; in a maker's thread."""
+        take, about = job.take, job.about
+        manifest = dict(job.manifest)
+        metadata = manifest.pop("metadata", {})
+        missing = take.degradation()
+        if missing is not None:
+            manifest["degraded"] = {**(manifest.get("degraded") or {}), "spool": missing}
+        name = f"recording.{FORMATS[about['format']].extension}"
+        try:
+            made = finish(
+                take.audio_path,
+                take.folder / f"{name}.part",
+                format=about["format"],
+                sample_rate=about["sample_rate"],
+                tags=about["tags"],
+                marks=marks_of(manifest),
+            )
+        except Exception as error:
+            log.exception("take %s cannot be made", take.take_id)
+            self._post(partial(self._fail, job, text_of(error)))
+            return
+        manifest |= {"bytes": made.size_bytes, "sha256": made.sha256, "frames": made.frames}
+        manifest["destination"] = about["destination"]
+        job.manifest = {**manifest, "metadata": metadata, "media_type": made.media_type, "file": name}
+        take.deliverable(name, job.manifest)
+
+    def _put_delivery(self, job: _Job) -> None:
+        try:
+            lane = self._store_for(job.destination, job.manifest["key"])[0].lane
+        except DeliveryError:
+            lane = NOWHERE
+        self._queue.put(
+            f"{DELIVERY}:{job.take.take_id}",
+            lane=lane,
+            group=job.about["call_id"],
+            ordered=False,
+            payload={"take_id": job.take.take_id, "key": job.manifest["key"]},
+            now_s=time.time(),
+        )
+
+    def _fail(self, job: _Job, reason: str) -> None:
+        job.reason = reason
+        job.take.fail(reason)
+
+    def _tell_end(self, job: _Job) -> None:
+        """It lasts that a take is delivered, or has failed: say so to everyone."""
+        recording_id = job.about["recording_id"]
+        error = (
+            None if job.take.state is State.DELIVERED else job.reason or "the recording could not be stored"
+        )
+        call, job.call = job.call, None
+        if call is not None:
+            call.stored(recording_id, error)  # what its session says comes into the inbox before what follows
+            self._post(partial(self._ended, call))
+        self._post(partial(self._tell_terminal, self._terminal(job, error)))
+        self._post(job.take.told)
+
+    def _terminal(self, job: _Job, error: str | None) -> TakeEnded:
+        about = job.about
+        return TakeEnded(
+            job.take.take_id,
+            about["call_id"],
+            about["recording_id"],
+            str(job.manifest.get("key", about["key"])),
+            str(job.manifest.get("end_reason", "failed")),
+            None if job.receipt is None else job.receipt.location,
+            error,
+            job.manifest,
+        )
+
+    def _tell_terminal(self, ended: TakeEnded) -> None:
+        self.tell_host(ended)
+        if self._events is None:
+            return
+        body = {"event": "take_ended", **ended._asdict()}
+        told = Notification(
+            f"{TERMINAL}:{ended.take_id}", ended.call_id, "callreel", NOTIFICATION, body, datetime.now(UTC)
+        )
+        self._queue.put(
+            f"{TERMINAL}:{ended.take_id}",
+            lane=self._events.lane,
+            group=ended.call_id,
+            payload=to_payload(told),
+            now_s=time.time(),
+        )
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    def _put_message(self, told: Notification, lane: str, call: RecordedCall) -> None:
+        self._calls[call.call_id] = call
+        self._messages[call.call_id] += 1
+        self._secrets[told.id] = secrets_of(told)
+        self._queue.put(
+            f"{MESSAGE}:{told.id}", lane=lane, group=told.call_id, payload=to_payload(told), now_s=time.time()
+        )
+
+    # -- what is sent ----------------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        """Send all that may go now."""
+        while (entry := self._queue.lease(time.time())) is not None:
+            self._sent.add(entry.id)
+            what, _, which = entry.id.partition(":")
+            if what == DELIVERY:
+                self._carry(entry, which)
+            else:
+                self._submit(self._tellers, entry, partial(self._tell, entry), self._told)
+
+    def _submit(
+        self,
+        pool: ThreadPoolExecutor,
+        entry: Entry,
+        work: Callable[[], Any],
+        then: Callable[[Entry, Any], None],
+    ) -> None:
+        def done(future: Future[Any]) -> None:
+            if not future.cancelled():
+                self._post(partial(self._settle, entry, future, then))
+
+        pool.submit(work).add_done_callback(done)
+
+    def _settle(self, entry: Entry, future: Future[Any], then: Callable[[Entry, Any], None]) -> None:
+        self._sent.discard(entry.id)
+        error = future.exception()
+        if error is None:
+            then(entry, future.result())
+            return
+        if not isinstance(error, DeliveryError):
+            log.error("%s went wrong", entry.id, exc_info=error)
+        due_s = self._queue.retry(entry.id, error, time.time())
+        what, _, which = entry.id.partition(":")
+        log.warning("%s failed, %s: %s", entry.id, class_of(error), text_of(error))
+        if what == DELIVERY:
+            self._not_delivered(which, error, is_given_up=due_s is None)
+        elif what == MESSAGE:
+            self._not_told(entry, is_given_up=due_s is None)
+
+    def _carry(self, entry: Entry, take_id: str) -> None:
+        job = self._jobs.get(take_id)
+        if job is None:  # removed by hand
+            self._sent.discard(entry.id)
+            self._queue.done(entry.id)
+            return
+        if job.take.state in (State.FAILED, State.KEPT):  # a dead letter that is tried again
+            job.take.deliverable(job.manifest["file"], job.manifest)
+        self._submit(
+            self._carriers,
+            entry,
+            lambda: self._deliver(job),
+            lambda _, receipt: self._delivered(job, receipt),
+        )
+
+    def _deliver(self, job: _Job) -> Receipt:
+        """In a carrier's thread."""
+        manifest, wanted = job.manifest, job.about["destination"]
+        if wanted["has_secret"] and (job.destination is None or job.destination.credentials is None):
+            raise DeliveryDeniedError(
+                f"the credentials for {manifest['key']} were of a request and are gone: give them again",
+                key=manifest["key"],
+                retryable=True,
+            )
+        store, key = self._store_for(job.destination, manifest["key"])
+        parcel = Parcel(
+            path=job.take.folder / manifest["file"],
+            key=key,
+            size_bytes=manifest["bytes"],
+            sha256=manifest["sha256"],
+            media_type=manifest["media_type"],
+            metadata=manifest["metadata"],
+            overwrite=wanted["overwrite"],
+        )
+        return store.deliver(parcel)
+
+    def _delivered(self, job: _Job, entry: Entry, receipt: Receipt) -> None:
+        job.receipt = receipt
+        job.take.delivered(receipt._asdict())
+        self._queue.done(entry.id)
+
+    def _not_delivered(self, take_id: str, error: BaseException, *, is_given_up: bool) -> None:
+        job = self._jobs.get(take_id)
+        if job is None:
+            return
+        kind = class_of(error)
+        if is_given_up:
+            self._fail(job, f"{TOLD[kind].stored}: {text_of(error)}")
+            return
+        recording_id = job.about["recording_id"]
+        if job.call is None or not job.call.awaits(recording_id):
+            return
+        if kind in AT_ONCE or time.monotonic() - job.finished_at > WAITED_FOR_S:
+            call, job.call = job.call, None
+            call.stored(recording_id, TOLD[kind].stored)
+
+    def _tell(self, entry: Entry) -> Answer | None:
+        """In a teller's thread."""
+        told = from_payload(entry.payload, self._secrets.get(str(entry.payload["id"])))
+        if entry.id.startswith(f"{TERMINAL}:"):
+            assert self._events is not None
+            return self._events.tell(told)
+        message = VendorMessage(told.call_id, told.dialect, told.kind, told.body)
+        notifier = self._notifier_for(message)
+        return None if notifier is None else notifier.tell(told)
+
+    def _told(self, entry: Entry, answer: Answer | None) -> None:
+        self._queue.done(entry.id)
+        self._secrets.pop(str(entry.payload["id"]), None)
+        call = self._calls.get(str(entry.payload["call_id"]))
+        if call is None:
+            return
+        self._messages[call.call_id] -= 1
+        if answer is not None:
+            call.answer(answer.document)
+        self._ended(call)
+
+    def _not_told(self, entry: Entry, *, is_given_up: bool) -> None:
+        told = from_payload(entry.payload, self._secrets.get(str(entry.payload["id"])))
+        if limits_for(told).is_queued and not is_given_up:
+            return
+        # A call waits for an answer that cannot come any more.
+        self._queue.done(entry.id)
+        self._secrets.pop(told.id, None)
+        call = self._calls.get(told.call_id)
+        if call is not None:
+            self._messages[told.call_id] -= 1
+        if told.kind == INVOCATION:
+            self.tell_host(Perform(told.call_id, "", "unanswered", "Hangup", {}))
+
+    # -- what dead processes left ------------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        for left in self._spool.recover():
+            self._do(partial(self._take_up, left))
+        for problem in self._queue.problems():
+            log.error("queue: %s %s", problem.path.name, problem.text)
+
+    def _take_up(self, left: Left) -> None:
+        take, about = left.take, left.about
+        if not about or any(line["kind"] == "called_off" for line in left.journal):
+            if not about:
+                log.error("take %s was dead before it had begun", take.take_id)
+            take.discard()
+            return
+        wanted = about["destination"]
+        destination = None
+        if wanted["kind"] is not None:
+            destination = Destination(
+                kind=wanted["kind"],
+                bucket=wanted["bucket"],
+                region=wanted["region"],
+                overwrite=wanted["overwrite"],
+            )
+        manifest = left.manifest or {}
+        job = self._jobs[take.take_id] = _Job(take, about, destination, manifest=manifest)
+        if left.receipt is not None:
+            job.receipt = Receipt(**left.receipt)
+        match left.state:
+            case State.RUNNING:
+                if left.audio is None or left.audio.frames == 0:
+                    job.manifest = {"key": about["key"], "end_reason": "recovered"}
+                    self._fail(job, "nothing of it had been recorded when its process died")
+                    return
+                job.manifest = recovered_manifest(left)
+                take.finish(job.manifest)
+            case State.FINISHED:
+                self._makers.submit(self._do, partial(self._make, job))
+            case State.DELIVERABLE:
+                self._put_delivery(job)
+            case State.DELIVERED | State.FAILED:
+                self._tell_end(job)
+            case _:
+                pass
+
+    def _while_true(self) -> None:
+        """Do what came in while the threads were ending."""
+        while True:
+            try:
+                work = self._inbox.get_nowait()
+            except Empty:
+                return
+            if work is not None:
+                self._do(work)
+
+
+def _nothing() -> None:
+    pass
