@@ -29,7 +29,17 @@ from callreel.delivery.error_classes import (
     text_of,
 )
 from callreel.delivery.queue import LOOK_EVERY_S, Queue
-from callreel.delivery.queue_files import AGAIN, DAMAGED, DEAD, WAITING, Record, drop, file_name, standing
+from callreel.delivery.queue_files import (
+    AGAIN,
+    DAMAGED,
+    DEAD,
+    WAITING,
+    Record,
+    drop,
+    file_name,
+    standing,
+    try_again,
+)
 from callreel.delivery.schedule import Item, Schedule
 from callreel.dialects.chime import Chime
 from callreel.dialects.graph import Graph
@@ -112,7 +122,8 @@ def test_an_entry_holds_the_members_of_the_page(a_queue):
 @pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
 def test_the_files_are_for_their_owner_alone(a_queue):
     put(a_queue, "one")
-    assert [path.stat().st_mode & 0o077 for path in a_queue.folder.rglob("*")] == [0] * 6
+    everything = [a_queue.folder, *a_queue.folder.rglob("*")]
+    assert [path.stat().st_mode & 0o077 for path in everything] == [0] * 7
 
 
 def test_a_second_process_is_refused_and_told_which_has_it(a_queue):
@@ -250,11 +261,22 @@ def test_a_dead_letter_lets_the_next_of_its_group_go_and_comes_before_those_left
     assert leased(a_queue) == ["1"]
     a_queue.retry("1", TAKEN, T)
     assert leased(a_queue) == ["2"]
-    (a_queue.folder / DEAD / file_name(1, "1")).rename(a_queue.folder / AGAIN / file_name(1, "1"))
+    assert try_again(a_queue.folder, a_queue.folder / DEAD / file_name(1, "1"))
     later = T + LOOK_EVERY_S
     assert leased(a_queue, later) == []
     a_queue.done("2")
     assert leased(a_queue, later) == ["1"]
+
+
+def test_a_dead_letter_that_comes_back_comes_before_the_one_that_was_next(a_queue):
+    put(a_queue, "1", "2", group="a", ordered=True)
+    a_queue.lease(T)
+    a_queue.retry("1", TAKEN, T)
+    assert a_queue.next_due(T) == T
+    assert try_again(a_queue.folder, a_queue.folder / DEAD / file_name(1, "1"))
+    assert leased(a_queue, T + LOOK_EVERY_S) == ["1"]
+    a_queue.done("1")
+    assert leased(a_queue, T + LOOK_EVERY_S) == ["2"]
 
 
 def test_order_is_kept_across_lanes_and_a_restart(tmp_path):
@@ -324,8 +346,11 @@ def test_what_was_under_way_before_a_lane_rested_does_not_fail_its_trial(a_queue
     a_queue.retry("c", LOST, T + 10)
     a_queue.retry("d", patience, T + 10)
     assert leased(a_queue, T + 11) == []
-    a_queue.done("e")
-    assert sorted(leased(a_queue, T + 12)) == ["a", "b", "c"]
+    a_queue.retry("e", LOST, T + 100)
+    assert leased(a_queue, T + 109) == []
+    assert leased(a_queue, T + 110) == ["b"]
+    a_queue.done("b")
+    assert sorted(leased(a_queue, T + 110)) == ["a", "c", "d", "e"]
 
 
 def test_what_is_the_entrys_own_fault_does_not_break_its_lane(a_queue):
@@ -465,6 +490,36 @@ def test_nothing_is_given_up_before_its_fifth_failure_however_long_nobody_tried(
         assert a_queue.lease(now).id == "a"
         assert (a_queue.retry("a", LOST, now) is None) == (n == LEAST_ATTEMPTS)
         now += 100 * DAY_S
+
+
+def fail(a_queue, times, now_s):
+    """Let the one entry fail so often, and go on until it may go again; returns the time and what the last one said."""
+    for _ in range(times):
+        while (entry := a_queue.lease(now_s)) is None:
+            assert len(a_queue) == 1
+            now_s = a_queue.next_due(now_s)
+        due = a_queue.retry(entry.id, LOST, now_s)
+    return now_s, due
+
+
+def test_a_dead_letter_that_is_tried_again_has_all_its_time_again(a_queue):
+    put(a_queue, "a")
+    fail(a_queue, 4, T)
+    now, due = fail(a_queue, 1, T + 8 * DAY_S)
+    assert due is None
+    assert try_again(a_queue.folder, a_queue.folder / DEAD / file_name(1, "a"))
+    now, due = fail(a_queue, 10, now + LOOK_EVERY_S)
+    assert due is not None
+    assert fail(a_queue, 1, now + 8 * DAY_S)[1] is None
+
+
+def test_the_budget_of_an_entry_does_not_wait_for_a_clock_that_was_set_back(a_queue):
+    put(a_queue, "a")
+    fail(a_queue, 5, T)
+    early = T - 10 * DAY_S
+    a_queue.next_due(early)
+    assert fail(a_queue, 1, early + 6 * DAY_S)[1] is not None
+    assert fail(a_queue, 1, early + 8 * DAY_S)[1] is None
 
 
 def test_a_conflict_is_given_up_at_once(a_queue):

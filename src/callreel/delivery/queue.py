@@ -106,8 +106,8 @@ class Queue:
         self._names: dict[str, str] = {}  # of those that wait or are leased, and of those whose put failed
         self._dead: dict[str, str] = {}
         self._next_number = 1
-        for name in FOLDERS:
-            self._disk.make_folder(folder / name)
+        for path in (folder, *(folder / name for name in FOLDERS)):
+            self._disk.make_folder(path)
         self._lock = Lock(folder)
         self._schedule = Schedule(now_s=now_s, limit=lane_limit, limits=dict(lane_limits or {}))
         try:
