@@ -69,11 +69,11 @@ class Recorder:
         """Open the spool in `folder`, take up what is left in it, and begin to work.
 
         `destination`: where recordings go whose requests name none: "s3://bucket/prefix" or a folder; `s3`: how S3 is
-        reached and how files are stored there, by default as boto3 does; `drive_retention_s`: how long Sinch Drive keeps
-        recordings, None for ever. A `store_for` of the host's own gives the store and the key there of any destination
-        and key. `notifier_for` says how a vendor's message reaches its customer; what has none is among the `events`
-        of this object. `events` is told of every terminal event, also after a restart. So many threads make files,
-        deliver and tell. `clock`: seconds, of any epoch. What else is given goes to `callreel.spool.Spool`.
+        reached and how files are stored there, by default as boto3 does; `drive_retention_s`: how long Sinch Drive
+        keeps recordings, None for ever. A `store_for` of the host's own gives the store and the key there of any
+        destination and key. `notifier_for` says how a vendor's message reaches its customer; what has none is among
+        the `events` of this object. `events` is told of every terminal event, also after a restart. So many threads
+        make files, deliver and tell. `clock`: seconds, of any epoch. What else is given goes to `callreel.spool.Spool`.
         """
         self._clock = clock
         self._host: SimpleQueue[Event | TakeEnded] = SimpleQueue()

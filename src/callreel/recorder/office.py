@@ -132,7 +132,8 @@ class Office:
     ) -> None:
         """Open the queue in the spool's folder; nothing is done before `start`.
 
-        `store_for` gives the store and the key there of a destination and a key; it may be asked by any thread. `events` is told every terminal event, durably; `tell_host` hears of everything in this process.
+        `store_for` gives the store and the key there of a destination and a key; any thread may ask it. `events` is
+        told every terminal event, durably; `tell_host` hears of everything in this process.
         """
         self.tell_host = tell_host
         self._spool = spool
@@ -258,6 +259,8 @@ class Office:
                 case State.DELIVERED | State.FAILED:
                     job.reason = job.reason or report.facts.get("reason")
                     self._do(partial(self._tell_end, job))
+                case State.TOLD | State.KEPT:
+                    self._retired_at = 0.0
                 case "removed":
                     del self._jobs[report.take_id]
         now_s = time.time()
@@ -455,12 +458,7 @@ class Office:
             return
         if job.take.state in (State.FAILED, State.KEPT):  # a dead letter that is tried again
             job.take.deliverable(job.manifest["file"], job.manifest)
-        self._submit(
-            self._carriers,
-            entry,
-            lambda: self._deliver(job),
-            lambda _, receipt: self._delivered(job, receipt),
-        )
+        self._submit(self._carriers, entry, partial(self._deliver, job), partial(self._delivered, job))
 
     def _deliver(self, job: _Job) -> Receipt:
         """In a carrier's thread."""

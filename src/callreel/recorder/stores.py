@@ -37,8 +37,8 @@ class Stores:
     ) -> None:
         """`default`: "s3://bucket[/prefix]" or a folder, for requests that name no destination.
 
-        `drive`: the folder of Sinch Drive, which keeps recordings so long. `held`: of recordings that a service keeps for a download. `s3`: how S3 is
-        reached and how files are stored there, whatever the bucket.
+        `drive`: the folder of Sinch Drive, which keeps recordings for `drive_retention_s`. `held`: of recordings that a
+        service keeps for a download. `s3`: how S3 is reached and how files are stored there, whatever the bucket.
         """
         self._drive, self._drive_retention_s, self._held, self._s3 = drive, drive_retention_s, held, s3
         self._prefix = ""

@@ -1,0 +1,404 @@
+"""Recorder: calls in, recordings at their destination and one terminal event each out."""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from callreel.actions import Destination, Layout, Prompt, RecordingKind, StartRecording, StopRules
+from callreel.dialects.chime import Chime
+from callreel.errors import ActionError, DeliveryConflictError, DeliveryDeniedError, UsageError
+from callreel.events import CallEnded, RecordingStarted, RecordingStored, VendorMessage
+from callreel.kernels import g711
+from callreel.notify.functions import PythonFunction
+from callreel.recorder import Recorder, TakeEnded
+from callreel.spool import Retention, Space
+from recording_host import RATE, Clock, Unreliable, ended, feed, packet, payload, record
+
+SPEED = 10.0
+
+
+@pytest.fixture
+def clock():
+    return Clock(SPEED)
+
+
+@pytest.fixture
+def recorder(tmp_path, clock):
+    with Recorder(tmp_path / "spool", destination=str(tmp_path / "out"), clock=clock) as one:
+        yield one
+
+
+def with_store(tmp_path, clock, store, **options):
+    return Recorder(
+        tmp_path / "spool",
+        store_for=lambda destination, key: (store, key),
+        clock=clock,
+        **options,
+    )
+
+
+def heard(seconds: float) -> np.ndarray:
+    codes = b"".join(payload(number) for number in range(round(seconds * 50)))
+    return np.frombuffer(g711.ulaw_decode(codes), np.int16)
+
+
+def path_of(event: TakeEnded) -> Path:
+    assert event.location is not None
+    assert event.location.startswith("file://")
+    return Path(event.location.removeprefix("file://"))
+
+
+def takes(tmp_path):
+    return sorted((tmp_path / "spool" / "takes").iterdir())
+
+
+def wait_for(condition, timeout_s=10.0):
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+# ---- the whole way ----
+
+
+def test_a_recording_ends_as_a_file_at_its_destination_and_one_terminal_event(recorder, clock):
+    record(recorder, clock, "c-1", 2.0)
+    (event,) = ended(recorder)
+    audio, rate = soundfile.read(path_of(event), dtype="int16", always_2d=True)
+    assert rate == RATE
+    assert len(audio) == event.manifest["frames"] >= 2 * RATE
+    assert (event.call_id, event.recording_id, event.error) == ("c-1", "c-1/LEG-A", None)
+    assert event.end_reason == "hangup"
+    assert event.manifest["bytes"] == path_of(event).stat().st_size
+    assert event.manifest["degraded"] is False
+    assert recorder.drain(5.0)
+    assert not [one for one in recorder.events() if isinstance(one, TakeEnded)]
+
+
+def test_what_is_recorded_is_what_was_said(recorder, clock):
+    record(recorder, clock, "c-1", 2.0)
+    (event,) = ended(recorder)
+    audio = soundfile.read(path_of(event), dtype="int16", always_2d=True)[0]
+    said = heard(2.0)
+    begin = np.flatnonzero(
+        (audio[: RATE // 2, 0] == said[0]) & (np.roll(audio[: RATE // 2, 0], -1) == said[1])
+    )[0]
+    np.testing.assert_array_equal(audio[begin : begin + len(said), 0], said[: len(audio) - begin])
+
+
+@pytest.mark.parametrize(("name", "rate"), [("wav", 16_000), ("mp3", None)])
+def test_the_file_that_was_asked_for_is_made(recorder, clock, name, rate):
+    action = StartRecording(format=name, sample_rate=rate, layout=Layout.INCOMING)
+    record(recorder, clock, "c-1", 1.0, action)
+    (event,) = ended(recorder)
+    assert event.key.endswith(f".{name}")
+    info = soundfile.info(path_of(event))
+    assert (info.samplerate, info.channels) == (rate or RATE, 1)
+    assert info.frames == event.manifest["frames"] == pytest.approx((rate or RATE) * 1.0, rel=0.1)
+
+
+def test_nothing_is_left_in_the_spool_of_what_was_delivered(recorder, clock, tmp_path):
+    record(recorder, clock, "c-1", 0.5)
+    ended(recorder)
+    wait_for(lambda: not takes(tmp_path))
+
+
+def test_what_was_delivered_is_kept_as_long_as_is_wanted(tmp_path, clock):
+    out = str(tmp_path / "out")
+    with Recorder(
+        tmp_path / "spool", destination=out, clock=clock, retention=Retention(delivered_s=None)
+    ) as one:
+        record(one, clock, "c-1", 0.5)
+        ended(one)
+        assert one.drain(5.0)
+        time.sleep(0.2)
+        assert len(takes(tmp_path)) == 1
+
+
+def test_many_calls_at_once_lose_nothing_and_double_nothing(recorder, clock):
+    calls = []
+    for number in range(12):
+        call = recorder.add_call(f"c-{number}")
+        call.add_leg()
+        call.start_recording(StartRecording())
+        calls.append(call)
+    feeders = [threading.Thread(target=feed, args=(call, clock, 2.0)) for call in calls]
+    for feeder in feeders:
+        feeder.start()
+    for feeder in feeders:
+        feeder.join()
+    for call in calls:
+        call.end()
+    events = ended(recorder, len(calls))
+    assert sorted(event.call_id for event in events) == sorted(call.call_id for call in calls)
+    assert len({event.take_id for event in events}) == len(calls)
+    for event in events:
+        assert event.error is None
+        assert event.manifest["tracks"][0]["packets"]["received"] == 100
+
+
+def test_packets_of_one_call_may_come_from_many_threads(recorder, clock):
+    call = recorder.add_call("c-1")
+    call.add_leg()
+    call.start_recording(StartRecording())
+
+    def send(first):
+        for number in range(first, 400, 4):
+            call.receive_rtp("LEG-A", packet(number))
+
+    senders = [threading.Thread(target=send, args=(first,)) for first in range(4)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    call.end()
+    (event,) = ended(recorder)
+    assert event.manifest["tracks"][0]["packets"]["received"] == 400
+
+
+def test_who_begins_and_ends_a_call_is_told_in_order(recorder, clock):
+    record(recorder, clock, "c-1", 0.3)
+    events, until = [], time.monotonic() + 10
+    while not any(isinstance(event, TakeEnded) for event in events):
+        assert time.monotonic() < until
+        events += recorder.events(0.05)
+    kinds = [type(event) for event in events if not isinstance(event, VendorMessage)][1:]
+    assert kinds == [RecordingStarted, CallEnded, RecordingStored, TakeEnded]
+
+
+def test_a_call_id_is_one_calls_at_a_time(recorder, clock):
+    call = recorder.add_call("c-1")
+    with pytest.raises(UsageError, match="there is a call c-1"):
+        recorder.add_call("c-1")
+    assert recorder.call("c-1") is call
+    call.end()
+    wait_for(lambda: not recorder._calls)
+    with pytest.raises(UsageError, match="there is no call c-1"):
+        recorder.call("c-1")
+    recorder.add_call("c-1")
+
+
+# ---- what goes wrong ----
+
+
+def test_a_destination_that_is_down_gets_the_file_later(tmp_path, clock):
+    store = Unreliable(tmp_path / "out", is_down=True)
+    with with_store(tmp_path, clock, store) as recorder:
+        record(recorder, clock, "c-1", 0.5)
+        wait_for(lambda: store.tries >= 2)
+        store.is_down = False
+        (event,) = ended(recorder)
+        assert event.error is None
+        assert path_of(event).exists()
+
+
+def test_who_waits_is_told_at_once_that_a_destination_refuses_and_the_file_goes_when_it_does_not(
+    tmp_path, clock
+):
+    store = Unreliable(tmp_path / "out", is_down=True)
+    store.error = DeliveryDeniedError("no", key="k")
+    document = {
+        "SchemaVersion": "1.0",
+        "Actions": [
+            {
+                "Type": "RecordAudio",
+                "Parameters": {
+                    "DurationInSeconds": "1",
+                    "RecordingTerminators": ["#"],
+                    "RecordingDestination": {"Type": "S3", "BucketName": "bucket"},
+                },
+            }
+        ],
+    }
+    with with_store(tmp_path, clock, store) as recorder:
+        call = recorder.add_call("c-1", dialect=Chime())
+        call.add_leg()
+        call.request(document)
+        feed(call, clock, 3.0)
+        told, until = [], time.monotonic() + 10
+        while not told:
+            assert time.monotonic() < until
+            told = [event.body for event in recorder.events(0.05) if isinstance(event, VendorMessage)]
+        assert told[0]["InvocationEventType"] == "ACTION_FAILED"
+        assert (
+            told[0]["ActionData"]["ErrorMessage"] == "Error occurred while uploading recording to S3 bucket."
+        )
+        call.end()
+
+
+def test_a_take_that_is_given_up_says_why_and_is_kept(tmp_path, clock):
+    store = Unreliable(tmp_path / "out", is_down=True)
+    store.error = DeliveryConflictError("something else is there", key="k")
+    with with_store(tmp_path, clock, store) as recorder:
+        record(recorder, clock, "c-1", 0.5)
+        (event,) = ended(recorder)
+        assert event.location is None
+        assert event.error == "something else is stored under that key: something else is there"
+        time.sleep(0.3)
+        assert len(takes(tmp_path)) == 1
+
+
+def test_what_was_called_off_is_not_delivered_and_has_its_event(recorder, clock, tmp_path):
+    call = recorder.add_call("c-1")
+    call.add_leg()
+    action = StartRecording(
+        kind=RecordingKind.MESSAGE, layout=Layout.INCOMING, rules=StopRules(max_duration_ms=500)
+    )
+    undelivered = action._replace(undelivered=frozenset({"max_duration"}))
+    call.start_recording(undelivered)
+    feed(call, clock, 1.0)
+    (event,) = ended(recorder)
+    assert (event.location, event.error, event.end_reason) == (None, None, "max_duration")
+    call.end()
+    wait_for(lambda: not takes(tmp_path))
+
+
+def test_a_recording_that_never_began_has_no_event(recorder, clock):
+    call = recorder.add_call("c-1")
+    call.add_leg()
+    call.start_recording(
+        StartRecording(prompt=Prompt(uri="p"), kind=RecordingKind.MESSAGE, layout=Layout.INCOMING)
+    )
+    call.end()
+    assert recorder.drain(5.0)
+    assert not [event for event in recorder.events(0.2) if isinstance(event, TakeEnded)]
+
+
+def test_without_room_recordings_are_refused_in_the_vendors_words(tmp_path, clock):
+    space = Space(refuse_below_bytes=1 << 60, accept_above_bytes=1 << 61)
+    with Recorder(
+        tmp_path / "spool", destination=str(tmp_path / "out"), clock=clock, space=space
+    ) as recorder:
+        call = recorder.add_call("c-1")
+        call.add_leg()
+        with pytest.raises(ActionError, match="no room"):
+            call.start_recording(StartRecording())
+        call.end()
+
+
+def test_a_destination_that_is_not_offered_is_said_to_be_missing(tmp_path, clock):
+    with Recorder(tmp_path / "spool", clock=clock) as recorder:
+        record(recorder, clock, "c-1", 0.3)
+        wait_for(lambda: recorder._office._queue and len(recorder._office._queue) == 1)
+        assert recorder.unfinished
+
+
+# ---- notification ----
+
+
+def test_a_customers_program_answers_and_its_actions_are_carried_out(tmp_path, clock):
+    asked = []
+
+    def handler(notification):
+        asked.append(notification.body["InvocationEventType"])
+        if asked[-1] != "NEW_INBOUND_CALL":
+            return {"SchemaVersion": "1.0", "Actions": []}
+        destination = {"Type": "S3", "Location": "bucket/calls"}
+        start = {"CallId": "c-1", "Track": "BOTH", "Destination": destination}
+        return {"SchemaVersion": "1.0", "Actions": [{"Type": "StartCallRecording", "Parameters": start}]}
+
+    function = PythonFunction(handler)
+    store = Unreliable(tmp_path / "out")
+    with with_store(tmp_path, clock, store, notifier_for=lambda message: function) as recorder:
+        call = recorder.add_call("c-1", dialect=Chime())
+        call.add_leg(call_id="c-1", status="offered")
+        call.answered("LEG-A")
+        wait_for(lambda: "ACTION_SUCCESSFUL" in asked)
+        feed(call, clock, 1.0)
+        call.end()
+        (event,) = ended(recorder)
+        assert event.key.startswith("calls/")
+        assert recorder.drain(5.0)
+    assert asked == ["NEW_INBOUND_CALL", "ACTION_SUCCESSFUL", "HANGUP"]
+
+
+def test_every_terminal_event_is_told_durably_too(tmp_path, clock):
+    told = []
+
+    def notice(notification):
+        told.append(notification.body)
+
+    options = {"events": PythonFunction(notice)}
+    with Recorder(tmp_path / "spool", destination=str(tmp_path / "out"), clock=clock, **options) as recorder:
+        record(recorder, clock, "c-1", 0.5)
+        (event,) = ended(recorder)
+        wait_for(lambda: told)
+    assert [one["take_id"] for one in told] == [event.take_id]
+    assert told[0]["manifest"]["sha256"] == event.manifest["sha256"]
+
+
+# ---- the end, and the next start ----
+
+
+def test_draining_begins_nothing_new_and_waits_for_what_runs(recorder, clock):
+    call = recorder.add_call("c-1")
+    call.add_leg()
+    call.start_recording(StartRecording())
+    feed(call, clock, 0.5)
+    assert not recorder.drain(0.1)
+    other = recorder.add_call("c-2")
+    other.add_leg()
+    with pytest.raises(ActionError, match="no recordings are begun any more"):
+        other.start_recording(StartRecording())
+    call.end()
+    assert recorder.drain(10.0)
+    assert len(ended(recorder)) == 1
+
+
+def test_what_is_not_delivered_when_it_closes_goes_at_the_next_start_once(tmp_path, clock):
+    store = Unreliable(tmp_path / "out", is_down=True)
+    with with_store(tmp_path, clock, store) as recorder:
+        record(recorder, clock, "c-1", 0.5)
+        wait_for(lambda: store.tries >= 1)
+    store.is_down = False
+    with with_store(tmp_path, clock, store) as recorder:
+        (event,) = ended(recorder)
+        assert event.error is None
+        assert soundfile.info(path_of(event)).frames == event.manifest["frames"]
+        assert recorder.drain(5.0)
+        assert not [one for one in recorder.events(0.3) if isinstance(one, TakeEnded)]
+    with with_store(tmp_path, clock, store) as recorder:
+        assert recorder.drain(5.0)
+        assert not [one for one in recorder.events(0.3) if isinstance(one, TakeEnded)]
+
+
+def test_calls_that_go_on_when_it_closes_are_cut_off_and_delivered_later(tmp_path, clock):
+    out = str(tmp_path / "out")
+    with Recorder(tmp_path / "spool", destination=out, clock=clock) as recorder:
+        call = recorder.add_call("c-1")
+        call.add_leg()
+        call.start_recording(StartRecording())
+        feed(call, clock, 1.0)
+    with Recorder(tmp_path / "spool", destination=out, clock=clock) as recorder:
+        (event,) = ended(recorder) if not list(Path(out).rglob("*.wav")) else [None]
+        assert list(Path(out).rglob("*.wav"))
+        assert event is None or event.error is None
+
+
+# ---- secrets ----
+
+
+def test_credentials_of_a_request_are_in_no_file_no_event_and_no_log(tmp_path, clock, caplog):
+    caplog.set_level("DEBUG")
+    store = Unreliable(tmp_path / "out", is_down=True)
+    secret = "AKIDSECRET:hush-hush-hush"
+    destination = Destination(kind="s3", bucket="b", credentials=secret, region="r")
+    told = []
+    with with_store(tmp_path, clock, store) as recorder:
+        record(recorder, clock, "c-1", 0.5, StartRecording(destination=destination))
+        wait_for(lambda: store.tries >= 1)
+        told += recorder.events(0.1)
+    found = [path for path in tmp_path.rglob("*") if path.is_file() and b"hush-hush" in path.read_bytes()]
+    assert found == []
+    assert "hush-hush" not in caplog.text
+    assert "hush-hush" not in repr(told)
+    # The secret is gone with the process: the take waits until it is given again.
+    store.is_down = False
+    with with_store(tmp_path, clock, store) as recorder:
+        wait_for(lambda: "give them again" in caplog.text)
+        assert recorder.unfinished
