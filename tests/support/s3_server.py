@@ -101,7 +101,7 @@ class S3Server:
         self.folder = folder
         (folder / "data").mkdir()
         self.ca_bundle, self._key = certificate(folder)
-        self.port, self.tls_port, *self._others = free_ports(5)
+        self.port, self.tls_port, *self._others = free_ports(6)
         self._process = None
         self._clients = {}
         self._numbers = itertools.count(1)
@@ -115,7 +115,7 @@ class S3Server:
         return f"https://127.0.0.1:{self.tls_port}"
 
     def start(self):
-        master, volume, filer = self._others
+        master, volume, filer, admin = self._others
         environment = {
             name: text for name, text in os.environ.items() if not name.startswith(("AWS_", "WEED_"))
         }
@@ -123,6 +123,7 @@ class S3Server:
             "AWS_ACCESS_KEY_ID": ADMIN.access_key,
             "AWS_SECRET_ACCESS_KEY": ADMIN.secret_key,
             "WEED_S3_SSE_KEY": "any secret",
+            "TMPDIR": str(self.folder),
         }
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -139,6 +140,7 @@ class S3Server:
                     f"-master.port={master}",
                     f"-volume.port={volume}",
                     f"-filer.port={filer}",
+                    f"-admin.port={admin}",
                     "-s3.port.iceberg=0",
                     "-s3.port.lance=0",
                     "-webdav=false",
@@ -181,8 +183,9 @@ class S3Server:
         self._process.wait()
         self._process = None
         for port in (self.port, *self._others):
-            for path in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-grpc-{port + GRPC_ABOVE}.sock"):
-                path.unlink(missing_ok=True)
+            for number in (port, port + GRPC_ABOVE):
+                for path in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{number}.sock"):
+                    path.unlink(missing_ok=True)
 
     def bucket(self):
         """Make a bucket that nobody else uses; gives its name."""

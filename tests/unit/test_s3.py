@@ -10,9 +10,11 @@ import threading
 import time
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
+from callreel.delivery import Parcel
 from callreel.delivery.s3 import S3, S3Credentials, S3Settings
 from callreel.delivery.s3_errors import BY_NAME, BY_STATUS, delivery_error
 from callreel.delivery.s3_policy import bucket_policy
@@ -413,6 +415,36 @@ def test_a_connection_that_breaks_within_a_part_costs_only_that_part(
     mine.deliver(parcel(tmp_path, LONG))
     assert sum(method == "PUT" for method, _ in proxy.seen) == 3
     assert s3_server.objects(bucket) == {KEY: LONG}
+
+
+@pytest.mark.parametrize("at", [4, 5], ids=["part", "complete"])
+def test_a_store_that_is_busy_for_a_moment_costs_no_part_that_it_has(
+    s3_server, bucket, proxy, store, tmp_path, at
+):
+    mine = store(endpoint_url=proxy.endpoint, **in_parts())
+    proxy.reset({at: Answer(503, (("Retry-After", "0"),))})
+    mine.deliver(parcel(tmp_path, LONG))
+    assert sum(method == "PUT" for method, _ in proxy.seen) == (3 if at == 4 else 2)
+    assert s3_server.objects(bucket) == {KEY: LONG}
+
+
+def test_a_store_that_cannot_be_told_of_one_upload_is_not_asked_of_all(s3_server, bucket, proxy, store):
+    mine = store(endpoint_url=proxy.endpoint)
+    uploads = [mine.begin(f"{n}", media_type="audio/wav", metadata={}) for n in range(3)]
+    proxy.reset(always=Cut())
+    for upload in uploads:
+        upload.abort()
+    proxy.reset({0: Cut()})
+    missing = parcel_of_nothing()
+    for requests in (1, 4):
+        with pytest.raises(DeliveryError, match="cannot read"):
+            mine.deliver(missing)
+        assert len(proxy.seen) == requests
+    assert s3_server.unfinished(bucket) == []
+
+
+def parcel_of_nothing():
+    return Parcel(Path("no such file"), KEY, 1, "", "audio/wav", {})
 
 
 def test_a_lost_answer_is_settled_by_looking_and_nothing_is_sent_twice(

@@ -69,8 +69,8 @@ class S3:
         self._looks_again_at = 0.0
         self._lists_again_at = 0.0
         self._trusted_until = 0.0
-        self._under_way: set[str] = set()
-        """Ids of uploads that a thread of ours is delivering by."""
+        self._keys: dict[str, tuple[threading.Lock, int]] = {}
+        """Keys that are delivered in parts right now, and how many threads want to."""
         self._left: dict[str, str] = {}
         """Uploads that could not be aborted when they were given up: their keys, by their ids."""
 
@@ -125,7 +125,8 @@ class S3:
             if size_bytes != parcel.size_bytes:
                 raise changed(parcel)
             if size_bytes >= self.settings.multipart_from_bytes:
-                return self._deliver_in_parts(parcel)
+                with self._alone_with(parcel.key):
+                    return self._deliver_in_parts(parcel)
             return self._put(parcel, parcel.path.read_bytes())
         except DeliveryError:
             raise
@@ -158,7 +159,8 @@ class S3:
         if (digests.size_bytes, digests.sha256) != (parcel.size_bytes, parcel.sha256):
             raise changed(parcel)
         self._give_up_others(parcel.key)
-        if not (parcel.overwrite or self.settings.overwrite):
+        may_look = time.monotonic() >= self._looks_again_at
+        if may_look and not (parcel.overwrite or self.settings.overwrite):
             expected = _expected(parcel, part_bytes)
             if self.sum is not None:
                 expected.sums = {self.sum.of_parts(digests.parts)}
@@ -172,7 +174,6 @@ class S3:
         except DeliveryInterruptedError:
             self._give_up_others(parcel.key)  # it may have begun, and only the answer was lost
             raise
-        self._under_way.add(upload.upload_id)
         try:
             with parcel.path.open("rb") as file:
                 for number in [*range(2, len(digests.parts) + 1), 1]:
@@ -182,8 +183,23 @@ class S3:
         except BaseException:
             upload.abort()
             raise
+
+    @contextlib.contextmanager
+    def _alone_with(self, key: str) -> Iterator[None]:
+        """Let threads of this process deliver one after the other: each takes another upload for a dead one's."""
+        with self._lock:
+            lock, users = self._keys.get(key, (threading.Lock(), 0))
+            self._keys[key] = lock, users + 1
+        try:
+            with lock:
+                yield
         finally:
-            self._under_way.discard(upload.upload_id)
+            with self._lock:
+                users = self._keys[key][1] - 1
+                if users:
+                    self._keys[key] = lock, users
+                else:
+                    del self._keys[key]
 
     # -- uploads -----------------------------------------------------------------------------------------
 
@@ -217,23 +233,27 @@ class S3:
         upload.ask_what_is_there()
         return upload
 
-    def give_up(self, key: str, upload_id: str) -> None:
-        """Abort an upload; if that fails now, it is tried again with the next delivery."""
+    def give_up(self, key: str, upload_id: str) -> bool:
+        """Abort an upload; if that fails now (False), it is tried again with the next delivery."""
         try:
             self.call("abort_multipart_upload", key, "give up the upload of", UploadId=upload_id)
         except DeliveryError as error:
-            if store_said(error)[0] == "NoSuchUpload":
-                return
-            if error.retryable:
+            # Who may begin uploads, but not abort them, leaves it to the bucket's lifecycle rule.
+            if error.retryable and store_said(error)[0] != "NoSuchUpload":
                 with self._lock:
                     self._left[upload_id] = key
-            # Otherwise we may begin uploads but not abort them: the bucket's lifecycle rule clears them away.
+                return False
+        return True
 
     def _give_up_what_was_left(self) -> None:
         with self._lock:
             left, self._left = self._left, {}
-        for upload_id, key in left.items():
-            self.give_up(key, upload_id)
+        while left:
+            upload_id, key = left.popitem()
+            if not self.give_up(key, upload_id):
+                with self._lock:  # a store that cannot be told of one need not be asked of all
+                    self._left |= left
+                return
 
     def _give_up_others(self, key: str) -> None:
         """Abort what a process that died has left under this key, if we may see it."""
@@ -245,7 +265,7 @@ class S3:
             self._lists_again_at = time.monotonic() + DENIED_FOR_S
             return
         for one in answer.get("Uploads", ()):
-            if one["Key"] == key and one["UploadId"] not in self._under_way:
+            if one["Key"] == key:
                 self.give_up(key, one["UploadId"])
 
     # -- whether it is there -----------------------------------------------------------------------------

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from callreel.delivery import Receipt
 from callreel.delivery.s3_errors import store_said
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "Upload"]
 
+T = TypeVar("T")
+
 TRIES = 3
-"""Of one part, before the upload is given up: a part that is sent twice replaces itself."""
+"""Of one part, and of completing, before the upload is given up: a part that is sent twice replaces itself."""
 
 FIRST_WAIT_S = 0.1
 """Before the second try of a part; before the third it is four times that."""
@@ -72,7 +74,14 @@ class Upload:
         request: dict[str, Any] = {"Body": data, "PartNumber": number, "UploadId": self.upload_id}
         if sum_ is not None:
             request[sum_.field] = Sum.text(digest)
-        answer = self._send(request)
+
+        def send() -> Mapping[str, Any]:
+            answer: Mapping[str, Any] = self._store.call(
+                "upload_part", self.key, f"send part {number} of", **request
+            )
+            return answer
+
+        answer = _patiently(send)
         stored = answer.get(sum_.field) if sum_ is not None else None
         if stored is not None and stored != Sum.text(digest):
             raise DeliveryInterruptedError(
@@ -80,23 +89,6 @@ class Upload:
             )
         is_confirmed = stored is not None or answer["ETag"].strip('"') == md5(data).hex()
         self.parts[number] = Part(len(data), answer["ETag"], Sum.text(digest) if sum_ else None, is_confirmed)
-
-    def _send(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        for attempt in range(1, TRIES + 1):
-            try:
-                answer: Mapping[str, Any] = self._store.call(
-                    "upload_part", self.key, f"send part {request['PartNumber']} of", **request
-                )
-                return answer
-            except (DeliveryInterruptedError, DeliveryThrottledError) as error:
-                wait_s = (
-                    FIRST_WAIT_S * 4 ** (attempt - 1) if error.retry_after_s is None else error.retry_after_s
-                )
-                is_over = store_said(error)[0] == "NoSuchUpload"
-                if is_over or attempt == TRIES or wait_s > LONGEST_WAIT_S:
-                    raise
-                time.sleep(wait_s)
-        raise AssertionError("unreachable")
 
     def complete(self, *, size_bytes: int, sha256: str) -> Receipt:
         """Make the file appear; `sha256` is that of the file, whose parts are all there by now."""
@@ -138,16 +130,10 @@ class Upload:
             is_completed = True
             return answer
 
-        for attempt in range(1, TRIES + 1):
-            try:
-                receipt = self._store.settle(put, expected, overwrite=self._overwrite)
-                if not is_completed:  # the file is there, but perhaps by an earlier upload
-                    self.abort()
-                return receipt
-            except DeliveryInterruptedError:
-                if attempt == TRIES:
-                    raise
-        raise AssertionError("unreachable")
+        receipt = _patiently(lambda: self._store.settle(put, expected, overwrite=self._overwrite))
+        if not is_completed:  # the file is there, but perhaps by an earlier upload
+            self.abort()
+        return receipt
 
     def abort(self) -> None:
         """Leave nothing of it. What the store does not hear now it is told again with the next delivery."""
@@ -175,6 +161,19 @@ class Upload:
     def found(self) -> Mapping[int, Part]:
         """Parts of before that were not handed in again yet."""
         return self._found
+
+
+def _patiently(do: Callable[[], T]) -> T:
+    """Do what may be done again, up to three times, with a little patience in between."""
+    for attempt in range(1, TRIES):
+        try:
+            return do()
+        except (DeliveryInterruptedError, DeliveryThrottledError) as error:
+            wait_s = FIRST_WAIT_S * 4 ** (attempt - 1) if error.retry_after_s is None else error.retry_after_s
+            if wait_s > LONGEST_WAIT_S or store_said(error)[0] == "NoSuchUpload":
+                raise
+            time.sleep(wait_s)
+    return do()
 
 
 def _is_md5(etag: str) -> bool:
