@@ -6,11 +6,9 @@ much room is left. No method of a `Take`, and none here but the first and the la
 
 from __future__ import annotations
 
-import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from os import PathLike, statvfs
 from pathlib import Path
 from types import TracebackType
@@ -83,7 +81,7 @@ class Spool:
             self._desk = Desk(
                 self.folder,
                 files=self._files,
-                limits=limits or replace(Limits(), open_files=_open_files()),
+                limits=limits or Limits(),
                 fsync=fsync,
                 now=now,
                 monotonic=time.monotonic,
@@ -257,9 +255,3 @@ class Spool:
             total_bytes=found.f_blocks * found.f_frsize,
             free_files=found.f_favail if found.f_files else None,
         )
-
-
-def _open_files() -> int:
-    """How many files of takes may be open: a quarter of what the process may have, so that the host has the rest."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 4096 if soft == resource.RLIM_INFINITY else max(8, min(4096, soft // 4))

@@ -33,6 +33,7 @@ from callreel.spool_files import (
     AudioFiles,
     Journal,
     OpenFiles,
+    open_files_share,
     publish_json,
     remove_tree,
     sync_all,
@@ -75,7 +76,8 @@ class Limits:
     """How long a disk may stand still before audio of a take is dropped."""
     spool_bytes: int = 512 << 20
     """How much may wait of all takes together."""
-    open_files: int = 512
+    open_files: int | None = None
+    """None for a quarter of what the process may have, so that the host has the rest."""
     retry_s: float = 0.25
     """When a file that could not be written is tried again."""
     give_up_s: float = 30.0
@@ -135,6 +137,7 @@ class Take:
         "_steps",
         "_waiting_bytes",
         "about",
+        "audio_path",
         "doubts",
         "folder",
         "lost",
@@ -149,6 +152,7 @@ class Take:
         self.take_id = take_id
         self.about = about
         self.folder = desk.takes / take_id
+        self.audio_path = self.folder / AUDIO
         self.state = State.RUNNING
         """How far it has been brought; `Report` says when that lasts."""
         self.since_s = desk.now()
@@ -205,11 +209,6 @@ class Take:
     def __repr__(self) -> str:
         """Name and state, nothing of what it holds."""
         return f"<Take {self.take_id} {self.state}>"
-
-    @property
-    def audio_path(self) -> Path:
-        """Its audio."""
-        return self.folder / AUDIO
 
     @property
     def waiting_bytes(self) -> int:
@@ -442,7 +441,7 @@ class Desk:
         self._kept_later: list[tuple[float, int, Take]] = []
         self._fresh: list[Take] = []
         self._dirty: list[Take] = []
-        self._files = OpenFiles(files, limits.open_files)
+        self._files = OpenFiles(files, limits.open_files or open_files_share())
 
     def report(self, take_id: str, kind: str, facts: Mapping[str, Any]) -> None:
         """Leave something for whoever drains the reports."""
@@ -564,7 +563,9 @@ class Desk:
                 file.write(0, [wav.patch(header, 0)])
         for offset, pieces in runs(audio):
             file.write(offset, pieces)
-            take._size = max(take._size, offset + sum(map(len, pieces)))
+            take._size = max(
+                take._size, offset + (sum(map(len, pieces)) if len(pieces) > 1 else len(pieces[0]))
+            )
         if header is None:
             return
         if data_end > take._size:  # the end was dropped: zeros

@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import json
 import os
+import resource
 import shutil
 import weakref
 from collections import OrderedDict
@@ -29,6 +30,7 @@ __all__ = [
     "Journal",
     "OpenFiles",
     "PlainFiles",
+    "open_files_share",
     "publish_json",
     "remove_tree",
     "sync_all",
@@ -169,6 +171,12 @@ class OpenFiles:
         # An error of close belongs to writes that were told to be done; fsync tells it where that matters.
         with contextlib.suppress(OSError):
             file.close()
+
+
+def open_files_share() -> int:
+    """A quarter of the files that this process may have open, and 4,096 at most."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 4096 if soft == resource.RLIM_INFINITY else max(8, min(4096, soft // 4))
 
 
 # ---- journal, JSON files ----------------------------------------------------------------------------
