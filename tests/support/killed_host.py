@@ -1,6 +1,6 @@
 """A host that is killed: records calls from standard input's word on, and says when each has begun.
 
-    python killed_host.py SPOOL OUT CALLS SECONDS
+python killed_host.py SPOOL OUT CALLS SECONDS
 """
 
 import sys
