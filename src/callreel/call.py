@@ -843,8 +843,15 @@ class Call:
             "action": "StartCallRecording",
             **recording.manifest(digits),
         }
-        metadata: Mapping[str, str] = {}
-        if self._session is not None:
+        metadata: Mapping[str, str]
+        if self._session is None:
+            metadata = keys.call_recording_metadata(
+                transaction_id=self.transaction_id,
+                call_id=self.participants[action.leg].call_id,
+                duration_s=recording.duration_s,
+                media_type=recording.media_type,
+            )
+        else:
             metadata, more = self._session.describe(
                 action.action_id,
                 leg=action.leg,

@@ -49,7 +49,7 @@ from callreel.events import (
     RecordingStarted,
     RecordingStored,
 )
-from callreel.formats import Write
+from callreel.formats import FORMATS, Write
 from callreel.kernels import pcap
 from callreel.legs import Direction
 
@@ -97,6 +97,9 @@ class Take:
 
     path: Path
     manifest: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    """What is stored beside it in a bucket."""
+    media_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -530,7 +533,7 @@ class _CaptureRecorder:
             self._break(name, running, error)
             return None
         del self._files[name]
-        return Take(stored.path, manifest)
+        return Take(stored.path, manifest, finished.metadata, FORMATS[manifest["format"]].media_type)
 
     def _keep_open(self, name: tuple[int, str], file: PartFile) -> None:
         """Bound the number of files that are open at the same time."""

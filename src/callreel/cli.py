@@ -7,7 +7,9 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from io import TextIOWrapper
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import callreel
-from callreel import bench, cli_decrypt, cli_inspect, cli_policy, cli_queue
+from callreel import bench, cli_decrypt, cli_deliver, cli_inspect, cli_policy, cli_queue
 from callreel.actions import Destination, Layout, Prompt, StartRecording, StopRecording
 from callreel.capture_script import Script, rehearse, script_of
 from callreel.captures import CaptureReport, RecordOptions, SkippedStream, Take, record_capture
@@ -41,7 +43,7 @@ Turn the calls in packet captures (pcap or pcapng, gzipped or not) into recordin
 Every call found is treated as if Amazon Chime's StartCallRecording with Track BOTH had been asked for
 the caller's leg when its media began, unless --action says what is asked instead. The calls come from
 SIP and SDP where the capture has them, else RTP is paired by its addresses. Each recording goes to DIR
-under the vendor's key,
+(or to the bucket of --destination) under the vendor's key,
 
   Amazon-Chime-SMA-Call-Recordings/year/month/day/date-time_transactionId_callId.wav
 
@@ -54,6 +56,7 @@ examples:
   callreel record call.pcap --out recordings
   callreel record *.pcapng.gz --out recordings --format mp3 --json > report.jsonl
   callreel record call.pcap --out recordings --action start-recording.json
+  callreel record call.pcap --destination s3://bucket/prefix --endpoint-url http://localhost:9000
 
 The file for --action holds what a customer would send, in the vendor's words: Amazon Chime's RecordAudio
 or StartCallRecording, alone, in a list or in a Lambda function's answer; Sinch's SVAML; the body of
@@ -130,6 +133,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     cli_decrypt.add_decrypt_arguments(decrypt)
     decrypt.set_defaults(run=cli_decrypt.run_decrypt)
+    recover = commands.add_parser(
+        "recover",
+        help="finish and deliver what a recorder that died has left in its spool",
+        description=cli_deliver.RECOVER_DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    cli_deliver.add_recover_arguments(recover)
+    recover.set_defaults(run=cli_deliver.run_recover)
     cli_queue.add_queue_commands(commands)
     _add(
         commands,
@@ -185,8 +197,12 @@ def _add_record(commands: Any) -> None:
     )
     parser.add_argument("captures", metavar="CAPTURE", nargs="+", type=Path, help="pcap or pcapng file")
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, required=True, help="folder for the recordings; made if missing"
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="folder for the recordings; made if missing. With --destination it may be left out",
     )
+    cli_deliver.add_destination_arguments(parser)
     parser.add_argument("--format", choices=list(FORMATS), help="file format (default: wav)")
     parser.add_argument(
         "--layout", choices=[layout.value for layout in Layout], help="tracks and channels (default: stereo)"
@@ -200,7 +216,7 @@ def _add_record(commands: Any) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object a line: every event, then each manifest"
     )
-    parser.set_defaults(run=_record)
+    parser.set_defaults(run=_record, parser=parser)
 
 
 def _record(options: argparse.Namespace) -> int:
@@ -216,8 +232,56 @@ def _record(options: argparse.Namespace) -> int:
             script = _script_of(options.action)
         except (ActionError, OSError, ValueError) as error:
             return _complain(f"{options.action}: {_reason(error)}", USAGE)
-    if options.out.exists() and not options.out.is_dir():
+    if options.out is None and options.destination is None:
+        options.parser.error("where to? --out DIR, --destination URL, or both")
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
         return _complain(f"--out {options.out}: not a folder", USAGE)
+    if options.destination is None:
+        return _record_into(options, options.out, action, script)
+    if options.out is not None:
+        return _record_and_deliver(options, options.out, action, script)[0]
+    out = Path(tempfile.mkdtemp(prefix="callreel-"))
+    kept = True
+    try:
+        status, kept = _record_and_deliver(options, out, action, script)
+    finally:
+        if kept and any(path.is_file() for path in out.rglob("*")):
+            _complain(f"what was not delivered is kept in {out}", SOMETHING_WRONG)
+        else:
+            shutil.rmtree(out, ignore_errors=True)
+    return status
+
+
+def _record_and_deliver(
+    options: argparse.Namespace, out: Path, action: StartRecording, script: Script | None
+) -> tuple[int, bool]:
+    """Record into `out` and deliver what was made; the status, and whether something is not delivered."""
+    try:
+        deliveries = cli_deliver.Deliveries(options, out)
+    except CallreelError as error:
+        return _complain(f"--destination {options.destination}: {error}", USAGE), False
+    takes: list[Take] = []
+    status = _record_into(options, out, action, script, takes)
+    progress = _Progress(f"delivering {_count(len(takes), 'recording')}")
+    outcomes = deliveries.deliver(takes)
+    progress.done()
+    for take, outcome in zip(takes, outcomes, strict=True):
+        if isinstance(outcome, CallreelError):
+            status = max(status, _complain(f"{take.path}: {cli_deliver.reason_of(outcome)}", SOMETHING_WRONG))
+        elif options.json:
+            _print_json({"event": "delivered", "location": outcome.location, "checksum": outcome.checksum})
+        else:
+            _say(f"delivered: {outcome.location}")
+    return status, any(isinstance(outcome, CallreelError) for outcome in outcomes)
+
+
+def _record_into(
+    options: argparse.Namespace,
+    out: Path,
+    action: StartRecording,
+    script: Script | None,
+    made: list[Take] | None = None,
+) -> int:
     status = ALL_GOOD
     takes: list[Take] = []
     for path in options.captures:
@@ -225,7 +289,7 @@ def _record(options: argparse.Namespace) -> int:
         try:
             report = record_capture(
                 path,
-                RecordOptions(out=options.out, action=action, script=script),
+                RecordOptions(out=out, action=action, script=script),
                 on_event=_print_event if options.json else None,
                 on_progress=progress.show,
             )
@@ -238,11 +302,13 @@ def _record(options: argparse.Namespace) -> int:
         if options.json:
             _print_report_events(report)
         else:
-            _print_report(report, options.out)
+            _print_report(report, out)
         status = max(status, ALL_GOOD if report.all_good else SOMETHING_WRONG)
     if options.json:
         for take in takes:
             _print_json(take.manifest)
+    if made is not None:
+        made += takes
     return status
 
 

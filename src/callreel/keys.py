@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-__all__ = ["CHIME_DEFAULT_PREFIX", "call_recording_key", "safe_component"]
+__all__ = ["CHIME_DEFAULT_PREFIX", "call_recording_key", "call_recording_metadata", "safe_component"]
 
 CHIME_DEFAULT_PREFIX = "Amazon-Chime-SMA-Call-Recordings"
 
@@ -54,3 +54,15 @@ def call_recording_key(
     name = f"{stamp}_{safe_component(transaction_id, max_bytes=64)}_{safe_component(call_id, max_bytes=128)}"
     folder = CHIME_DEFAULT_PREFIX if prefix is None else prefix
     return f"{folder}/{day.replace('-', '/')}/{name}.{extension}"
+
+
+def call_recording_metadata(
+    *, transaction_id: str, call_id: str, duration_s: float, media_type: str
+) -> dict[str, str]:
+    """What is stored beside the object of a call recording: the four entries of the same page."""
+    return {
+        "transaction-id": transaction_id,
+        "call-id": call_id,
+        "recording-duration": f"{duration_s:.3f}".rstrip("0").rstrip("."),
+        "recording-audio-file-format": media_type,
+    }

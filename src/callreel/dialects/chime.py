@@ -571,12 +571,12 @@ class Chime:
         """The object metadata that the StartCallRecording page lists, and the minutes that are billed."""
         if action_id in self._record_audios:
             return {}, {"action": "RecordAudio"}
-        metadata = {
-            "transaction-id": call.transaction_id,
-            "call-id": call.participants[leg].call_id,
-            "recording-duration": f"{duration_s:.3f}".rstrip("0").rstrip("."),
-            "recording-audio-file-format": media_type,
-        }
+        metadata = keys.call_recording_metadata(
+            transaction_id=call.transaction_id,
+            call_id=call.participants[leg].call_id,
+            duration_s=duration_s,
+            media_type=media_type,
+        )
         # "Using call recording": by the minute, pauses included; a minute that has begun counts.
         return metadata, {"action": "StartCallRecording", "billed_minutes": -int(-duration_s // 60)}
 

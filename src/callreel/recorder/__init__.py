@@ -164,6 +164,10 @@ class Recorder:
         except Empty:
             return
 
+    def problems(self) -> list[str]:
+        """What was found damaged in the queue, and what was done about it, since the last time."""
+        return self._office.problems()
+
     @property
     def unfinished(self) -> int:
         """How many recordings run or are on their way, and messages not yet told."""

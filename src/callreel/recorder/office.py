@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from callreel.actions import Destination
@@ -155,6 +155,9 @@ class Office:
         self._makers = ThreadPoolExecutor(makers, "callreel-make")
         self._carriers = ThreadPoolExecutor(carriers, "callreel-deliver")
         self._tellers = ThreadPoolExecutor(tellers, "callreel-tell")
+        self._waiting = 0
+        """What has been put into the inbox and is not done."""
+        self._counting = Lock()
         self._retired_at = 0.0
         self._thread = Thread(target=self._work, name="callreel-office", daemon=True)
         self.is_idle = Flag()
@@ -169,20 +172,29 @@ class Office:
         """Something has become of a take."""
         self._inbox.put(_nothing)
 
+    def problems(self) -> list[str]:
+        """What was found damaged in the queue, and what was done about it, since the last time."""
+        return [f"{problem.path.name} {problem.text}" for problem in self._queue.problems()]
+
     def close(self) -> None:
         """Finish what is on its way, and leave the rest to the next start."""
         self._inbox.put(None)
         self._thread.join()
         for pool in (self._makers, self._carriers, self._tellers):
             pool.shutdown(cancel_futures=True)
-        self._while_true()
+        self._do_the_rest()
         self._queue.close()
 
     def __len__(self) -> int:
-        """How many takes are not yet where they belong, and messages not yet told."""
-        return sum(job.take.state not in (State.TOLD, State.KEPT) for job in list(self._jobs.values())) + len(
-            self._queue
+        """How many takes are not yet where they belong, messages not yet told, and things not yet looked at."""
+        jobs = [
+            job.take for job in list(self._jobs.values()) if job.take.state not in (State.TOLD, State.KEPT)
+        ]
+        # A take that waits for its delivery has an entry in the queue, which is none of the messages.
+        in_both = sum(
+            take.state is State.DELIVERABLE and f"{DELIVERY}:{take.take_id}" in self._queue for take in jobs
         )
+        return len(jobs) + len(self._queue) - in_both + self._waiting
 
     # -- from the calls, any thread --------------------------------------------------------------------------------
 
@@ -217,6 +229,8 @@ class Office:
     # -- the thread ------------------------------------------------------------------------------------------------
 
     def _post(self, work: Callable[[], object]) -> None:
+        with self._counting:
+            self._waiting += 1
         self._inbox.put(work)
 
     def _work(self) -> None:
@@ -227,6 +241,8 @@ class Office:
             self._do(work)
             self._hear_spool()
             self._send()
+            if work is not _nothing:
+                self._done()
 
     def _next(self) -> Callable[[], object] | None:
         now_s = time.time()
@@ -245,6 +261,10 @@ class Office:
             work()
         except Exception:
             log.exception("the office goes on, but something was not done")
+
+    def _done(self) -> None:
+        with self._counting:
+            self._waiting -= 1
 
     def _hear_spool(self) -> None:
         for report in self._spool.reports():
@@ -540,8 +560,6 @@ class Office:
     def _recover(self) -> None:
         for left in self._spool.recover():
             self._do(partial(self._take_up, left))
-        for problem in self._queue.problems():
-            log.error("queue: %s %s", problem.path.name, problem.text)
 
     def _take_up(self, left: Left) -> None:
         take, about = left.take, left.about
@@ -580,7 +598,7 @@ class Office:
             case _:
                 pass
 
-    def _while_true(self) -> None:
+    def _do_the_rest(self) -> None:
         """Do what came in while the threads were ending."""
         while True:
             try:

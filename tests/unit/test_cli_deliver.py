@@ -1,0 +1,192 @@
+"""`callreel record --destination` and `callreel recover`: to a real bucket, and out of a real spool."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import soundfile
+
+import capture_writer as writer
+from callreel import cli
+from callreel.recorder import Recorder
+from capture_writer import rtp_packet
+from recording_host import Clock, Unreliable, record
+from s3_server import ADMIN, REGION
+
+HERE = Path(__file__).parents[1] / "support"
+
+
+def calls(seconds=1.0):
+    """A capture of a call both ways."""
+    alice, bob = ("10.0.0.1", 4000), ("10.0.0.2", 6000)
+    packets = []
+    for source, destination, ssrc in ((alice, bob, 1), (bob, alice, 2)):
+        for number in range(round(seconds * 50)):
+            wire = rtp_packet(bytes([0x90 + ssrc]) * 160, number, 160 * number, ssrc=ssrc)
+            packets.append((number * 0.02, source, destination, wire))
+    return sorted(packets, key=lambda packet: packet[0])
+
+
+@pytest.fixture
+def capture(tmp_path):
+    path = tmp_path / "call.pcap"
+    path.write_bytes(writer.capture(calls()))
+    return path
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ADMIN.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ADMIN.secret_key)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+    def run(*arguments):
+        status = cli.main([str(one) for one in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+# ---- record ----
+
+
+def test_a_recording_is_in_the_bucket_with_the_metadata_of_the_vendor(run, capture, s3_server, tmp_path):
+    bucket = s3_server.bucket()
+    where = ("--destination", f"s3://{bucket}/calls", "--endpoint-url", s3_server.endpoint)
+    status, out, err = run("record", capture, *where, "--json")
+    assert (status, err) == (0, "")
+    lines = [json.loads(line) for line in out.splitlines()]
+    (location,) = (line["location"] for line in lines if line.get("event") == "delivered")
+    (manifest,) = (line for line in lines if "version" in line)
+    key = location.removeprefix(f"s3://{bucket}/")
+    assert key.startswith("calls/Amazon-Chime-SMA-Call-Recordings/")
+    stored = s3_server.client().get_object(Bucket=bucket, Key=key)
+    body = stored["Body"].read()
+    assert hashlib.sha256(body).hexdigest() == manifest["sha256"]
+    assert soundfile.info(io.BytesIO(body)).frames == manifest["frames"] == 8000
+    assert stored["ContentType"] == "audio/wav"
+    assert stored["Metadata"] == {
+        "transaction-id": manifest["transaction_id"],
+        "call-id": manifest["call_id"],
+        "recording-duration": "1",
+        "recording-audio-file-format": "audio/wav",
+    }
+    # Once more it is the same recording of the same call: nothing is stored twice, and nothing is amiss.
+    assert run("record", capture, *where)[0] == 0
+    assert s3_server.client().list_objects_v2(Bucket=bucket)["KeyCount"] == 1
+
+
+def test_files_are_kept_where_a_folder_is_named_and_nowhere_else(
+    run, capture, s3_server, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "temporary").mkdir()
+    bucket = s3_server.bucket()
+    where = ("--destination", f"s3://{bucket}", "--endpoint-url", s3_server.endpoint)
+    status, out, _ = run("record", capture, *where)
+    assert status == 0
+    assert f"delivered: s3://{bucket}/Amazon-Chime-SMA-Call-Recordings/" in out
+    assert not list((tmp_path / "temporary").iterdir())
+    assert run("record", capture, *where, "--out", tmp_path / "out")[0] == 0
+    assert len(list((tmp_path / "out").rglob("*.wav"))) == 1
+
+
+def test_what_cannot_be_delivered_is_kept_and_the_reason_is_said(
+    run, capture, s3_server, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    where = ("--destination", "s3://no-such-bucket-here", "--endpoint-url", s3_server.endpoint)
+    status, _, err = run("record", capture, *where)
+    assert status == 1
+    assert "there is no such destination" in err
+    (kept,) = (
+        line.removeprefix("callreel: what was not delivered is kept in ") for line in err.splitlines()[1:]
+    )
+    assert len(list(Path(kept).rglob("*.wav"))) == 1
+
+
+def test_a_folder_may_be_the_destination(run, capture, tmp_path):
+    status, out, _ = run("record", capture, "--destination", tmp_path / "shelf")
+    assert status == 0
+    (file,) = (tmp_path / "shelf").rglob("*.wav")
+    assert f"delivered: {file.as_uri()}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--destination", "s3://"), "not a bucket"),
+        (("--destination", "s3:///x"), "not a bucket"),
+    ],
+)
+def test_a_destination_that_is_none_is_wrong_usage(run, capture, arguments, words):
+    status, _, err = run("record", capture, *arguments)
+    assert status == 2
+    assert words in err
+
+
+# ---- recover ----
+
+
+def test_a_killed_recording_is_brought_back_and_delivered(run, s3_server, tmp_path):
+    bucket = s3_server.bucket()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    child = subprocess.Popen(
+        [sys.executable, HERE / "killed_host.py", tmp_path / "spool", tmp_path / "out", "2", "60"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert child.stdout.readline() == "running\n"
+    time.sleep(1.0)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    where = ("--destination", f"s3://{bucket}", "--endpoint-url", s3_server.endpoint)
+    status, out, err = run("recover", "--spool", tmp_path / "spool", *where)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == "2 delivered, 0 failed, 0 left in the spool"
+    assert all("  recovered  s3://" in line for line in out.splitlines()[:-1])
+    for stored in s3_server.client().list_objects_v2(Bucket=bucket)["Contents"]:
+        body = s3_server.client().get_object(Bucket=bucket, Key=stored["Key"])["Body"].read()
+        assert soundfile.info(io.BytesIO(body)).duration >= 0.8
+    assert (
+        run("recover", "--spool", tmp_path / "spool", *where)[1]
+        == "0 delivered, 0 failed, 0 left in the spool\n"
+    )
+
+
+def test_what_a_destination_that_is_down_does_not_take_stays_in_the_spool(run, tmp_path):
+    clock = Clock(10)
+    store = Unreliable(tmp_path / "out", is_down=True)
+    with Recorder(tmp_path / "spool", store_for=lambda _, key: (store, key), clock=clock) as recorder:
+        record(recorder, clock, "c-1", 0.5)
+    nowhere = ("--destination", "s3://bucket", "--endpoint-url", "http://127.0.0.1:9")
+    status, out, _ = run("recover", "--spool", tmp_path / "spool", *nowhere, "--wait", "0.5")
+    assert (status, out) == (1, "0 delivered, 0 failed, 1 left in the spool\n")
+    status, out, _ = run(
+        "recover", "--spool", tmp_path / "spool", "--destination", tmp_path / "out", "--json"
+    )
+    (event,) = (json.loads(line) for line in out.splitlines())
+    assert (status, event["event"], event["call_id"]) == (0, "take_ended", "c-1")
+    assert Path(event["location"].removeprefix("file://")).exists()
+
+
+def test_a_spool_that_is_in_use_is_let_alone(run, tmp_path):
+    with Recorder(tmp_path / "spool", destination=str(tmp_path / "out")):
+        status, _, err = run("recover", "--spool", tmp_path / "spool")
+    assert status == 2
+    assert str(os.getpid()) in err
+
+
+def test_a_folder_that_is_no_spool_is_wrong_usage(run, tmp_path):
+    status, _, err = run("recover", "--spool", tmp_path)
+    assert (status, err) == (2, f"callreel: {tmp_path}: no spool: it has no folder `takes`\n")
