@@ -259,10 +259,10 @@ import sys, os, time
 from spool_parts import open_spool
 spool = open_spool(sys.argv[1])
 if os.fork() == 0:
+    os.write(1, b"held\\n")
     os.close(1)
     time.sleep(30)
     os._exit(0)
-print("held", flush=True)
 time.sleep(30)
 """
 
@@ -430,10 +430,13 @@ def test_what_is_tried_again_is_written_before_what_came_later(tmp_path):
     with open_spool(tmp_path, files=FaultyFiles(fault)) as spool:
         take, speaker = running(spool, pieces=2)
         settle(spool)
+        fault.free.clear()
         fault.error = errno.EIO
         hand(take, speaker.say())
-        until(lambda: take._error)
+        until(lambda: not take._audio)
         hand(take, speaker.patch(3200, 1600))
+        fault.free.set()
+        until(lambda: take._error)
         fault.error = None
         settle(spool)
         assert audio_of(tmp_path) == bytes(speaker.truth)
