@@ -448,11 +448,11 @@ def test_no_hole_is_made_before_the_journal_tells_of_it(tmp_path, monkeypatch):
     with open_spool(tmp_path, files=FaultyFiles(fault), limits=limits) as spool:
         take, speaker = running(spool, pieces=1)
         settle(spool)
-        fault.free.clear()
-        for _ in range(6):
-            hand(take, speaker.say())
         with monkeypatch.context() as patched:
             patched.setattr(Journal, "append", lambda *_: os.write(-1, b""))
+            fault.free.clear()
+            for _ in range(6):
+                hand(take, speaker.say())
             fault.free.set()
             until(lambda: take._error)
             assert take.lost.ranges
