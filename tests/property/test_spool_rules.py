@@ -150,7 +150,7 @@ class Machine(RuleBasedStateMachine):
         self.desk.keep_round(sync_running=False)
         if self.fault.error is None:
             for name, take in self.takes.items():
-                if take._error is None and not take._open:
+                if take._error is None and not take._open and take._open_header is None:
                     self.safe[name] = self.wavs[name].frames
 
     # ---- what must hold ----

@@ -259,10 +259,10 @@ import sys, os, time
 from spool_parts import open_spool
 spool = open_spool(sys.argv[1])
 if os.fork() == 0:
+    os.write(1, b"held\\n")
     os.close(1)
     time.sleep(30)
     os._exit(0)
-print("held", flush=True)
 time.sleep(30)
 """
 
@@ -430,10 +430,13 @@ def test_what_is_tried_again_is_written_before_what_came_later(tmp_path):
     with open_spool(tmp_path, files=FaultyFiles(fault)) as spool:
         take, speaker = running(spool, pieces=2)
         settle(spool)
+        fault.free.clear()
         fault.error = errno.EIO
         hand(take, speaker.say())
-        until(lambda: take._error)
+        until(lambda: not take._audio)
         hand(take, speaker.patch(3200, 1600))
+        fault.free.set()
+        until(lambda: take._error)
         fault.error = None
         settle(spool)
         assert audio_of(tmp_path) == bytes(speaker.truth)
@@ -445,11 +448,11 @@ def test_no_hole_is_made_before_the_journal_tells_of_it(tmp_path, monkeypatch):
     with open_spool(tmp_path, files=FaultyFiles(fault), limits=limits) as spool:
         take, speaker = running(spool, pieces=1)
         settle(spool)
-        fault.free.clear()
-        for _ in range(6):
-            hand(take, speaker.say())
         with monkeypatch.context() as patched:
             patched.setattr(Journal, "append", lambda *_: os.write(-1, b""))
+            fault.free.clear()
+            for _ in range(6):
+                hand(take, speaker.say())
             fault.free.set()
             until(lambda: take._error)
             assert take.lost.ranges
