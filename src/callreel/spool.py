@@ -43,6 +43,8 @@ __all__ = [
 POLICIES = ("none", "interval", "always")
 LOOK_S = 1.0
 """How often it is looked how much is free."""
+GATHER_S = 0.005
+"""So long others may join what is written: of thousands of takes many have something at nearly the same moment."""
 CLOSE_S = 30.0
 
 
@@ -227,6 +229,7 @@ class Spool:
     def _write_on(self) -> None:
         while not self._stop:
             self._desk.wait_for_writing(LOOK_S)
+            time.sleep(GATHER_S)
             self._desk.write_round()
 
     def _keep_on(self) -> None:

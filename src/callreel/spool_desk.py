@@ -236,33 +236,44 @@ class Take:
         They go to the disk with the next `flush`. What does not fit into memory because the disk is too slow is
         dropped, but for headers: the file keeps its length, and `lost` says what is missing in it.
         """
+        with self._desk.lock:
+            self._write(offset, data)
+
+    def add(self, writes: Iterable[tuple[int, bytes]]) -> None:
+        """`write` all of these, then `flush`."""
+        with self._desk.lock:
+            for offset, data in writes:
+                self._write(offset, data)
+            self._seal()
+            self._wake()
+
+    def _write(self, offset: int, data: bytes) -> None:
         desk, size = self._desk, len(data)
-        with desk.lock:
-            shape = self.shape
-            if self.state is not State.RUNNING or self._admission.limit_bytes < 0:
-                raise UsageError(f"{self.take_id} takes no audio any more: it is {self.state}")
-            if shape is None:
-                shape = self._begin_audio(offset, bytes(data))
-            if offset == 0 and size == shape.data_offset:
-                self._open_header = bytes(data)
-                return
-            if offset < shape.data_offset:
-                raise UsageError("the header is written whole")
-            refused = self._admission.refusing
-            if self._admission.admits(size, self._waiting_bytes, desk.waiting_bytes, desk.limits.spool_bytes):
-                self._open.append((offset, bytes(data)))
-                self._open_bytes += size
-                self._waiting_bytes += size
-                desk.waiting_bytes += size
-                if self.lost.ranges and self.lost.cover(offset, offset + size):
-                    self._lost_changed = True
-                if refused:
-                    self._tell_degraded()
-            else:
-                self.lost.add(offset, offset + size, self._error or STALLED)
+        shape = self.shape
+        if self.state is not State.RUNNING or self._admission.limit_bytes < 0:
+            raise UsageError(f"{self.take_id} takes no audio any more: it is {self.state}")
+        if shape is None:
+            shape = self._begin_audio(offset, bytes(data))
+        if offset == 0 and size == shape.data_offset:
+            self._open_header = bytes(data)
+            return
+        if offset < shape.data_offset:
+            raise UsageError("the header is written whole")
+        refused = self._admission.refusing
+        if self._admission.admits(size, self._waiting_bytes, desk.waiting_bytes, desk.limits.spool_bytes):
+            self._open.append((offset, bytes(data)))
+            self._open_bytes += size
+            self._waiting_bytes += size
+            desk.waiting_bytes += size
+            if self.lost.ranges and self.lost.cover(offset, offset + size):
                 self._lost_changed = True
-                if not refused:
-                    self._tell_degraded()
+            if refused:
+                self._tell_degraded()
+        else:
+            self.lost.add(offset, offset + size, self._error or STALLED)
+            self._lost_changed = True
+            if not refused:
+                self._tell_degraded()
 
     def flush(self) -> None:
         """Send to the disk what has been written since the last time; it is applied together."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -45,6 +46,9 @@ log = logging.getLogger("callreel.recorder")
 STEP_S = 0.15
 """How often a call is moved on. With a packet of 20 ms, which is not there before it is whole, and the time that a step
 takes, at most 200 ms of audio are not on the disk's side when a process dies."""
+
+TOGETHER_S = 0.01
+"""Calls that are due within so short a time are moved on together."""
 
 
 class Recorder:
@@ -214,13 +218,17 @@ class Recorder:
                 if not self._due or self._due[0][0] > now:
                     self._changed.wait(min(STEP_S, self._due[0][0] - now) if self._due else None)
                     continue
-                _, number, call = heapq.heappop(self._due)
-            goes_on = self._step(call, now)
+                due = []
+                while self._due and self._due[0][0] <= now:
+                    due.append(heapq.heappop(self._due))
+            going_on = {call: number for _, number, call in due if self._step(call, now)}
+            again = math.ceil((now + STEP_S) / TOGETHER_S) * TOGETHER_S
             with self._changed:
-                if goes_on:
-                    heapq.heappush(self._due, (now + STEP_S, number, call))
-                else:
-                    self._calls.pop(call.call_id, None)
+                for _, _, call in due:
+                    if call not in going_on and self._calls.get(call.call_id) is call:
+                        del self._calls[call.call_id]
+                for call, number in going_on.items():
+                    heapq.heappush(self._due, (again, number, call))
 
     def _step(self, call: RecordedCall, now: float) -> bool:
         try:

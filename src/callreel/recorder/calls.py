@@ -21,6 +21,7 @@ from callreel.events import (
     RecordingStarted,
     VendorMessage,
 )
+from callreel.formats import Write
 from callreel.legs import Direction
 
 if TYPE_CHECKING:
@@ -241,14 +242,13 @@ class RecordedCall:
         for event in events:
             if isinstance(event, RecordingStarted):
                 self._begin(event)
-        touched = set()
-        for recording_id, (offset, data) in writes:
-            take = self._takes.get(recording_id)
-            if take is not None and not isinstance(take, str):
-                take.write(offset, data)
-                touched.add(take)
-        for take in touched:
-            take.flush()
+        pieces: dict[str, list[Write]] = {}
+        for recording_id, write in writes:
+            pieces.setdefault(recording_id, []).append(write)
+        for recording_id, own in pieces.items():
+            take = self._takes[recording_id]
+            if not isinstance(take, str):
+                take.add(own)
         for event in events:
             self._hand_on(event)
 
