@@ -317,6 +317,36 @@ def test_a_customers_program_answers_and_its_actions_are_carried_out(tmp_path, c
     assert asked == ["NEW_INBOUND_CALL", "ACTION_SUCCESSFUL", "HANGUP"]
 
 
+@pytest.mark.parametrize("is_down", [False, True])
+def test_a_call_recording_begins_when_its_bucket_has_been_looked_at(tmp_path, clock, is_down):
+    class Looked(Unreliable):
+        def check(self, key):
+            if self.is_down:
+                raise DeliveryDeniedError("no", key=key)
+            looked.append(key)
+
+    looked = []
+    store = Looked(tmp_path / "out", is_down=is_down)
+    destination = {"Type": "S3", "Location": "bucket/calls"}
+    start = {"CallId": "c-1", "Track": "BOTH", "Destination": destination}
+    document = {"SchemaVersion": "1.0", "Actions": [{"Type": "StartCallRecording", "Parameters": start}]}
+    with with_store(tmp_path, clock, store) as recorder:
+        call = recorder.add_call("c-1", dialect=Chime(checks_access=True))
+        call.add_leg(call_id="c-1")
+        call.request(document)
+        told, until = [], time.monotonic() + 10
+        while not told:
+            assert time.monotonic() < until
+            told = [event.body for event in recorder.events(0.05) if isinstance(event, VendorMessage)]
+        if is_down:
+            assert told[0]["ActionData"]["ErrorType"] == "NoAccessToDestination"
+        else:
+            assert told[0]["InvocationEventType"] == "ACTION_SUCCESSFUL"
+            location = told[0]["ActionData"]["CallRecordingDestination"]["Location"]
+            assert [f"bucket/{key}" for key in looked] == [location]
+        call.end()
+
+
 def test_every_terminal_event_is_told_durably_too(tmp_path, clock):
     told = []
 

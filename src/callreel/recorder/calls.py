@@ -17,6 +17,7 @@ from callreel.events import (
     CallEnded,
     Event,
     LegStatus,
+    Perform,
     RecordingFinished,
     RecordingStarted,
     VendorMessage,
@@ -268,6 +269,8 @@ class RecordedCall:
                 self._office.finished(self, event, take)
             case VendorMessage():
                 self._office.say(event, self)
+            case Perform(name="CheckAccess"):
+                self._office.check(event, self)
             case _:
                 self._office.tell_host(event)
                 if isinstance(event, CallEnded):

@@ -29,7 +29,7 @@ from callreel.actions import Destination
 from callreel.delivery import Parcel, Receipt, Store
 from callreel.delivery.error_classes import TOLD, ErrorClass, class_of, text_of
 from callreel.delivery.queue import Entry, Queue
-from callreel.errors import DeliveryDeniedError, DeliveryError
+from callreel.errors import ActionError, DeliveryDeniedError, DeliveryError
 from callreel.events import Event, Perform, RecordingFinished, RecordingStarted, VendorMessage
 from callreel.finishing import finish
 from callreel.formats import FORMATS
@@ -222,6 +222,10 @@ class Office:
         )
         self._post(partial(self._put_message, told, notifier.lane, call))
 
+    def check(self, event: Perform, call: RecordedCall) -> None:
+        """See whether a recording could be delivered, before it begins."""
+        self._carriers.submit(self._do, partial(self._check, event, call))
+
     def ended(self, call: RecordedCall) -> None:
         """A call is over; it is kept for as long as its recordings are on their way."""
         self._post(partial(self._ended, call))
@@ -287,6 +291,20 @@ class Office:
         if now_s - self._retired_at >= RETIRE_EVERY_S:
             self._retired_at = now_s
             self._spool.retire(now_s)
+
+    def _check(self, event: Perform, call: RecordedCall) -> None:
+        """In a carrier's thread."""
+        bucket, key = str(event.parameters["Bucket"]), str(event.parameters["Key"])
+        error = None
+        try:
+            store, place = self._store_for(Destination(kind="s3", bucket=bucket), key)
+            store.check(place)
+        except DeliveryError as refused:
+            told = TOLD[class_of(refused)]
+            log.warning("a recording of %s is refused: %s", event.call_id, text_of(refused))
+            error = ActionError(told.stored, field=told.check_field)
+        if not call.is_over:
+            call.performed(event.action_id, error=error)
 
     # -- calls and takes ------------------------------------------------------------------------------------------
 
