@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from callreel.delivery import Parcel, Receipt
 from callreel.delivery.local import changed, unreadable
+from callreel.durable import sync_folder
 from callreel.errors import (
     DeliveryConflictError,
     DeliveryDeniedError,
@@ -168,7 +169,7 @@ class Folder:
                 part = target.with_name(target.name + PART_SUFFIX)
                 if part not in self._being_made:
                     part.unlink(missing_ok=True)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
             return True
         raise DeliveryConflictError(f"something else is stored as {parcel.key}", key=parcel.key)
 
@@ -235,7 +236,7 @@ class PartFile:
             if replace or not self._link():
                 self._part.replace(self._target)
             self._being_made.discard(self._part)
-            _sync_folder(self._target.parent)
+            sync_folder(self._target.parent)
         except OSError as error:
             self.discard()
             if isinstance(error, FileExistsError):
@@ -297,7 +298,7 @@ class PartFile:
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -308,17 +309,6 @@ class PartFile:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a rename last; some systems (Windows) cannot open a folder and need no such thing."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(source: BinaryIO, parcel: Parcel) -> bytes:

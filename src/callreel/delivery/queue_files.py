@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote, unquote
 
+from callreel import durable
 from callreel.delivery.error_classes import ErrorClass
 from callreel.errors import UsageError
 
@@ -108,14 +109,8 @@ class Disk:
         os.unlink(path)  # noqa: PTH108
 
     def sync_folder(self, path: Path) -> None:
-        """Make the names in a folder last; some systems (Windows) cannot open one and need no such thing."""
-        if os.name != "posix":
-            return
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        """Make the names in a folder last."""
+        durable.sync_folder(path)
 
 
 DISK = Disk()
