@@ -16,7 +16,7 @@ from callreel.captures import Take
 from callreel.delivery import Parcel, Receipt
 from callreel.delivery.error_classes import RETRIES, TOLD, class_of, delay_s, patience_asked_s, text_of
 from callreel.errors import CallreelError, DeliveryError, UsageError
-from callreel.recorder import Recorder, TakeEnded
+from callreel.recorder import Recorder, Settings, TakeEnded
 from callreel.recorder.stores import Stores
 
 if TYPE_CHECKING:
@@ -75,9 +75,7 @@ class Deliveries:
 
     def __init__(self, options: argparse.Namespace, kept_in: Path) -> None:
         """Look whether the destination is one; UsageError when it is not. `kept_in`: where the files lie."""
-        self._stores = Stores(
-            options.destination, drive=kept_in, drive_retention_s=None, held=kept_in, s3=_s3(options)
-        )
+        self._stores = Stores(Settings(kept_in, destination=options.destination, s3=_s3(options)))
 
     def deliver(self, takes: Sequence[Take]) -> list[Receipt | DeliveryError]:
         """Deliver them, several at once, and say of each where it is or why it is not."""
@@ -134,7 +132,7 @@ def run_recover(options: argparse.Namespace) -> int:
         print(f"callreel: {options.spool}: no spool: it has no folder `takes`", file=sys.stderr)
         return USAGE
     try:
-        recorder = Recorder(options.spool, destination=options.destination, s3=_s3(options))
+        recorder = Recorder(Settings(options.spool, destination=options.destination, s3=_s3(options)))
     except (UsageError, OSError) as error:
         print(f"callreel: {options.spool}: {error}", file=sys.stderr)
         return USAGE

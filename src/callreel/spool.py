@@ -32,6 +32,7 @@ __all__ = [
     "Left",
     "LeftAudio",
     "Limits",
+    "Policy",
     "Report",
     "Retention",
     "Space",

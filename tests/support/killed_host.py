@@ -5,16 +5,17 @@ python killed_host.py SPOOL OUT CALLS SECONDS
 
 import sys
 import threading
+from pathlib import Path
 
 from callreel.actions import StartRecording
-from callreel.recorder import Recorder
+from callreel.recorder import Recorder, Settings
 from recording_host import Clock, feed
 
 
 def main() -> None:
     spool, out, calls, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
     clock = Clock()
-    recorder = Recorder(spool, destination=out, clock=clock)
+    recorder = Recorder(Settings(Path(spool), destination=out), clock=clock)
     for number in range(calls):
         call = recorder.add_call(f"c-{number}")
         call.add_leg()

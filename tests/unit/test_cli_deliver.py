@@ -15,7 +15,7 @@ import soundfile
 
 import capture_writer as writer
 from callreel import cli
-from callreel.recorder import Recorder
+from callreel.recorder import Recorder, Settings
 from capture_writer import rtp_packet
 from recording_host import Clock, Unreliable, record
 from s3_server import ADMIN, REGION
@@ -167,7 +167,9 @@ def test_a_killed_recording_is_brought_back_and_delivered(run, s3_server, tmp_pa
 def test_what_a_destination_that_is_down_does_not_take_stays_in_the_spool(run, tmp_path):
     clock = Clock(10)
     store = Unreliable(tmp_path / "out", is_down=True)
-    with Recorder(tmp_path / "spool", store_for=lambda _, key: (store, key), clock=clock) as recorder:
+    with Recorder(
+        Settings(tmp_path / "spool"), store_for=lambda _, key: (store, key), clock=clock
+    ) as recorder:
         record(recorder, clock, "c-1", 0.5)
     nowhere = ("--destination", "s3://bucket", "--endpoint-url", "http://127.0.0.1:9")
     status, out, _ = run("recover", "--spool", tmp_path / "spool", *nowhere, "--wait", "0.5")
@@ -181,7 +183,7 @@ def test_what_a_destination_that_is_down_does_not_take_stays_in_the_spool(run, t
 
 
 def test_a_spool_that_is_in_use_is_let_alone(run, tmp_path):
-    with Recorder(tmp_path / "spool", destination=str(tmp_path / "out")):
+    with Recorder(Settings(tmp_path / "spool", destination=str(tmp_path / "out"))):
         status, _, err = run("recover", "--spool", tmp_path / "spool")
     assert status == 2
     assert str(os.getpid()) in err

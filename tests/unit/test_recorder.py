@@ -14,7 +14,7 @@ from callreel.errors import ActionError, DeliveryConflictError, DeliveryDeniedEr
 from callreel.events import CallEnded, RecordingStarted, RecordingStored, VendorMessage
 from callreel.kernels import g711
 from callreel.notify.functions import PythonFunction
-from callreel.recorder import Recorder, TakeEnded
+from callreel.recorder import Recorder, Settings, TakeEnded
 from callreel.spool import Retention, Space
 from recording_host import RATE, Clock, Unreliable, ended, feed, packet, payload, record
 
@@ -28,16 +28,17 @@ def clock():
 
 @pytest.fixture
 def recorder(tmp_path, clock):
-    with Recorder(tmp_path / "spool", destination=str(tmp_path / "out"), clock=clock) as one:
+    with Recorder(settings(tmp_path), clock=clock) as one:
         yield one
+
+
+def settings(tmp_path, **changes):
+    return Settings(tmp_path / "spool", destination=str(tmp_path / "out"), **changes)
 
 
 def with_store(tmp_path, clock, store, **options):
     return Recorder(
-        tmp_path / "spool",
-        store_for=lambda destination, key: (store, key),
-        clock=clock,
-        **options,
+        Settings(tmp_path / "spool"), store_for=lambda destination, key: (store, key), clock=clock, **options
     )
 
 
@@ -109,10 +110,7 @@ def test_nothing_is_left_in_the_spool_of_what_was_delivered(recorder, clock, tmp
 
 
 def test_what_was_delivered_is_kept_as_long_as_is_wanted(tmp_path, clock):
-    out = str(tmp_path / "out")
-    with Recorder(
-        tmp_path / "spool", destination=out, clock=clock, retention=Retention(delivered_s=None)
-    ) as one:
+    with Recorder(settings(tmp_path, retention=Retention(delivered_s=None)), clock=clock) as one:
         record(one, clock, "c-1", 0.5)
         ended(one)
         assert one.drain(5.0)
@@ -271,9 +269,7 @@ def test_a_recording_that_never_began_has_no_event(recorder, clock):
 
 def test_without_room_recordings_are_refused_in_the_vendors_words(tmp_path, clock):
     space = Space(refuse_below_bytes=1 << 60, accept_above_bytes=1 << 61)
-    with Recorder(
-        tmp_path / "spool", destination=str(tmp_path / "out"), clock=clock, space=space
-    ) as recorder:
+    with Recorder(settings(tmp_path, space=space), clock=clock) as recorder:
         call = recorder.add_call("c-1")
         call.add_leg()
         with pytest.raises(ActionError, match="no room"):
@@ -282,7 +278,7 @@ def test_without_room_recordings_are_refused_in_the_vendors_words(tmp_path, cloc
 
 
 def test_a_destination_that_is_not_offered_is_said_to_be_missing(tmp_path, clock):
-    with Recorder(tmp_path / "spool", clock=clock) as recorder:
+    with Recorder(Settings(tmp_path / "spool"), clock=clock) as recorder:
         record(recorder, clock, "c-1", 0.3)
         wait_for(lambda: recorder._office._queue and len(recorder._office._queue) == 1)
         assert recorder.unfinished
@@ -354,7 +350,7 @@ def test_every_terminal_event_is_told_durably_too(tmp_path, clock):
         told.append(notification.body)
 
     options = {"events": PythonFunction(notice)}
-    with Recorder(tmp_path / "spool", destination=str(tmp_path / "out"), clock=clock, **options) as recorder:
+    with Recorder(settings(tmp_path), clock=clock, **options) as recorder:
         record(recorder, clock, "c-1", 0.5)
         (event,) = ended(recorder)
         wait_for(lambda: told)
@@ -399,12 +395,12 @@ def test_what_is_not_delivered_when_it_closes_goes_at_the_next_start_once(tmp_pa
 
 def test_calls_that_go_on_when_it_closes_are_cut_off_and_delivered_later(tmp_path, clock):
     out = str(tmp_path / "out")
-    with Recorder(tmp_path / "spool", destination=out, clock=clock) as recorder:
+    with Recorder(settings(tmp_path), clock=clock) as recorder:
         call = recorder.add_call("c-1")
         call.add_leg()
         call.start_recording(StartRecording())
         feed(call, clock, 1.0)
-    with Recorder(tmp_path / "spool", destination=out, clock=clock) as recorder:
+    with Recorder(settings(tmp_path), clock=clock) as recorder:
         (event,) = ended(recorder) if not list(Path(out).rglob("*.wav")) else [None]
         assert list(Path(out).rglob("*.wav"))
         assert event is None or event.error is None

@@ -1,6 +1,6 @@
 """`Recorder`: calls, spool, delivery and notification as one thing for a host.
 
-    recorder = Recorder("/var/spool/callreel", destination="s3://bucket/prefix")
+    recorder = Recorder(Settings(Path("/var/spool/callreel"), destination="s3://bucket/prefix"))
     call = recorder.add_call("call-7f3", dialect=Chime(...))
     call.add_leg("LEG-A")
     call.receive_rtp("LEG-A", packet)          # from any thread; never waits for a disk or a network
@@ -18,11 +18,10 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import count
-from os import PathLike
 from queue import Empty, SimpleQueue
 from threading import Condition, Thread
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from callreel.actions import Destination
 from callreel.call import Call
@@ -32,14 +31,14 @@ from callreel.events import Event, VendorMessage
 from callreel.notify import Notifier
 from callreel.recorder.calls import RecordedCall
 from callreel.recorder.office import Office, TakeEnded, Wake
+from callreel.recorder.settings import Settings
 from callreel.recorder.stores import Stores
 from callreel.spool import Spool
 
 if TYPE_CHECKING:
-    from callreel.delivery.s3_settings import S3Settings
     from callreel.dialects import Session
 
-__all__ = ["RecordedCall", "Recorder", "TakeEnded"]
+__all__ = ["RecordedCall", "Recorder", "Settings", "TakeEnded"]
 
 log = logging.getLogger("callreel.recorder")
 
@@ -56,50 +55,39 @@ class Recorder:
 
     def __init__(
         self,
-        folder: str | PathLike[str],
+        settings: Settings,
         *,
-        destination: str | None = None,
-        s3: S3Settings | None = None,
-        drive_retention_s: float | None = None,
         store_for: Callable[[Destination | None, str], tuple[Store, str]] | None = None,
         notifier_for: Callable[[VendorMessage], Notifier | None] | None = None,
         events: Notifier | None = None,
-        makers: int = 2,
-        carriers: int = 8,
-        tellers: int = 4,
         clock: Callable[[], float] = time.monotonic,
-        **spool: Any,
     ) -> None:
-        """Open the spool in `folder`, take up what is left in it, and begin to work.
+        """Open the spool of `settings`, take up what is left in it, and begin to work.
 
-        `destination`: where recordings go whose requests name none: "s3://bucket/prefix" or a folder; `s3`: how S3 is
-        reached and how files are stored there, by default as boto3 does; `drive_retention_s`: how long Sinch Drive
-        keeps recordings, None for ever. A `store_for` of the host's own gives the store and the key there of any
-        destination and key. `notifier_for` says how a vendor's message reaches its customer; what has none is among
-        the `events` of this object. `events` is told of every terminal event, also after a restart. So many threads
-        make files, deliver and tell. `clock`: seconds, of any epoch. What else is given goes to `callreel.spool.Spool`.
+        A `store_for` of the host's own gives the store, and the key there, of any destination and key. `notifier_for`
+        says how a vendor's message reaches its customer; what has none is among the `events` of this object. `events`
+        is told of every terminal event, also after a restart. `clock`: seconds, of any epoch.
         """
         self._clock = clock
         self._host: SimpleQueue[Event | TakeEnded] = SimpleQueue()
+        place = store_for or Stores(settings).place
         wake = Wake()
-        self._spool = Spool(folder, on_report=wake, **spool)
-        home = self._spool.folder
-        stores = Stores(
-            destination,
-            drive=home / "drive",
-            drive_retention_s=drive_retention_s,
-            held=home / "held",
-            s3=s3,
+        self._spool = Spool(
+            settings.spool,
+            fsync=settings.fsync,
+            interval_s=settings.fsync_interval_s,
+            limits=settings.limits,
+            space=settings.space,
+            retention=settings.retention,
+            on_report=wake,
         )
         self._office = wake.office = Office(
             self._spool,
-            store_for=store_for or stores.place,
+            settings,
+            store_for=place,
             notifier_for=notifier_for or _nobody,
             events=events,
             tell_host=self._host.put,
-            makers=makers,
-            carriers=carriers,
-            tellers=tellers,
         )
         self._calls: dict[str, RecordedCall] = {}
         self._due: list[tuple[float, int, RecordedCall]] = []

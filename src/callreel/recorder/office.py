@@ -45,6 +45,7 @@ from callreel.notify import (
     to_payload,
 )
 from callreel.recorder.books import about_of, marks_of, recovered_manifest
+from callreel.recorder.settings import Settings
 from callreel.spool import Left, Spool, State, Take
 
 if TYPE_CHECKING:
@@ -121,14 +122,12 @@ class Office:
     def __init__(
         self,
         spool: Spool,
+        settings: Settings,
         *,
         store_for: Callable[[Destination | None, str], tuple[Store, str]],
         notifier_for: Callable[[VendorMessage], Notifier | None],
         events: Notifier | None,
         tell_host: Callable[[Event | TakeEnded], None],
-        makers: int,
-        carriers: int,
-        tellers: int,
     ) -> None:
         """Open the queue in the spool's folder; nothing is done before `start`.
 
@@ -142,7 +141,10 @@ class Office:
         self._events = events
         self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._queue = Queue(
-            spool.folder / "queue", now_s=time.time(), random=random.random, lane_limit=carriers
+            spool.folder / "queue",
+            now_s=time.time(),
+            random=random.random,
+            lane_limit=settings.per_destination,
         )
         self._jobs: dict[str, _Job] = {}
         self._calls: dict[str, RecordedCall] = {}
@@ -152,9 +154,9 @@ class Office:
         """Of notifications, by id: they are in no file."""
         self._sent: set[str] = set()
         """Entries that are on their way."""
-        self._makers = ThreadPoolExecutor(makers, "callreel-make")
-        self._carriers = ThreadPoolExecutor(carriers, "callreel-deliver")
-        self._tellers = ThreadPoolExecutor(tellers, "callreel-tell")
+        self._makers = ThreadPoolExecutor(settings.makers, "callreel-make")
+        self._carriers = ThreadPoolExecutor(settings.carriers, "callreel-deliver")
+        self._tellers = ThreadPoolExecutor(settings.tellers, "callreel-tell")
         self._waiting = 0
         """What has been put into the inbox and is not done."""
         self._counting = Lock()

@@ -6,16 +6,14 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from callreel.actions import Destination
 from callreel.delivery import Store
 from callreel.delivery.folder import Folder
 from callreel.errors import DestinationMissingError, UsageError
-
-if TYPE_CHECKING:
-    from callreel.delivery.s3_settings import S3Settings
+from callreel.recorder.settings import Settings
 
 __all__ = ["Stores"]
 
@@ -26,21 +24,10 @@ MAX_STORES = 256
 class Stores:
     """Finds the store of a destination; any thread."""
 
-    def __init__(
-        self,
-        default: str | None,
-        *,
-        drive: Path,
-        drive_retention_s: float | None,
-        held: Path,
-        s3: S3Settings | None = None,
-    ) -> None:
-        """`default`: "s3://bucket[/prefix]" or a folder, for requests that name no destination.
-
-        `drive`: the folder of Sinch Drive, which keeps recordings for `drive_retention_s`. `held`: of recordings that a
-        service keeps for a download. `s3`: how S3 is reached and how files are stored there, whatever the bucket.
-        """
-        self._drive, self._drive_retention_s, self._held, self._s3 = drive, drive_retention_s, held, s3
+    def __init__(self, settings: Settings) -> None:
+        """Drive and what a service keeps for a download are in the folder of the spool."""
+        self._settings = settings
+        default = settings.destination
         self._prefix = ""
         self._default: Destination | None = None
         if default is not None and default.startswith("s3://"):
@@ -80,7 +67,7 @@ class Stores:
                 from callreel.delivery.s3 import S3
                 from callreel.delivery.s3_settings import S3Credentials, S3Settings
 
-                settings = self._s3 or S3Settings(bucket=str(destination.bucket))
+                settings = self._settings.s3 or S3Settings(bucket=str(destination.bucket))
                 changes: Mapping[str, Any] = {"bucket": str(destination.bucket)}
                 if destination.region is not None:
                     changes = {**changes, "region": destination.region}
@@ -91,9 +78,9 @@ class Stores:
             case "sdrive":
                 from callreel.delivery.drive import Drive
 
-                return Drive(self._drive, retention_s=self._drive_retention_s)
+                return Drive(self._settings.spool / "drive", retention_s=self._settings.drive_retention_s)
             case "held":
-                return Folder(self._held)
+                return Folder(self._settings.spool / "held")
             case "folder":
                 return Folder(Path(str(destination.bucket)))
         raise DestinationMissingError(f"a destination of the kind {destination.kind!r} is not offered")

@@ -1,0 +1,55 @@
+"""What a recorder is set up with; docs/recorder.md has a table of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from callreel.errors import UsageError
+from callreel.spool import Limits, Policy, Retention, Space
+
+if TYPE_CHECKING:
+    from callreel.delivery.s3_settings import S3Settings
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where recordings lie, where they go, and how many may be on their way at a time."""
+
+    spool: Path
+    """The folder of the spool, which is made if need be."""
+    destination: str | None = None
+    """Where recordings go whose requests name no destination: "s3://bucket/prefix" or a folder."""
+    s3: S3Settings | None = None
+    """How S3 is reached and how files are stored there, whatever the bucket; by default as boto3 does."""
+    drive_retention_s: float | None = None
+    """How long Sinch Drive keeps recordings; None for ever."""
+
+    fsync: Policy = "interval"
+    """What is done for a machine that dies: "none", audio every `fsync_interval_s`, or "always" after each write."""
+    fsync_interval_s: float = 1.0
+    limits: Limits = field(default_factory=Limits)
+    """What may wait for the disk."""
+    space: Space = field(default_factory=Space)
+    """When new recordings are refused, and accepted again."""
+    retention: Retention = field(default_factory=Retention)
+    """How long the spool keeps what has been delivered."""
+
+    makers: int = 2
+    """Files that are made at a time."""
+    carriers: int = 64
+    """Deliveries at a time, to all destinations together."""
+    tellers: int = 64
+    """Messages and events that are told at a time."""
+    per_destination: int = 8
+    """Of these at most so many to one bucket or address at a time: one that hangs leaves room for others."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        object.__setattr__(self, "spool", Path(self.spool))
+        for name in ("makers", "carriers", "tellers", "per_destination", "fsync_interval_s"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} is more than 0, not {getattr(self, name)}")
