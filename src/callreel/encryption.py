@@ -57,6 +57,7 @@ import io
 import os
 import stat
 import struct
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,7 @@ __all__ = [
     "KeyServiceError",
     "Keys",
     "KmsKey",
+    "ReadyKeys",
     "SealedFile",
     "SealedReader",
     "WrongKeyError",
@@ -157,6 +159,9 @@ class DataKey:
 class Keys(Protocol):
     """Where data keys come from."""
 
+    is_remote: bool
+    """Whether each takes a request over the network."""
+
     def new_data_key(self) -> DataKey:
         """A data key for one recording."""
         ...
@@ -171,6 +176,8 @@ class Keys(Protocol):
 
 class KeyFile:
     """A key in a file: 32 random bytes that nobody but the owner may read."""
+
+    is_remote = False
 
     def __init__(self, path: Path) -> None:
         """Read the key; UsageError when the file is no such key, is not there, or others may read it."""
@@ -204,6 +211,8 @@ class KeyFile:
 
 class KmsKey:
     """A key that never leaves AWS KMS; every recording takes one GenerateDataKey, every file read one Decrypt."""
+
+    is_remote = True
 
     def __init__(
         self,
@@ -287,6 +296,95 @@ KMS_RETRYABLE = frozenset(
         "RequestLimitExceeded",
     }
 )
+
+
+class ReadyKeys:
+    """Data keys that are there when they are needed: made ahead where that takes a request, and known until forgotten.
+
+    Any thread. Nobody waits for the key service but a thread of its own: where it has given no key, `new_data_key`
+    raises a KeyServiceError that says why, and another try may succeed.
+    """
+
+    def __init__(self, keys: Keys) -> None:
+        """Take data keys from `keys`; what it refuses for good is raised now."""
+        self._keys = keys
+        self._known: dict[bytes, DataKey] = {}
+        self._ready: list[DataKey] = []
+        self._error: KeyServiceError | None = None
+        self._is_closed = False
+        self._changed = threading.Condition()
+        if keys.is_remote:
+            try:
+                self._ready.append(keys.new_data_key())
+            except KeyServiceError as error:
+                if not error.retryable:
+                    raise
+                self._error = error
+            threading.Thread(target=self._make_ahead, name="callreel-keys", daemon=True).start()
+
+    is_remote = False
+
+    def new_data_key(self) -> DataKey:
+        """A data key for one recording."""
+        if not self._keys.is_remote:
+            key = self._keys.new_data_key()
+        else:
+            with self._changed:
+                if not self._ready:
+                    raise KeyServiceError(
+                        str(self._error or "AWS KMS has not given a key yet"), retryable=True
+                    ) from self._error
+                key = self._ready.pop()
+                self._changed.notify()
+        with self._changed:
+            self._known[key.wrapped] = key
+            if len(self._known) > KEYS_KNOWN:
+                del self._known[next(iter(self._known))]
+        return key
+
+    def open_data_key(self, key_id: str, wrapped: bytes) -> DataKey:
+        """The data key of a header: one that is known, or what the key service says."""
+        known = self._known.get(wrapped)
+        if known is not None and known.key_id == key_id:
+            return known
+        return self._keys.open_data_key(key_id, wrapped)
+
+    def forget(self, data_key: DataKey) -> None:
+        """Its recording needs it no more."""
+        with self._changed:
+            self._known.pop(data_key.wrapped, None)
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+    def _make_ahead(self) -> None:
+        while True:
+            with self._changed:
+                while len(self._ready) >= KEYS_AHEAD and not self._is_closed:
+                    self._changed.wait()
+                if self._is_closed:
+                    return
+            try:
+                key = self._keys.new_data_key()
+            except KeyServiceError as error:
+                with self._changed:
+                    self._error = error
+                    self._changed.wait(KEY_RETRY_S)
+            else:
+                with self._changed:
+                    self._error = None
+                    self._ready.append(key)
+
+
+KEYS_AHEAD = 32
+"""Data keys that wait for recordings: so many may begin at one moment."""
+KEYS_KNOWN = 1 << 16
+"""Data keys that are kept; of recordings that were called off nobody says that they need theirs no more."""
+KEY_RETRY_S = 1.0
+"""Between questions to a key service that gives none."""
 
 
 def _read_key(path: Path) -> bytes:
@@ -515,6 +613,29 @@ class SealedFile:
         if journal:
             self._write(self._header.journal_offset, bytes(JOURNALLED.size + self._header.record_bytes))
 
+    @classmethod
+    def reopened(cls, file: BinaryIO, keys: Keys) -> SealedFile:
+        """Go on with a growing file that was closed, or that a dead process left, with what had been flushed in it.
+
+        Raises WrongKeyError, EncryptedFileError, and what `keys` raises; UsageError when it was finished, or has no
+        journal and so cannot go on.
+        """
+        reader = SealedReader(file, keys, unfinished=True)
+        if reader.is_finished or not reader.header.has_journal:
+            raise UsageError("a file that was finished, or has no journal, does not grow any more")
+        self = cls.__new__(cls)
+        self._file, self._header, self._records = file, reader.header, reader.records
+        self._size_bytes, self._stored, self._finished = reader.size_bytes, reader.count, False
+        self._dirty = set()
+        self._held = {reader.count - 1: bytearray(reader.last_chunk)} if reader.count else {}
+        found = reader.journalled()
+        if found is not None and found[0] < self._stored:
+            index, record = found
+            if self._records.open(index, reader.record(index), last=False) is None:
+                self._write(self._place(index), record)  # its process died between the journal and the place
+        self._cut()
+        return self
+
     @property
     def size_bytes(self) -> int:
         """How much has been written, in the clear."""
@@ -546,6 +667,33 @@ class SealedFile:
             self._size_bytes = max(self._size_bytes, offset + done)
             if len(self._held) > MOST_HELD_CHUNKS:
                 self._store(all_but_last=True)
+
+    def truncate(self, size_bytes: int) -> None:
+        """Make it shorter; on the disk too, whenever its process dies."""
+        if not 0 <= size_bytes < self._size_bytes:
+            return
+        step = self._header.chunk_bytes
+        self._store(all_but_last=False)
+        tail = max(0, size_bytes - 1) // step
+        chunk = bytearray(self.read_at(tail * step, step))
+        self._size_bytes, self._stored = min(self._size_bytes, (tail + 1) * step), tail + 1
+        self._held = {tail: chunk}
+        self._cut()  # whole chunks first: what is left is whole at any moment
+        del chunk[size_bytes - tail * step :]
+        self._size_bytes = size_bytes
+        self._write_record(tail, self._records.seal(tail, chunk, last=False))
+        self._cut()
+
+    def _place(self, index: int) -> int:
+        return self._header.records_offset + index * self._header.record_bytes
+
+    def _cut(self) -> None:
+        """Let the file end where its last record does."""
+        end = self._place(0)
+        if self._stored:
+            at = self._stored - 1
+            end = self._place(at) + RECORD_EXTRA_BYTES + self._size_bytes - at * self._header.chunk_bytes
+        self._file.truncate(end)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Read what was written, flushed or not; less where it ends."""
@@ -594,7 +742,7 @@ class SealedFile:
         if self._header.has_journal and index < self._stored:
             # In this order, or a death in between could leave neither.
             self._write(self._header.journal_offset, JOURNALLED.pack(index, len(record)) + record)
-        self._write(self._header.records_offset + index * self._header.record_bytes, record)
+        self._write(self._place(index), record)
         self._stored = max(self._stored, index + 1)
 
     def _write(self, offset: int, data: bytes) -> None:
@@ -605,11 +753,10 @@ class SealedFile:
         self._file.flush()
 
     def _read(self, index: int) -> bytes:
-        self._file.seek(self._header.records_offset + index * self._header.record_bytes)
+        self._file.seek(self._place(index))
         plain = self._records.open(index, self._file.read(self._header.record_bytes), last=False)
         if plain is None:
-            offset = self._header.records_offset + index * self._header.record_bytes
-            raise EncryptedFileError("the file was changed while it was written", offset=offset)
+            raise EncryptedFileError("the file was changed while it was written", offset=self._place(index))
         return plain
 
 
@@ -663,10 +810,10 @@ class SealedReader(io.RawIOBase):
         """
         super().__init__()
         self._file = file
-        self._header = header = _read_header(file)
+        self.header = header = _read_header(file)
         self.data_key = keys.open_data_key(header.key_id, header.wrapped)
         """For files of the same recording."""
-        self._records = _Records(header, self.data_key)
+        self.records = _Records(header, self.data_key)
         self._unfinished = unfinished
         self.is_finished = False
         """Whether its writer came to its end."""
@@ -674,74 +821,81 @@ class SealedReader(io.RawIOBase):
         self._position = 0
         self._kept: tuple[int, bytes] = (-1, b"")
         file_bytes = file.seek(0, io.SEEK_END)
-        self._count = max(0, -(-(file_bytes - header.records_offset) // header.record_bytes))
-        self._last = self._last_chunk()
-        self.size_bytes = max(0, self._count - 1) * header.chunk_bytes + len(self._last)
+        self.count = max(0, -(-(file_bytes - header.records_offset) // header.record_bytes))
+        self.last_chunk = self._find_last_chunk()
+        self.size_bytes = max(0, self.count - 1) * header.chunk_bytes + len(self.last_chunk)
         """Of the plain text."""
 
-    def _last_chunk(self) -> bytes:
+    def _find_last_chunk(self) -> bytes:
         """The last chunk there is, which tells whether the file is whole."""
-        at = self._count - 1
-        record = self._record(at) if at >= 0 else b""
-        last = self._records.open(at, record, last=True)
+        at = self.count - 1
+        record = self.record(at) if at >= 0 else b""
+        last = self.records.open(at, record, last=True)
         if last is not None:
             self.is_finished = True
             return last
         if not self._unfinished:
-            offset = self._header.records_offset + max(0, at) * self._header.record_bytes
-            if at < 0 or self._records.open(at, record, last=False) is not None:
+            offset = self.header.records_offset + max(0, at) * self.header.record_bytes
+            if at < 0 or self.records.open(at, record, last=False) is not None:
                 raise EncryptedFileError("it has been cut, or was never finished", offset=offset)
             raise EncryptedFileError("its end is damaged or has been cut", offset=offset)
-        while self._count:
-            at = self._count - 1
+        while self.count:
+            at = self.count - 1
             for last_too in (False, True):
-                for found in (self._record(at), self._journalled(at)):
-                    chunk = self._records.open(at, found, last=last_too)
+                for found in (self.record(at), self._journalled(at)):
+                    chunk = self.records.open(at, found, last=last_too)
                     if chunk is not None:
                         return chunk
-            self._count -= 1  # it was being written
+            self.count -= 1  # it was being written
         return b""
 
-    def _record(self, index: int) -> bytes:
-        self._file.seek(self._header.records_offset + index * self._header.record_bytes)
-        return self._file.read(self._header.record_bytes)
+    def record(self, index: int) -> bytes:
+        """The record in its place, authentic or not."""
+        self._file.seek(self.header.records_offset + index * self.header.record_bytes)
+        return self._file.read(self.header.record_bytes)
+
+    def journalled(self) -> tuple[int, bytes] | None:
+        """The record in the journal and its index; None where there is none that is authentic."""
+        if not self.header.has_journal:
+            return None
+        self._file.seek(self.header.journal_offset)
+        head = self._file.read(JOURNALLED.size)
+        if len(head) < JOURNALLED.size:
+            return None
+        index, size = JOURNALLED.unpack(head)
+        record = self._file.read(size) if size <= self.header.record_bytes else b""
+        return None if self.records.open(index, record, last=False) is None else (index, record)
 
     def _journalled(self, index: int) -> bytes:
         """The record of that index in the journal, if it is the one there."""
-        if not self._header.has_journal:
-            return b""
-        self._file.seek(self._header.journal_offset)
-        head = self._file.read(JOURNALLED.size)
-        if len(head) < JOURNALLED.size:
-            return b""
-        found, size = JOURNALLED.unpack(head)
-        return self._file.read(size) if found == index and size <= self._header.record_bytes else b""
+        found = self.journalled()
+        return found[1] if found is not None and found[0] == index else b""
 
     def _chunk(self, index: int) -> bytes:
-        if index == self._count - 1:
-            return self._last
+        if index == self.count - 1:
+            return self.last_chunk
         if self._kept[0] == index:
             return self._kept[1]
-        chunk = self._whole_chunk(index, self._record(index))
+        chunk = self._whole_chunk(index, self.record(index))
         if chunk is None and self._unfinished:
             chunk = self._whole_chunk(index, self._journalled(index))
             if chunk is None:
-                chunk = bytes(self._header.chunk_bytes)
+                chunk = bytes(self.header.chunk_bytes)
                 self._lost.add(index)
         if chunk is None:
-            offset = self._header.records_offset + index * self._header.record_bytes
+            offset = self.header.records_offset + index * self.header.record_bytes
             raise EncryptedFileError("it is damaged", offset=offset)
         self._kept = (index, chunk)
         return chunk
 
     def _whole_chunk(self, index: int, record: bytes) -> bytes | None:
-        chunk = self._records.open(index, record, last=False)
-        return chunk if chunk is not None and len(chunk) == self._header.chunk_bytes else None
+        chunk = self.records.open(index, record, last=False)
+        return chunk if chunk is not None and len(chunk) == self.header.chunk_bytes else None
 
     @property
     def lost_bytes(self) -> int:
         """How much of what was read so far could not be, and was given as zeros."""
-        return len(self._lost) * self._header.chunk_bytes
+        return len(self._lost) * self.header.chunk_bytes
 
     def readable(self) -> bool:
         """Yes."""
@@ -769,7 +923,7 @@ class SealedReader(io.RawIOBase):
         size = left if size is None or size < 0 else min(size, left)
         pieces = []
         while size:
-            index, at = divmod(self._position, self._header.chunk_bytes)
+            index, at = divmod(self._position, self.header.chunk_bytes)
             piece = self._chunk(index)[at : at + size]
             pieces.append(piece)
             self._position += len(piece)

@@ -158,7 +158,7 @@ class Spool:
         """
         for take_id in list(self._left):
             left = self._found.get(take_id)
-            if left is None:
+            if left is None or left.is_locked:
                 left = self._found[take_id] = read_left(self._desk, self._files, take_id)
                 with self._desk.lock:
                     self._takes[take_id] = left.take

@@ -21,6 +21,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
+from callreel.encryption import MAGIC as ENCRYPTED
+from callreel.encryption import WrongKeyError
 from callreel.errors import UsageError
 
 __all__ = [
@@ -90,6 +92,9 @@ class _PlainFile:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        if os.pread(self._descriptor, len(ENCRYPTED), 0) == ENCRYPTED:
+            os.close(self._descriptor)
+            raise WrongKeyError("it is encrypted, and the spool has no key")
 
     def write(self, offset: int, pieces: Sequence[bytes]) -> None:
         if len(pieces) == 1 and os.pwrite(self._descriptor, pieces[0], offset) == len(pieces[0]):
@@ -122,7 +127,7 @@ class PlainFiles:
     """Audio as it is."""
 
     def open(self, path: Path) -> AudioFile:
-        """Open or make the file."""
+        """Open or make the file; WrongKeyError for one that is encrypted."""
         return _PlainFile(path)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from callreel.encryption import KeyServiceError, WrongKeyError
 from callreel.errors import CallreelError, UsageError
 from callreel.kernels import wav
 from callreel.spool_desk import ABOUT, AUDIO, JOURNAL, MANIFEST, Desk, Take
@@ -73,6 +74,8 @@ class Left:
     """Of what has been delivered."""
     problems: tuple[str, ...]
     """What was found damaged."""
+    is_locked: bool = False
+    """Whether its audio is encrypted for a key that is not there, or not now: `Spool.recover` looks again."""
 
 
 def read_left(desk: Desk, files: AudioFiles, take_id: str) -> Left:
@@ -102,7 +105,7 @@ def read_left(desk: Desk, files: AudioFiles, take_id: str) -> Left:
     lost = Lost(LostRange(*one) for one in last.get("lost", {}).get("ranges", ()))
     doubts = [entry["reason"] for entry in entries if entry["kind"] == "doubt"]
     journal = Journal(folder / JOURNAL, end)
-    shape, audio = None, None
+    shape, audio, is_locked = None, None, False
     if (folder / AUDIO).exists():
         header = base64.b64decode(last["header"]["base64"]) if "header" in last else None
         try:
@@ -113,6 +116,9 @@ def read_left(desk: Desk, files: AudioFiles, take_id: str) -> Left:
                 opened.close()
             if audio is None and (folder / AUDIO).stat().st_size > 0:
                 problems.append("the audio has no header")
+        except (WrongKeyError, KeyServiceError) as error:
+            is_locked = True
+            problems.append(f"the audio cannot be read: {error}")
         except (OSError, CallreelError) as error:
             problems.append(f"the audio cannot be read: {reason_of(error)}")
     since_s = max(
@@ -141,6 +147,7 @@ def read_left(desk: Desk, files: AudioFiles, take_id: str) -> Left:
         finished if finished is not None and finished.exists() else None,
         last.get("delivered", {}).get("receipt"),
         tuple(problems),
+        is_locked,
     )
 
 

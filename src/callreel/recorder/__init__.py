@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Self
 from callreel.actions import Destination
 from callreel.call import Call
 from callreel.delivery import Store
+from callreel.encryption import ReadyKeys
 from callreel.errors import UsageError
 from callreel.events import Event, VendorMessage
 from callreel.notify import Notifier
@@ -34,6 +35,7 @@ from callreel.recorder.office import Office, TakeEnded, Wake
 from callreel.recorder.settings import Settings
 from callreel.recorder.stores import Stores
 from callreel.spool import Spool
+from callreel.spool_sealed import SealedFiles
 
 if TYPE_CHECKING:
     from callreel.dialects import Session
@@ -71,6 +73,8 @@ class Recorder:
         self._clock = clock
         self._host: SimpleQueue[Event | TakeEnded] = SimpleQueue()
         place = store_for or Stores(settings).place
+        keys = settings.keys()
+        self._keys = None if keys is None else ReadyKeys(keys)
         wake = Wake()
         self._spool = Spool(
             settings.spool,
@@ -79,11 +83,13 @@ class Recorder:
             limits=settings.limits,
             space=settings.space,
             retention=settings.retention,
+            files=None if self._keys is None else SealedFiles(self._keys),
             on_report=wake,
         )
         self._office = wake.office = Office(
             self._spool,
             settings,
+            keys=self._keys,
             store_for=place,
             notifier_for=notifier_for or _nobody,
             events=events,
@@ -195,6 +201,8 @@ class Recorder:
                 call.end()
         self._office.close()
         self._spool.close()
+        if self._keys is not None:
+            self._keys.close()
 
     def _move(self) -> None:
         """The thread that moves calls on."""

@@ -10,16 +10,18 @@ files, deliver and tell. Whoever has something for it puts it into its inbox and
 
 from __future__ import annotations
 
+import heapq
 import logging
 import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
 from threading import Lock, Thread
@@ -29,7 +31,8 @@ from callreel.actions import Destination
 from callreel.delivery import Parcel, Receipt, Store
 from callreel.delivery.error_classes import TOLD, ErrorClass, class_of, text_of
 from callreel.delivery.queue import Entry, Queue
-from callreel.errors import ActionError, DeliveryDeniedError, DeliveryError
+from callreel.encryption import KeyServiceError, ReadyKeys, SealedReader, WrongKeyError
+from callreel.errors import ActionError, CallreelError, DeliveryDeniedError, DeliveryError
 from callreel.events import Event, Perform, RecordingFinished, RecordingStarted, VendorMessage
 from callreel.finishing import finish
 from callreel.formats import FORMATS
@@ -47,6 +50,7 @@ from callreel.notify import (
 from callreel.recorder.books import about_of, marks_of, recovered_manifest
 from callreel.recorder.settings import Settings
 from callreel.spool import Left, Spool, State, Take
+from callreel.spool_sealed import opened
 
 if TYPE_CHECKING:
     from callreel.call import Call
@@ -66,6 +70,8 @@ WAITED_FOR_S = 10.0
 """So long whoever waits for a recording waits for a destination that does not answer; it is delivered later."""
 AT_ONCE = frozenset({ErrorClass.DENIED, ErrorClass.MISSING, ErrorClass.CONFLICT})
 """Errors that another try within a few seconds does not mend."""
+KEY_AGAIN_S = 60.0
+"""When a take is looked at again whose key is not there."""
 RETIRE_EVERY_S = 5.0
 """How often it is looked what of the spool need not be kept any longer."""
 
@@ -124,6 +130,7 @@ class Office:
         spool: Spool,
         settings: Settings,
         *,
+        keys: ReadyKeys | None,
         store_for: Callable[[Destination | None, str], tuple[Store, str]],
         notifier_for: Callable[[VendorMessage], Notifier | None],
         events: Notifier | None,
@@ -131,11 +138,13 @@ class Office:
     ) -> None:
         """Open the queue in the spool's folder; nothing is done before `start`.
 
+        `keys`: to encrypt with, None for files in the clear.
         `store_for` gives the store and the key there of a destination and a key; any thread may ask it. `events` is
         told every terminal event, durably; `tell_host` hears of everything in this process.
         """
         self.tell_host = tell_host
         self._spool = spool
+        self._keys = keys
         self._store_for = store_for
         self._notifier_for = notifier_for
         self._events = events
@@ -160,6 +169,8 @@ class Office:
         self._waiting = 0
         """What has been put into the inbox and is not done."""
         self._counting = Lock()
+        self._postponed: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = count()
         self._retired_at = 0.0
         self._thread = Thread(target=self._work, name="callreel-office", daemon=True)
         self.is_idle = Flag()
@@ -245,6 +256,7 @@ class Office:
             if work is None:
                 return
             self._do(work)
+            self._do_postponed()
             self._hear_spool()
             self._send()
             if work is not _nothing:
@@ -261,6 +273,14 @@ class Office:
             return _nothing
         self.is_idle.clear()
         return work
+
+    def _later(self, wait_s: float, work: Callable[[], object]) -> None:
+        """Do something in a while; `RETIRE_EVERY_S` is how exactly."""
+        heapq.heappush(self._postponed, (time.monotonic() + wait_s, next(self._numbers), work))
+
+    def _do_postponed(self) -> None:
+        while self._postponed and self._postponed[0][0] <= time.monotonic():
+            self._do(heapq.heappop(self._postponed)[2])
 
     def _do(self, work: Callable[[], object]) -> None:
         try:
@@ -362,22 +382,39 @@ class Office:
             manifest["degraded"] = {**(manifest.get("degraded") or {}), "spool": missing}
         name = f"recording.{FORMATS[about['format']].extension}"
         try:
-            made = finish(
-                take.audio_path,
-                take.folder / f"{name}.part",
-                format=about["format"],
-                sample_rate=about["sample_rate"],
-                tags=about["tags"],
-                marks=marks_of(manifest),
-            )
+            with opened(take.audio_path, self._keys) as (source, data_key):
+                made = finish(
+                    source,
+                    take.folder / f"{name}.part",
+                    format=about["format"],
+                    sample_rate=about["sample_rate"],
+                    tags=about["tags"],
+                    marks=marks_of(manifest),
+                    data_key=data_key,
+                )
+        except (WrongKeyError, KeyServiceError) as error:
+            self._post(partial(self._wait_for_key, job, error))
+            return
         except Exception as error:
             log.exception("take %s cannot be made", take.take_id)
             self._post(partial(self._fail, job, text_of(error)))
             return
         manifest |= {"bytes": made.size_bytes, "sha256": made.sha256, "frames": made.frames}
+        if data_key is not None:
+            manifest["encrypted_for"] = data_key.key_id
+            if isinstance(source, SealedReader) and source.lost_bytes:
+                damage = {"unreadable_bytes": source.lost_bytes}
+                manifest["degraded"] = {**(manifest.get("degraded") or {}), "encryption": damage}
+            if self._keys is not None:
+                self._keys.forget(data_key)
         manifest["destination"] = about["destination"]
         job.manifest = {**manifest, "metadata": metadata, "media_type": made.media_type, "file": name}
         take.deliverable(name, job.manifest)
+
+    def _wait_for_key(self, job: _Job, error: CallreelError) -> None:
+        """It stays as it is until its key is there, now or in another process: without it nobody can read it."""
+        log.error("take %s waits: %s", job.take.take_id, error)
+        self._later(KEY_AGAIN_S, partial(self._makers.submit, self._do, partial(self._make, job)))
 
     def _put_delivery(self, job: _Job) -> None:
         try:
@@ -577,9 +614,16 @@ class Office:
 
     # -- what dead processes left ------------------------------------------------------------------------------------
 
-    def _recover(self) -> None:
+    def _recover(self, only: Container[str] | None = None) -> None:
+        """Take up what is left, or only those takes."""
+        locked = set()
         for left in self._spool.recover():
-            self._do(partial(self._take_up, left))
+            if only is None or left.take.take_id in only:
+                self._do(partial(self._take_up, left))
+                if left.state is State.RUNNING and left.is_locked:
+                    locked.add(left.take.take_id)
+        if locked:
+            self._later(KEY_AGAIN_S, partial(self._recover, locked))
 
     def _take_up(self, left: Left) -> None:
         take, about = left.take, left.about
@@ -602,10 +646,13 @@ class Office:
         if left.receipt is not None:
             job.receipt = Receipt(**left.receipt)
         match left.state:
+            case State.RUNNING if left.is_locked:
+                log.error("take %s waits: %s", take.take_id, "; ".join(left.problems))
             case State.RUNNING:
                 if left.audio is None or left.audio.frames == 0:
                     job.manifest = {"key": about["key"], "end_reason": "recovered"}
-                    self._fail(job, "nothing of it had been recorded when its process died")
+                    why = "; ".join(left.problems) or "nothing of it had been recorded when its process died"
+                    self._fail(job, why)
                     return
                 job.manifest = recovered_manifest(left)
                 take.finish(job.manifest)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from callreel.encryption import KeyFile, Keys, KmsKey
 from callreel.errors import UsageError
 from callreel.spool import Limits, Policy, Retention, Space
 
@@ -38,6 +39,13 @@ class Settings:
     retention: Retention = field(default_factory=Retention)
     """How long the spool keeps what has been delivered."""
 
+    key_file: Path | None = None
+    """Encrypt what is spooled and what is delivered: a file of 32 random bytes (docs/encryption.md)."""
+    kms_key_id: str | None = None
+    """The same, by a key of AWS KMS: its id, alias or ARN."""
+    kms_region: str | None = None
+    kms_endpoint_url: str | None = None
+
     makers: int = 2
     """Files that are made at a time."""
     carriers: int = 64
@@ -53,3 +61,15 @@ class Settings:
         for name in ("makers", "carriers", "tellers", "per_destination", "fsync_interval_s"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is more than 0, not {getattr(self, name)}")
+        if self.key_file is not None:
+            object.__setattr__(self, "key_file", Path(self.key_file))
+            if self.kms_key_id is not None:
+                raise UsageError("recordings are encrypted by key_file or by kms_key_id, not by both")
+
+    def keys(self) -> Keys | None:
+        """What recordings are encrypted with; UsageError for a key file that will not do."""
+        if self.key_file is not None:
+            return KeyFile(self.key_file)
+        if self.kms_key_id is not None:
+            return KmsKey(self.kms_key_id, region=self.kms_region, endpoint_url=self.kms_endpoint_url)
+        return None
