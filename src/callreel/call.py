@@ -643,8 +643,23 @@ class Call:
                 recording.sample_rate,
                 action.layout.value,
                 recording.tags,
+                self._metadata_of_what_begins(recording),
             )
         )
+
+    def _metadata_of_what_begins(self, recording: Recording) -> Mapping[str, str] | None:
+        """What will be stored beside it, where its end has nothing to add."""
+        if self._session is None or self._session.metadata_has_duration:
+            return None
+        action = recording.action
+        metadata, _ = self._session.describe(
+            action.action_id,
+            leg=action.leg,
+            duration_s=0.0,
+            media_type=recording.media_type,
+            call=self._view(),
+        )
+        return metadata
 
     def _control(self, action: Action) -> None:
         """Stop, pause or resume the recording of a leg."""

@@ -107,6 +107,8 @@ class RecordingStarted(NamedTuple):
     """A value of `callreel.actions.Layout`."""
     tags: Mapping[str, str] = NOTHING
     """Texts that it holds, as `callreel.formats` takes them."""
+    metadata: Mapping[str, str] | None = None
+    """What will be stored beside the object; None when that tells how long it is, so that only its end knows."""
 
 
 class DigitReceived(NamedTuple):

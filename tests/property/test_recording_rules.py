@@ -83,6 +83,8 @@ class Obedient:
     def tell(self, event, call):
         return Answer()
 
+    metadata_has_duration = False
+
     def describe(self, action_id, **about):
         return {}, {"action": "record"}
 

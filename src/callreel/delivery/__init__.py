@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
-__all__ = ["Parcel", "Receipt", "Store"]
+__all__ = ["GrowingStore", "GrowingUpload", "Parcel", "Receipt", "Store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +56,46 @@ class Store(Protocol):
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Deliver the file whole, or raise a `DeliveryError` and leave nothing of it."""
+        ...
+
+
+class GrowingUpload(Protocol):
+    """A file that is sent while it still grows; it belongs to one thread at a time."""
+
+    key: str
+    upload_id: str
+    """By it another process goes on with it."""
+
+    def part(self, number: int, data: bytes) -> None:
+        """Send a part, the first one is 1; sent again it replaces itself."""
+        ...
+
+    def abort(self) -> None:
+        """Leave nothing of it."""
+        ...
+
+
+@runtime_checkable
+class GrowingStore(Store, Protocol):
+    """A destination that takes a file part by part, before its end is known."""
+
+    @property
+    def part_bytes(self) -> int:
+        """How large each part is, but for the last one."""
+        ...
+
+    def begin(
+        self, key: str, *, media_type: str, metadata: Mapping[str, str], overwrite: bool = False
+    ) -> GrowingUpload:
+        """Begin a file of which parts are sent before `deliver`; what is stored beside it is said now."""
+        ...
+
+    def resume(
+        self, key: str, upload_id: str, *, metadata: Mapping[str, str], overwrite: bool = False
+    ) -> GrowingUpload:
+        """Go on with a file that another process began."""
+        ...
+
+    def deliver(self, parcel: Parcel, begun: GrowingUpload | None = None) -> Receipt:
+        """Deliver the file; parts of `begun` that are not as the file is now are sent again."""
         ...

@@ -23,11 +23,11 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from callreel.delivery import Parcel, Receipt
+from callreel.delivery import GrowingUpload, Parcel, Receipt
 from callreel.delivery.local import changed, unreadable
 from callreel.delivery.s3_errors import delivery_error, store_said
 from callreel.delivery.s3_settings import S3Credentials, S3Settings, make_client
-from callreel.delivery.s3_sums import READ_BYTES, Expected, Sum, digests_of
+from callreel.delivery.s3_sums import READ_BYTES, Digests, Expected, Sum, digests_of
 from callreel.delivery.s3_upload import Upload
 from callreel.errors import (
     DeliveryConflictError,
@@ -117,16 +117,25 @@ class S3:
 
     # -- delivery ----------------------------------------------------------------------------------------
 
-    def deliver(self, parcel: Parcel) -> Receipt:
-        """Deliver the file whole, or raise a `DeliveryError` and leave nothing of it."""
+    @property
+    def part_bytes(self) -> int:
+        """How large the parts of a file that grows are."""
+        return self.settings.part_bytes
+
+    def deliver(self, parcel: Parcel, begun: GrowingUpload | None = None) -> Receipt:
+        """Deliver the file whole, or raise a `DeliveryError` and leave nothing of it.
+
+        `begun`: an upload of this key by `begin` or `resume`. Parts that are not as the file is now are sent again.
+        """
         self._give_up_what_was_left()
+        assert begun is None or isinstance(begun, Upload)
         try:
             size_bytes = parcel.path.stat().st_size
             if size_bytes != parcel.size_bytes:
                 raise changed(parcel)
-            if size_bytes >= self.settings.multipart_from_bytes:
+            if size_bytes >= self.settings.multipart_from_bytes or begun is not None:
                 with self._alone_with(parcel.key):
-                    return self._deliver_in_parts(parcel)
+                    return self._deliver_in_parts(parcel, begun)
             return self._put(parcel, parcel.path.read_bytes())
         except DeliveryError:
             raise
@@ -153,8 +162,13 @@ class S3:
 
         return self.settle(put, expected, overwrite=parcel.overwrite)
 
-    def _deliver_in_parts(self, parcel: Parcel) -> Receipt:
+    def _deliver_in_parts(self, parcel: Parcel, begun: Upload | None) -> Receipt:
         part_bytes = max(self.settings.part_bytes, -(-parcel.size_bytes // MAX_PARTS))
+        if begun is not None and part_bytes != self.settings.part_bytes:  # it became too long for its parts
+            begun.abort()
+            begun = None
+        if begun is not None:
+            return self._finish(begun, parcel, part_bytes)
         digests = digests_of(parcel.path, part_bytes, self.sum)
         if (digests.size_bytes, digests.sha256) != (parcel.size_bytes, parcel.sha256):
             raise changed(parcel)
@@ -174,11 +188,27 @@ class S3:
         except DeliveryInterruptedError:
             self._give_up_others(parcel.key)  # it may have begun, and only the answer was lost
             raise
+        return self._send(upload, parcel, digests, part_bytes)
+
+    def _finish(self, upload: Upload, parcel: Parcel, part_bytes: int) -> Receipt:
+        """Send what is missing of an upload, and what has changed."""
+        try:
+            digests = digests_of(parcel.path, part_bytes, self.sum)
+            if (digests.size_bytes, digests.sha256) != (parcel.size_bytes, parcel.sha256):
+                raise changed(parcel)
+        except BaseException:
+            upload.abort()
+            raise
+        return self._send(upload, parcel, digests, part_bytes)
+
+    def _send(self, upload: Upload, parcel: Parcel, digests: Digests, part_bytes: int) -> Receipt:
+        upload.drop_after(len(digests.parts))
         try:
             with parcel.path.open("rb") as file:
                 for number in [*range(2, len(digests.parts) + 1), 1]:
-                    file.seek((number - 1) * part_bytes)
-                    upload.part(number, file.read(part_bytes))
+                    if not upload.has(number, digests.parts[number - 1]):
+                        file.seek((number - 1) * part_bytes)
+                        upload.part(number, file.read(part_bytes))
             return upload.complete(size_bytes=parcel.size_bytes, sha256=parcel.sha256)
         except BaseException:
             upload.abort()

@@ -90,6 +90,15 @@ class Upload:
         is_confirmed = stored is not None or answer["ETag"].strip('"') == md5(data).hex()
         self.parts[number] = Part(len(data), answer["ETag"], Sum.text(digest) if sum_ else None, is_confirmed)
 
+    def has(self, number: int, digest: bytes) -> bool:
+        """Tell whether this part was sent with this checksum, one of the store's `Sum`, SHA-256 where it has none."""
+        return number in self.parts and self._sums.get(number) == digest
+
+    def drop_after(self, number: int) -> None:
+        """Leave out the parts behind that one: the file became shorter."""
+        for later in [one for one in self.parts if one > number]:
+            del self.parts[later]
+
     def complete(self, *, size_bytes: int, sha256: str) -> Receipt:
         """Make the file appear; `sha256` is that of the file, whose parts are all there by now."""
         numbers = sorted(self.parts)

@@ -50,6 +50,8 @@ class Session(Protocol):
 
     dialect: str
     """The vendor's name in manifests and messages."""
+    metadata_has_duration: bool
+    """Whether what is stored beside an object tells how long its recording is."""
 
     def request(self, document: Any, call: CallView) -> Answer:
         """Read a document of the customer's: an answer to a message, or a request of their own."""

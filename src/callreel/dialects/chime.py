@@ -106,6 +106,7 @@ class Chime:
     """Amazon Chime's side of one call: a `callreel.dialects.Session`."""
 
     dialect = "chime"
+    metadata_has_duration = True
 
     def __init__(
         self,

@@ -241,6 +241,7 @@ class Graph:
     """
 
     dialect = "graph"
+    metadata_has_duration = False
 
     def __init__(
         self,

@@ -147,6 +147,7 @@ class Sinch:
     """Sinch's side of one call: a `callreel.dialects.Session`."""
 
     dialect = "sinch"
+    metadata_has_duration = False
 
     def __init__(
         self,

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from callreel.events import RecordingStarted
-from callreel.formats import Mark
+from callreel.formats import FORMATS, Mark
+from callreel.keys import call_recording_metadata
 from callreel.takes import MANIFEST_VERSION, rfc3339
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def about_of(event: RecordingStarted, call: Call) -> Mapping[str, Any]:
         "sample_rate": event.sample_rate,
         "layout": event.layout,
         "tags": dict(event.tags),
+        "metadata": None if event.metadata is None else dict(event.metadata),
         "destination": {
             "kind": None if destination is None else destination.kind,
             "bucket": None if destination is None else destination.bucket,
@@ -89,5 +91,12 @@ def recovered_manifest(left: Left) -> dict[str, Any]:
         "digits": [],
         "pauses": [],
         "key": about["key"],
-        "metadata": {"call-id": about["call_id"], "transaction-id": about["transaction_id"]},
+        "metadata": about["metadata"]
+        if about["metadata"] is not None
+        else call_recording_metadata(
+            transaction_id=about["transaction_id"],
+            call_id=about["tags"]["call-id"],
+            duration_s=frames / rate,
+            media_type=FORMATS[about["format"]].media_type,
+        ),
     }

@@ -28,7 +28,7 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from callreel.actions import Destination
-from callreel.delivery import Parcel, Receipt, Store
+from callreel.delivery import GrowingStore, Parcel, Receipt, Store
 from callreel.delivery.error_classes import TOLD, ErrorClass, class_of, text_of
 from callreel.delivery.queue import Entry, Queue
 from callreel.encryption import KeyServiceError, ReadyKeys, SealedReader, WrongKeyError
@@ -48,6 +48,7 @@ from callreel.notify import (
     to_payload,
 )
 from callreel.recorder.books import about_of, marks_of, recovered_manifest
+from callreel.recorder.growing import UPLOAD, Growing
 from callreel.recorder.settings import Settings
 from callreel.spool import Left, Spool, State, Take
 from callreel.spool_sealed import opened
@@ -72,6 +73,8 @@ AT_ONCE = frozenset({ErrorClass.DENIED, ErrorClass.MISSING, ErrorClass.CONFLICT}
 """Errors that another try within a few seconds does not mend."""
 KEY_AGAIN_S = 60.0
 """When a take is looked at again whose key is not there."""
+GROWERS = 4
+"""Parts of recordings that still run, sent at a time: what has ended goes first, and has threads of its own."""
 RETIRE_EVERY_S = 5.0
 """How often it is looked what of the spool need not be kept any longer."""
 
@@ -120,6 +123,8 @@ class _Job:
     receipt: Receipt | None = None
     reason: str | None = None
     """Of its failure."""
+    growing: Growing | None = None
+    """Where it goes part by part while it runs."""
 
 
 class Office:
@@ -166,6 +171,7 @@ class Office:
         self._makers = ThreadPoolExecutor(settings.makers, "callreel-make")
         self._carriers = ThreadPoolExecutor(settings.carriers, "callreel-deliver")
         self._tellers = ThreadPoolExecutor(settings.tellers, "callreel-tell")
+        self._growers = ThreadPoolExecutor(GROWERS, "callreel-grow")
         self._waiting = 0
         """What has been put into the inbox and is not done."""
         self._counting = Lock()
@@ -193,7 +199,7 @@ class Office:
         """Finish what is on its way, and leave the rest to the next start."""
         self._inbox.put(None)
         self._thread.join()
-        for pool in (self._makers, self._carriers, self._tellers):
+        for pool in (self._makers, self._carriers, self._tellers, self._growers):
             pool.shutdown(cancel_futures=True)
         self._do_the_rest()
         self._queue.close()
@@ -313,6 +319,39 @@ class Office:
         if now_s - self._retired_at >= RETIRE_EVERY_S:
             self._retired_at = now_s
             self._spool.retire(now_s)
+            self._grow()
+
+    def _grow(self) -> None:
+        for job in self._jobs.values():
+            if job.growing is not None and job.take.state is State.RUNNING and job.growing.is_due():
+                job.growing.is_busy = True
+                self._growers.submit(self._do, job.growing.send)
+
+    def _growing(
+        self, take: Take, destination: Destination | None, upload_id: str | None = None
+    ) -> Growing | None:
+        """How a take is sent while it runs, or was by a process that is dead; None where that cannot be.
+
+        The file must be what the spool has, and what is stored beside it must be known from the beginning.
+        """
+        about = take.about
+        metadata = about["metadata"]
+        if metadata is None or about["format"] != "wav" or self._keys is not None:
+            return None
+        try:
+            store, key = self._store_for(destination, about["key"])
+        except DeliveryError:
+            return None  # told when it is delivered
+        if not isinstance(store, GrowingStore):
+            return None
+        overwrite = about["destination"]["overwrite"]
+        if upload_id is None:
+            begin = partial(
+                store.begin, key, media_type=FORMATS["wav"].media_type, metadata=metadata, overwrite=overwrite
+            )
+        else:
+            begin = partial(store.resume, key, upload_id, metadata=metadata, overwrite=overwrite)
+        return Growing(take, store, key, begin, is_left=upload_id is not None)
 
     def _check(self, event: Perform, call: RecordedCall) -> None:
         """In a carrier's thread."""
@@ -331,7 +370,10 @@ class Office:
     # -- calls and takes ------------------------------------------------------------------------------------------
 
     def _begun(self, take: Take, call: RecordedCall, event: RecordingStarted) -> None:
-        self._jobs[take.take_id] = _Job(take, take.about, event.destination, call)
+        growing = None
+        if take.shape is not None and take.shape.sample_rate == event.sample_rate:
+            growing = self._growing(take, event.destination)
+        self._jobs[take.take_id] = _Job(take, take.about, event.destination, call, growing=growing)
         self._calls[call.call_id] = call
 
     def _ended(self, call: RecordedCall) -> None:
@@ -354,6 +396,7 @@ class Office:
             return
         take.note("called_off", reason=event.end_reason)
         take.discard()
+        self._stop_growing(job)
         self._tell_terminal(self._terminal(job, None))
 
     def _end_without_take(self, call: RecordedCall, event: RecordingFinished, reason: str) -> None:
@@ -430,7 +473,12 @@ class Office:
             now_s=time.time(),
         )
 
+    def _stop_growing(self, job: _Job) -> None:
+        if job.growing is not None:
+            self._growers.submit(self._do, job.growing.abort)
+
     def _fail(self, job: _Job, reason: str) -> None:
+        self._stop_growing(job)
         job.reason = reason
         job.take.fail(reason)
 
@@ -556,7 +604,7 @@ class Office:
             metadata=manifest["metadata"],
             overwrite=wanted["overwrite"],
         )
-        return store.deliver(parcel)
+        return store.deliver(parcel) if job.growing is None else job.growing.deliver(parcel)
 
     def _delivered(self, job: _Job, entry: Entry, receipt: Receipt) -> None:
         job.receipt = receipt
@@ -645,6 +693,9 @@ class Office:
         job = self._jobs[take.take_id] = _Job(take, about, destination, manifest=manifest)
         if left.receipt is not None:
             job.receipt = Receipt(**left.receipt)
+        upload_ids = [line["upload_id"] for line in left.journal if line["kind"] == UPLOAD]
+        if upload_ids and left.state in (State.RUNNING, State.FINISHED, State.DELIVERABLE):
+            job.growing = self._growing(take, destination, upload_ids[-1])
         match left.state:
             case State.RUNNING if left.is_locked:
                 log.error("take %s waits: %s", take.take_id, "; ".join(left.problems))
