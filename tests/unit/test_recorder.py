@@ -169,6 +169,21 @@ def test_who_begins_and_ends_a_call_is_told_in_order(recorder, clock):
     assert kinds == [RecordingStarted, CallEnded, RecordingStored, TakeEnded]
 
 
+def test_the_hosts_labels_are_in_the_manifest_also_after_a_restart(tmp_path, clock):
+    store = Unreliable(tmp_path / "out", is_down=True)
+    with with_store(tmp_path, clock, store) as recorder:
+        call = recorder.add_call("c-1", labels={"agent": "7"})
+        call.add_leg()
+        call.start_recording(StartRecording())
+        feed(call, clock, 0.5)
+        call.end()
+        wait_for(lambda: store.tries)
+    store.is_down = False
+    with with_store(tmp_path, clock, store) as recorder:
+        (event,) = ended(recorder)
+    assert event.manifest["labels"] == {"agent": "7"}
+
+
 def test_a_call_id_is_one_calls_at_a_time(recorder, clock):
     call = recorder.add_call("c-1")
     with pytest.raises(UsageError, match="there is a call c-1"):

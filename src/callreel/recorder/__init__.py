@@ -15,7 +15,7 @@ import heapq
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import count
 from queue import Empty, SimpleQueue
@@ -122,8 +122,12 @@ class Recorder:
         now: float | None = None,
         transaction_id: str | None = None,
         dialect: Session | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> RecordedCall:
-        """A new call, which has begun now or at `started_at`; see `callreel.Call`."""
+        """A new call, which has begun now or at `started_at`; see `callreel.Call`.
+
+        `labels`: what the host wants to find again in the manifest of each of its recordings, also after a restart.
+        """
         moment = self._clock() if now is None else now
         call = Call(
             call_id,
@@ -133,7 +137,9 @@ class Recorder:
             dialect=dialect,
             as_pcm=True,
         )
-        recorded = RecordedCall(call, spool=self._spool, office=self._office, clock=self._clock)
+        recorded = RecordedCall(
+            call, spool=self._spool, office=self._office, clock=self._clock, labels=labels or {}
+        )
         with self._changed:
             if self._is_closed:
                 raise UsageError("the recorder is closed")

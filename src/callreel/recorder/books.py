@@ -19,7 +19,7 @@ __all__ = ["about_of", "marks_of", "recovered_manifest"]
 ABOUT_VERSION = 1
 
 
-def about_of(event: RecordingStarted, call: Call) -> Mapping[str, Any]:
+def about_of(event: RecordingStarted, call: Call, labels: Mapping[str, str]) -> Mapping[str, Any]:
     """What is to be known of a take that begins."""
     destination = event.destination
     return {
@@ -35,6 +35,7 @@ def about_of(event: RecordingStarted, call: Call) -> Mapping[str, Any]:
         "format": event.format,
         "sample_rate": event.sample_rate,
         "layout": event.layout,
+        "labels": dict(labels),
         "tags": dict(event.tags),
         "metadata": None if event.metadata is None else dict(event.metadata),
         "destination": {

@@ -43,9 +43,19 @@ DRAINING = ActionError("no recordings are begun any more", field="system")
 class RecordedCall:
     """A call whose recordings are spooled, delivered and told of. `now` is by default the recorder's clock."""
 
-    def __init__(self, call: Call, *, spool: Spool, office: Office, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        call: Call,
+        *,
+        spool: Spool,
+        office: Office,
+        clock: Callable[[], float],
+        labels: Mapping[str, str],
+    ) -> None:
         """Take over a call that was made with `as_pcm`; `Recorder.add_call` does."""
         self.call_id = call.call_id
+        self.labels = labels
+        """Of the host, for the manifests."""
         self._call = call
         self._spool = spool
         self._office = office
@@ -254,7 +264,7 @@ class RecordedCall:
             self._hand_on(event)
 
     def _begin(self, event: RecordingStarted) -> None:
-        take_id, about = self._office.about(event, self._call)
+        take_id, about = self._office.about(event, self._call, self.labels)
         try:
             take = self._takes[event.recording_id] = self._spool.begin(take_id, about)
         except (SpoolFullError, UsageError) as error:

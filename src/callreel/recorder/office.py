@@ -217,9 +217,11 @@ class Office:
 
     # -- from the calls, any thread --------------------------------------------------------------------------------
 
-    def about(self, event: RecordingStarted, call: Call) -> tuple[str, Mapping[str, Any]]:
+    def about(
+        self, event: RecordingStarted, call: Call, labels: Mapping[str, str]
+    ) -> tuple[str, Mapping[str, Any]]:
         """A new take's id, and what is to be known of it after a crash."""
-        return uuid.uuid4().hex, about_of(event, call)
+        return uuid.uuid4().hex, about_of(event, call, labels)
 
     def begun(self, take: Take, call: RecordedCall, event: RecordingStarted) -> None:
         """A take has begun."""
@@ -403,6 +405,8 @@ class Office:
         if event.deliver:
             call.stored(event.recording_id, reason)
         manifest = {**event.manifest, "key": event.key}
+        if call.labels:
+            manifest["labels"] = dict(call.labels)
         ended = TakeEnded(
             uuid.uuid4().hex,
             event.call_id,
@@ -505,7 +509,7 @@ class Office:
             str(job.manifest.get("end_reason", "failed")),
             None if job.receipt is None else job.receipt.location,
             error,
-            job.manifest,
+            {**job.manifest, "labels": about["labels"]} if about["labels"] else job.manifest,
         )
 
     def _tell_terminal(self, ended: TakeEnded) -> None:
