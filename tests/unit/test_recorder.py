@@ -184,6 +184,11 @@ def test_the_hosts_labels_are_in_the_manifest_also_after_a_restart(tmp_path, clo
     assert event.manifest["labels"] == {"agent": "7"}
 
 
+def test_a_secret_is_no_label(recorder):
+    with pytest.raises(UsageError, match="a secret is not written to the spool: labels has 'api_key'"):
+        recorder.add_call("c-1", labels={"api_key": "hush"})
+
+
 def test_a_call_id_is_one_calls_at_a_time(recorder, clock):
     call = recorder.add_call("c-1")
     with pytest.raises(UsageError, match="there is a call c-1"):

@@ -35,6 +35,7 @@ from callreel.recorder.office import Office, TakeEnded, Wake
 from callreel.recorder.settings import Settings
 from callreel.recorder.stores import Stores
 from callreel.spool import Spool
+from callreel.spool_rules import check_no_secrets
 from callreel.spool_sealed import SealedFiles
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class Recorder:
 
         `labels`: what the host wants to find again in the manifest of each of its recordings, also after a restart.
         """
+        check_no_secrets(labels or {}, "labels")
         moment = self._clock() if now is None else now
         call = Call(
             call_id,
