@@ -32,10 +32,14 @@ class Stores:
         self._default: Destination | None = None
         if default is not None and default.startswith("s3://"):
             parts = urlsplit(default)
-            if not parts.netloc:
-                raise UsageError(f"not a bucket: {default}; s3://bucket or s3://bucket/prefix is one")
+            if not parts.netloc or "@" in parts.netloc:
+                raise UsageError(
+                    "not a bucket: s3://bucket or s3://bucket/prefix is one, without credentials"
+                )
             self._default = Destination(kind="s3", bucket=parts.netloc)
             self._prefix = parts.path.strip("/")
+        elif default is not None and "://" in default:
+            raise UsageError("a destination is s3://bucket, s3://bucket/prefix, or a folder")
         elif default is not None:
             self._default = Destination(kind="folder", bucket=default)
         self._stores: dict[Any, Store] = {}
