@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import callreel
-from callreel import bench, cli_decrypt, cli_deliver, cli_inspect, cli_policy, cli_queue
+from callreel import bench, cli_config, cli_decrypt, cli_deliver, cli_inspect, cli_policy, cli_queue
 from callreel.actions import Destination, Layout, Prompt, StartRecording, StopRecording
 from callreel.capture_script import Script, rehearse, script_of
 from callreel.captures import CaptureReport, RecordOptions, SkippedStream, Take, record_capture
-from callreel.errors import ActionError, CallreelError
+from callreel.errors import ActionError, CallreelError, UsageError
 from callreel.events import Event
 from callreel.formats import FORMATS
 from callreel.takes import rfc3339
@@ -137,11 +137,12 @@ def _parser() -> argparse.ArgumentParser:
         "recover",
         help="finish and deliver what a recorder that died has left in its spool",
         description=cli_deliver.RECOVER_DESCRIPTION,
-        epilog=EPILOG,
+        epilog=cli_deliver.RECOVER_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     cli_deliver.add_recover_arguments(recover)
     recover.set_defaults(run=cli_deliver.run_recover)
+    cli_config.add_config_command(commands)
     cli_queue.add_queue_commands(commands)
     _add(
         commands,
@@ -232,18 +233,23 @@ def _record(options: argparse.Namespace) -> int:
             script = _script_of(options.action)
         except (ActionError, OSError, ValueError) as error:
             return _complain(f"{options.action}: {_reason(error)}", USAGE)
-    if options.out is None and options.destination is None:
-        options.parser.error("where to? --out DIR, --destination URL, or both")
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         return _complain(f"--out {options.out}: not a folder", USAGE)
-    if options.destination is None:
+    if options.out is not None and not cli_deliver.names_a_destination(options):
         return _record_into(options, options.out, action, script)
+    try:
+        settings = cli_deliver.settings_of(options, options.out or Path(tempfile.gettempdir()))
+        if settings.destination is None:
+            options.parser.error("where to? --out DIR, --destination URL, or both")
+        deliveries = cli_deliver.Deliveries(settings)
+    except UsageError as error:
+        return _complain(str(error), USAGE)
     if options.out is not None:
-        return _record_and_deliver(options, options.out, action, script)[0]
+        return _record_and_deliver(options, options.out, action, script, deliveries)[0]
     out = Path(tempfile.mkdtemp(prefix="callreel-"))
     kept = True
     try:
-        status, kept = _record_and_deliver(options, out, action, script)
+        status, kept = _record_and_deliver(options, out, action, script, deliveries)
     finally:
         if kept and any(path.is_file() for path in out.rglob("*")):
             _complain(f"what was not delivered is kept in {out}", SOMETHING_WRONG)
@@ -253,13 +259,13 @@ def _record(options: argparse.Namespace) -> int:
 
 
 def _record_and_deliver(
-    options: argparse.Namespace, out: Path, action: StartRecording, script: Script | None
+    options: argparse.Namespace,
+    out: Path,
+    action: StartRecording,
+    script: Script | None,
+    deliveries: cli_deliver.Deliveries,
 ) -> tuple[int, bool]:
     """Record into `out` and deliver what was made; the status, and whether something is not delivered."""
-    try:
-        deliveries = cli_deliver.Deliveries(options, out)
-    except CallreelError as error:
-        return _complain(f"--destination {options.destination}: {error}", USAGE), False
     takes: list[Take] = []
     status = _record_into(options, out, action, script, takes)
     progress = _Progress(f"delivering {_count(len(takes), 'recording')}")
@@ -336,7 +342,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _complain(text: str, status: int) -> int:
-    print(f"callreel: {text}", file=sys.stderr)
+    for line in text.splitlines():
+        print(f"callreel: {line}", file=sys.stderr)
     return status
 
 

@@ -10,25 +10,26 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from callreel.captures import Take
 from callreel.delivery import Parcel, Receipt
 from callreel.delivery.error_classes import RETRIES, TOLD, class_of, delay_s, patience_asked_s, text_of
 from callreel.errors import CallreelError, DeliveryError, UsageError
 from callreel.recorder import Recorder, Settings, TakeEnded
+from callreel.recorder.configuration import Configuration
 from callreel.recorder.stores import Stores
-
-if TYPE_CHECKING:
-    from callreel.delivery.s3_settings import S3Settings
 
 __all__ = [
     "RECOVER_DESCRIPTION",
+    "RECOVER_EXAMPLES",
     "Deliveries",
     "add_destination_arguments",
     "add_recover_arguments",
+    "names_a_destination",
     "reason_of",
     "run_recover",
+    "settings_of",
 ]
 
 GOOD, SOMETHING_WRONG, USAGE = 0, 1, 2
@@ -39,16 +40,40 @@ CARRIERS = 8
 WAIT_S = 60.0
 
 RECOVER_DESCRIPTION = """\
-Finish what a recorder that died has left in its spool: recordings that were running become files that
-can be played, with end_reason "recovered"; all that is not where it belongs is delivered; each ends
-with one terminal event, which is printed. A spool may be finished on another machine. While another
-process has the spool open there is nothing to recover: it does all this itself when it starts.
+Finish what a recorder that died has left in its spool.
+
+Recordings that were running become files that can be played, with end_reason "recovered"; all that is not
+where it belongs is delivered; each ends with one terminal event, which is printed. A spool may be finished
+on another machine. While another process has the spool open there is nothing to recover: it does all this
+itself when it starts.
+
+Where recordings go that name no destination of their own, how S3 is reached, and who is told is set as for
+the recorder: by options, by variables CALLREEL_TABLE_KEY, by a file (--config), in this order.
+"callreel config" shows what is in force.
+"""
+
+RECOVER_EXAMPLES = """\
+examples:
+  callreel recover --spool /var/spool/callreel --destination recovered
+  callreel recover --spool /var/spool/callreel --destination s3://bucket/prefix --wait 600
+  callreel recover --config callreel.toml --json
+
+exit status: 0 everything is delivered, 1 something could not be recorded or delivered, or is left in the
+spool, 2 wrong usage, no spool there, or another process has it open
 """
 
 
 def add_destination_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what tells a destination."""
-    parser.add_argument("--destination", metavar="URL", help="deliver to s3://bucket[/prefix], or a folder")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help='settings (TOML); "callreel config --help" tells of them',
+    )
+    parser.add_argument(
+        "--destination", metavar="URL", help="deliver to s3://bucket[/prefix], or to a folder"
+    )
     parser.add_argument("--endpoint-url", metavar="URL", help="of a store that speaks S3 and is not AWS's")
     parser.add_argument("--region", help="of the bucket (default: as boto3 finds it)")
     parser.add_argument(
@@ -56,26 +81,36 @@ def add_destination_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _s3(options: argparse.Namespace) -> S3Settings | None:
-    if not (options.endpoint_url or options.region or options.acl):
-        return None
-    from callreel.delivery.s3_settings import S3Settings
+def names_a_destination(options: argparse.Namespace) -> bool:
+    """Whether one of the options is about where recordings are delivered."""
+    return any((options.config, options.destination, options.endpoint_url, options.region, options.acl))
 
-    return S3Settings(
-        "any",  # the destination names the bucket
-        endpoint_url=options.endpoint_url,
-        region=options.region,
-        acl=options.acl,
-        path_style=True if options.endpoint_url else None,
-    )
+
+def settings_of(options: argparse.Namespace, spool: Path | None) -> Settings:
+    """The settings by the options, the environment and the file; `spool` where it was given."""
+    return Configuration(
+        options.config,
+        options={
+            "spool.folder": ("--spool", None if spool is None else str(spool)),
+            "delivery.destination": ("--destination", options.destination),
+            "s3.endpoint_url": ("--endpoint-url", options.endpoint_url),
+            "s3.region": ("--region", options.region),
+            "s3.acl": ("--acl", options.acl),
+        },
+    ).settings()
 
 
 class Deliveries:
     """Takes recordings of captures to a destination."""
 
-    def __init__(self, options: argparse.Namespace, kept_in: Path) -> None:
-        """Look whether the destination is one; UsageError when it is not. `kept_in`: where the files lie."""
-        self._stores = Stores(Settings(kept_in, destination=options.destination, s3=_s3(options)))
+    def __init__(self, settings: Settings) -> None:
+        """Deliver to the destination of these; UsageError where they want what only a recorder does."""
+        if settings.keys() is not None:
+            raise UsageError(
+                "[encryption] is for a recorder's recordings; those of a capture are delivered as they are, so unset"
+                ' it for this command (CALLREEL_ENCRYPTION_KEY_FILE and CALLREEL_ENCRYPTION_KMS_KEY_ID: "none")'
+            )
+        self._stores = Stores(settings)
 
     def deliver(self, takes: Sequence[Take]) -> list[Receipt | DeliveryError]:
         """Deliver them, several at once, and say of each where it is or why it is not."""
@@ -112,7 +147,9 @@ class Deliveries:
 
 def add_recover_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what `callreel recover` takes."""
-    parser.add_argument("--spool", metavar="DIR", type=Path, required=True, help="folder of the spool")
+    parser.add_argument(
+        "--spool", metavar="DIR", type=Path, help="folder of the spool, unless it is set elsewhere"
+    )
     add_destination_arguments(parser)
     parser.add_argument(
         "--wait",
@@ -128,14 +165,16 @@ def add_recover_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_recover(options: argparse.Namespace) -> int:
     """Carry out `callreel recover`; returns the exit status."""
-    if not (options.spool / "takes").is_dir():
-        print(f"callreel: {options.spool}: no spool: it has no folder `takes`", file=sys.stderr)
-        return USAGE
     try:
-        recorder = Recorder(Settings(options.spool, destination=options.destination, s3=_s3(options)))
-    except (UsageError, OSError) as error:
-        print(f"callreel: {options.spool}: {error}", file=sys.stderr)
-        return USAGE
+        settings = settings_of(options, options.spool)
+    except UsageError as error:
+        return _complain(str(error))
+    if not (settings.spool / "takes").is_dir():
+        return _complain(f"{settings.spool}: no spool: it has no folder `takes`")
+    try:
+        recorder = Recorder(settings)
+    except (CallreelError, OSError) as error:
+        return _complain(f"{settings.spool}: {error}")
     failed = delivered = 0
     until = time.monotonic() + options.wait
     with recorder:
@@ -154,6 +193,12 @@ def run_recover(options: argparse.Namespace) -> int:
     for problem in recorder.problems():
         print(f"callreel: {problem}", file=sys.stderr)
     return SOMETHING_WRONG if failed or left else GOOD
+
+
+def _complain(text: str) -> int:
+    for line in text.splitlines():
+        print(f"callreel: {line}", file=sys.stderr)
+    return USAGE
 
 
 def _print(event: TakeEnded, *, as_json: bool) -> None:

@@ -16,6 +16,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import count
 from queue import Empty, SimpleQueue
@@ -63,39 +64,49 @@ class Recorder:
         store_for: Callable[[Destination | None, str], tuple[Store, str]] | None = None,
         notifier_for: Callable[[VendorMessage], Notifier | None] | None = None,
         events: Notifier | None = None,
+        on_event: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open the spool of `settings`, take up what is left in it, and begin to work.
 
         A `store_for` of the host's own gives the store, and the key there, of any destination and key. `notifier_for`
         says how a vendor's message reaches its customer; what has none is among the `events` of this object. `events`
-        is told of every terminal event, also after a restart. `clock`: seconds, of any epoch.
+        is told of every terminal event, also after a restart. Both are by default those of the settings. `on_event` is
+        called, from any thread, when there is something in `events()`; it may only set a flag. `clock`: seconds, of
+        any epoch.
         """
         self._clock = clock
         self._host: SimpleQueue[Event | TakeEnded] = SimpleQueue()
+        self._on_event = on_event
         place = store_for or Stores(settings).place
+        notifiers = settings.notify.notifiers()
         keys = settings.keys()
-        self._keys = None if keys is None else ReadyKeys(keys)
         wake = Wake()
-        self._spool = Spool(
-            settings.spool,
-            fsync=settings.fsync,
-            interval_s=settings.fsync_interval_s,
-            limits=settings.limits,
-            space=settings.space,
-            retention=settings.retention,
-            files=None if self._keys is None else SealedFiles(self._keys),
-            on_report=wake,
-        )
-        self._office = wake.office = Office(
-            self._spool,
-            settings,
-            keys=self._keys,
-            store_for=place,
-            notifier_for=notifier_for or _nobody,
-            events=events,
-            tell_host=self._host.put,
-        )
+        with ExitStack() as undo:  # what is open already, where something cannot be opened
+            self._keys = None if keys is None else ReadyKeys(keys)
+            if self._keys is not None:
+                undo.callback(self._keys.close)
+            self._spool = Spool(
+                settings.spool,
+                fsync=settings.fsync,
+                interval_s=settings.fsync_interval_s,
+                limits=settings.limits,
+                space=settings.space,
+                retention=settings.retention,
+                files=None if self._keys is None else SealedFiles(self._keys),
+                on_report=wake,
+            )
+            undo.callback(self._spool.close)
+            self._office = wake.office = Office(
+                self._spool,
+                settings,
+                keys=self._keys,
+                store_for=place,
+                notifier_for=notifier_for or (lambda message: notifiers.get(message.dialect)),
+                events=events or notifiers.get("events"),
+                tell_host=self._tell,
+            )
+            undo.pop_all()
         self._calls: dict[str, RecordedCall] = {}
         self._due: list[tuple[float, int, RecordedCall]] = []
         self._numbers = count()
@@ -212,6 +223,11 @@ class Recorder:
         if self._keys is not None:
             self._keys.close()
 
+    def _tell(self, event: Event | TakeEnded) -> None:
+        self._host.put(event)
+        if self._on_event is not None:
+            self._on_event()
+
     def _move(self) -> None:
         """The thread that moves calls on."""
         while True:
@@ -241,7 +257,3 @@ class Recorder:
             # One call's trouble is not the others': what it has recorded so far stays, and is found by the next start.
             log.exception("call %s cannot be moved on", call.call_id)
             return False
-
-
-def _nobody(message: VendorMessage) -> None:
-    """Whom to tell where the host has said nothing."""

@@ -41,9 +41,9 @@ from callreel.recorder.settable import (
 from callreel.recorder.settings import Settings
 from callreel.recorder.stores import Stores
 
-__all__ = ["DEFAULT", "OPTION", "Configuration", "Row"]
+__all__ = ["DEFAULT", "NOT_SET", "OPTION", "Configuration", "Row"]
 
-DEFAULT, OPTION = "default", "command line"
+DEFAULT, NOT_SET, OPTION = "default", "not set", "command line"
 """Sources of a row; others are the name of a variable and that of the file."""
 
 ANY_BUCKET: Final = "any"
@@ -140,6 +140,7 @@ class Configuration:
         made = self._make(Settings, "")
         if made is not None:
             self._try("delivery", lambda: Stores(made))
+            self._try("encryption", made.keys)
             for name in ("chime", "sinch", "graph", "events"):
                 if (way := getattr(made.notify, name)) is not None:
                     self._try(f"notify.{name}", way.check)
@@ -154,10 +155,11 @@ class Configuration:
                 continue
             one = self._given.get(key.full_name)
             if one is None:
-                value = None if key.default is MISSING else key.default
+                is_missing = key.default is MISSING
+                value = None if is_missing else key.default
                 if key.full_name == "s3.path_style" and "s3.endpoint_url" in self._values:
                     value = True
-                yield Row(key.table, key.spellings[0], value, DEFAULT)
+                yield Row(key.table, key.spellings[0], value, NOT_SET if is_missing else DEFAULT)
                 continue
             value, is_whole = self._values[key.full_name], True
             if isinstance(value, FromEnvironment):
@@ -239,9 +241,7 @@ class Configuration:
             found = _kind(value) if key.is_secret else _short(as_toml(value))
             meant = _meant(value, key.choices, '"{}"') if isinstance(value, str) else ""
             raise _NotAllowed(f" is {found}; allowed: {key.allowed}{meant}") from None
-        if not given.is_text and (
-            isinstance(made, Path) or (key.full_name in PATHS and not made.startswith("s3://"))
-        ):
+        if not given.is_text and (isinstance(made, Path) or (key.full_name in PATHS and "://" not in made)):
             return type(made)(self._folder / made)
         return made
 
