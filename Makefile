@@ -63,7 +63,7 @@ test-wheel: wheel
 	$(BIN)/python .ci/wheels.py test $(PYTHONS)
 
 clean:
-	rm -rf $(VENV) build dist recordings src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist recordings demo src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find src -name '*.so' -delete
 
 # ---- what the targets above need ------------------------------------------------------------------------------------

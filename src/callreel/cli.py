@@ -43,12 +43,17 @@ Turn the calls in packet captures (pcap or pcapng, gzipped or not) into recordin
 Every call found is treated as if Amazon Chime's StartCallRecording with Track BOTH had been asked for
 the caller's leg when its media began, unless --action says what is asked instead. The calls come from
 SIP and SDP where the capture has them, else RTP is paired by its addresses. Each recording goes to DIR
-(or to the bucket of --destination) under the vendor's key,
+under the vendor's key,
 
   Amazon-Chime-SMA-Call-Recordings/year/month/day/date-time_transactionId_callId.wav
 
 with a manifest beside it (the same name and .json). In stereo the incoming track (what the caller says)
 is left, the outgoing one right. Streams that cannot be decoded (other codecs, SRTP, T.38) are named.
+
+With --destination, or settings that name one, recordings are delivered under that key, with the vendor's
+metadata, and kept in DIR only if --out says so. A destination that does not answer is tried for 30 s; what
+it does not take is kept, and it is said where. The credentials for S3 are those that boto3 finds (AWS_...
+variables, ~/.aws, the machine's role), unless settings say otherwise.
 """
 
 RECORD_EXAMPLES = """\
@@ -56,7 +61,9 @@ examples:
   callreel record call.pcap --out recordings
   callreel record *.pcapng.gz --out recordings --format mp3 --json > report.jsonl
   callreel record call.pcap --out recordings --action start-recording.json
-  callreel record call.pcap --destination s3://bucket/prefix --endpoint-url http://localhost:9000
+  callreel record call.pcap --destination s3://bucket/prefix --region eu-central-1
+  callreel record call.pcap --destination s3://bucket/prefix --endpoint-url http://localhost:8333
+  callreel record call.pcap --config callreel.toml
 
 The file for --action holds what a customer would send, in the vendor's words: Amazon Chime's RecordAudio
 or StartCallRecording, alone, in a list or in a Lambda function's answer; Sinch's SVAML; the body of
@@ -64,6 +71,8 @@ Microsoft Graph's record, alone or as {"path": ..., "body": ...}. It is carried 
 of every call when its media begins, whatever call id is written in it; what is said or played before a
 recording takes no time.
 
+exit status: 0 all good, 1 something is degraded, missing or not delivered, 2 wrong usage, no such file, or
+a file of another kind
 """
 
 
@@ -144,13 +153,15 @@ def _parser() -> argparse.ArgumentParser:
     recover.set_defaults(run=cli_deliver.run_recover)
     cli_config.add_config_command(commands)
     cli_queue.add_queue_commands(commands)
-    _add(
-        commands,
+    policy = commands.add_parser(
         "policy",
-        "print the bucket policy that lets recordings into S3",
-        cli_policy.add_policy_arguments,
-        cli_policy.run_policy,
+        help="print the bucket policy that lets recordings into S3",
+        description=cli_policy.DESCRIPTION,
+        epilog=cli_policy.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    cli_policy.add_policy_arguments(policy)
+    policy.set_defaults(run=cli_policy.run_policy)
     _add_bench(commands)
     return parser
 
@@ -193,7 +204,7 @@ def _add_record(commands: Any) -> None:
         "record",
         help="turn the calls in packet captures into recordings",
         description=RECORD_DESCRIPTION,
-        epilog=RECORD_EXAMPLES + EPILOG,
+        epilog=RECORD_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("captures", metavar="CAPTURE", nargs="+", type=Path, help="pcap or pcapng file")

@@ -59,10 +59,10 @@ def add_config_command(commands: Any) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="print nothing but what is wrong")
     what.add_argument("--json", action="store_true", help="print one JSON object a line: every setting")
-    parser.set_defaults(run=run_config)
+    parser.set_defaults(run=_run)
 
 
-def run_config(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     """Carry out `callreel config`; returns the exit status."""
     try:
         configuration = Configuration(options.config)

@@ -49,7 +49,9 @@ itself when it starts.
 
 Where recordings go that name no destination of their own, how S3 is reached, and who is told is set as for
 the recorder: by options, by variables CALLREEL_TABLE_KEY, by a file (--config), in this order.
-"callreel config" shows what is in force.
+"callreel config" shows what is in force. The credentials for S3 are those that boto3 finds (AWS_... variables,
+~/.aws, the machine's role), unless settings say otherwise. Encrypted recordings need the key they were
+encrypted with, in the settings' [encryption].
 """
 
 RECOVER_EXAMPLES = """\
@@ -74,7 +76,11 @@ def add_destination_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--destination", metavar="URL", help="deliver to s3://bucket[/prefix], or to a folder"
     )
-    parser.add_argument("--endpoint-url", metavar="URL", help="of a store that speaks S3 and is not AWS's")
+    parser.add_argument(
+        "--endpoint-url",
+        metavar="URL",
+        help="of a store that speaks S3 and is not AWS's, such as http://localhost:8333",
+    )
     parser.add_argument("--region", help="of the bucket (default: as boto3 finds it)")
     parser.add_argument(
         "--acl", help='canned ACL of what is stored in S3, such as "bucket-owner-full-control"'

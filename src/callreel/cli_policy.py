@@ -9,9 +9,26 @@ import sys
 from callreel.delivery.s3_policy import bucket_policy, lifecycle_rule
 from callreel.errors import UsageError
 
-__all__ = ["add_policy_arguments", "run_policy"]
+__all__ = ["DESCRIPTION", "EPILOG", "add_policy_arguments", "run_policy"]
 
 GOOD, USAGE = 0, 2
+
+DESCRIPTION = """\
+Print a bucket policy that lets recordings into a bucket, and nothing else: JSON, for you to put on it.
+
+With --principal it is for callreel, running as that role or user. Without, it is for Amazon Chime's own service,
+as its pages have it, with their mistakes corrected. Nothing is changed, and nobody is asked.
+"""
+
+EPILOG = """\
+examples:
+  callreel policy --bucket acme-calls --principal arn:aws:iam::123456789012:role/recorder > policy.json
+  aws s3api put-bucket-policy --bucket acme-calls --policy file://policy.json
+  callreel policy --bucket acme-calls --lifecycle > lifecycle.json
+  aws s3api put-bucket-lifecycle-configuration --bucket acme-calls --lifecycle-configuration file://lifecycle.json
+
+exit status: 0 it is printed, 2 wrong usage
+"""
 
 
 def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +49,9 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="allow s3:GetObject too: a delivery whose answer was lost is then recognised",
     )
-    parser.add_argument("--partition", default="aws", choices=["aws", "aws-cn", "aws-us-gov"])
+    parser.add_argument(
+        "--partition", default="aws", choices=["aws", "aws-cn", "aws-us-gov"], help="of AWS (default: aws)"
+    )
     parser.add_argument(
         "--lifecycle",
         action="store_true",

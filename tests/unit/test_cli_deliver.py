@@ -134,6 +134,91 @@ def test_a_destination_that_is_none_is_wrong_usage(run, capture, arguments, word
     assert words in err
 
 
+# ---- settings ----
+
+
+@pytest.fixture
+def config(tmp_path):
+    def config(text):
+        path = tmp_path / "callreel.toml"
+        path.write_text(text)
+        return path
+
+    return config
+
+
+def test_a_file_says_where_recordings_go_and_how(run, capture, s3_server, config):
+    bucket = s3_server.bucket()
+    path = config(
+        f"[delivery]\ndestination = 's3://{bucket}/of-the-file'\n[s3]\nendpoint_url = '{s3_server.endpoint}'\n"
+        "tags = {team = 'support'}\n"
+    )
+    status, out, err = run("record", capture, "--config", path)
+    assert (status, err) == (0, "")
+    assert f"delivered: s3://{bucket}/of-the-file/" in out
+    (key,) = s3_server.objects(bucket)
+    assert s3_server.client().get_object_tagging(Bucket=bucket, Key=key)["TagSet"] == [
+        {"Key": "team", "Value": "support"}
+    ]
+    status, out, _ = run("record", capture, "--config", path, "--destination", f"s3://{bucket}/of-the-option")
+    assert f"delivered: s3://{bucket}/of-the-option/" in out
+
+
+def test_the_environment_says_so_too_unless_a_folder_is_all_that_was_asked_for(
+    run, capture, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CALLREEL_DELIVERY_DESTINATION", str(tmp_path / "shelf"))
+    assert run("record", capture, "--out", tmp_path / "out")[0] == 0
+    assert not (tmp_path / "shelf").exists()
+    assert run("record", capture)[0] == 0
+    assert len(list((tmp_path / "shelf").rglob("*.wav"))) == 1
+    monkeypatch.setenv("CALLREEL_DELIVERY_CARRIERS", "none")
+    assert run("record", capture, "--out", tmp_path / "other")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["record", "recover", "config"])
+def test_settings_that_are_wrong_are_wrong_usage_line_by_line(run, capture, config, command):
+    path = config("[spool]\nfolder = 'x'\nfsync = 'no'\n[delivery]\nmaker = 3\n")
+    status, out, err = run(command, *([capture] if command == "record" else []), "--config", path)
+    assert (status, out) == (2, "")
+    assert err == (
+        f"callreel: {path}: [delivery] maker: there is no such setting; did you mean makers?\n"
+        f'callreel: {path}: [spool] fsync is "no"; allowed: "none", "interval", "always"; did you mean "none"?\n'
+    )
+
+
+def test_a_capture_is_not_delivered_in_the_clear_where_encryption_is_asked_for(
+    run, capture, config, tmp_path
+):
+    (tmp_path / "key").write_bytes(bytes(32))
+    (tmp_path / "key").chmod(0o600)
+    path = config("[delivery]\ndestination = 'shelf'\n[encryption]\nkey_file = 'key'\n")
+    status, _, err = run("record", capture, "--config", path)
+    assert status == 2
+    assert "[encryption] is for a recorder's recordings" in err
+    assert not (tmp_path / "shelf").exists()
+
+
+def test_recover_takes_the_spool_and_all_else_from_a_file(run, config, tmp_path):
+    path = config("[spool]\nfolder = 'spool'\n[delivery]\ndestination = 'out'\n")
+    clock = Clock(10)
+    store = Unreliable(tmp_path / "elsewhere", is_down=True)
+    with Recorder(
+        Settings(tmp_path / "spool"), store_for=lambda _, key: (store, key), clock=clock
+    ) as recorder:
+        record(recorder, clock, "c-1", 0.5)
+    status, out, err = run("recover", "--config", path)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == "1 delivered, 0 failed, 0 left in the spool"
+    assert list((tmp_path / "out").rglob("*.wav"))
+
+
+def test_recover_without_a_spool_says_how_to_name_one(run):
+    status, _, err = run("recover")
+    assert status == 2
+    assert err == "callreel: [spool] folder is not set: neither in a file nor as CALLREEL_SPOOL_FOLDER\n"
+
+
 # ---- recover ----
 
 

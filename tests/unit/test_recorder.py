@@ -426,6 +426,25 @@ def test_calls_that_go_on_when_it_closes_are_cut_off_and_delivered_later(tmp_pat
         assert event is None or event.error is None
 
 
+def test_a_recorder_that_cannot_be_opened_leaves_nothing_open(tmp_path):
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "queue").write_text("in the way")
+    before = threading.active_count()
+    for _ in range(2):  # the second one is told the same, not that somebody has the spool
+        with pytest.raises(OSError, match="queue"):
+            Recorder(settings(tmp_path))
+    assert threading.active_count() == before
+
+
+def test_who_has_a_loop_of_its_own_is_told_that_there_are_events(tmp_path, clock):
+    rung = threading.Event()
+    with Recorder(settings(tmp_path), clock=clock, on_event=rung.set) as recorder:
+        assert not rung.is_set()
+        record(recorder, clock, "c-1", 0.3)
+        assert rung.wait(5)
+        assert list(recorder.events())
+
+
 # ---- secrets ----
 
 

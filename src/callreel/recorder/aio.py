@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
 from datetime import datetime
 from types import TracebackType
@@ -111,10 +111,16 @@ class AsyncRecorder:
         now: float | None = None,
         transaction_id: str | None = None,
         dialect: Session | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> RecordedCall:
         """A new call, as `Recorder.add_call` gives it: none of its verbs waits for a disk or a network."""
         return self._recorder.add_call(
-            call_id, started_at=started_at, now=now, transaction_id=transaction_id, dialect=dialect
+            call_id,
+            started_at=started_at,
+            now=now,
+            transaction_id=transaction_id,
+            dialect=dialect,
+            labels=labels,
         )
 
     def call(self, call_id: str) -> RecordedCall:
