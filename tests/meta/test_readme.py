@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tomllib
@@ -77,6 +78,8 @@ def ran(tmp_path_factory):
                 lines.append(line.rstrip("\n"))
             assert line == "status 0\n", lines
             printed.append(lines)
+        with pytest.raises(OSError):  # the store is gone
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
     finally:
         os.killpg(shell.pid, signal.SIGKILL)
         shell.communicate()

@@ -10,7 +10,13 @@ import soundfile
 
 from callreel.actions import Destination, Layout, Prompt, RecordingKind, StartRecording, StopRules
 from callreel.dialects.chime import Chime
-from callreel.errors import ActionError, DeliveryConflictError, DeliveryDeniedError, UsageError
+from callreel.errors import (
+    ActionError,
+    DeliveryConflictError,
+    DeliveryDeniedError,
+    DeliveryInterruptedError,
+    UsageError,
+)
 from callreel.events import CallEnded, RecordingStarted, RecordingStored, VendorMessage
 from callreel.kernels import g711
 from callreel.notify.functions import PythonFunction
@@ -376,6 +382,25 @@ def test_every_terminal_event_is_told_durably_too(tmp_path, clock):
         wait_for(lambda: told)
     assert [one["take_id"] for one in told] == [event.take_id]
     assert told[0]["manifest"]["sha256"] == event.manifest["sha256"]
+
+
+def test_a_terminal_event_that_could_not_be_told_waits_for_a_start_that_knows_whom_to_tell(
+    tmp_path, clock, caplog
+):
+    def fails(notification):
+        raise DeliveryInterruptedError("no", retryable=True)
+
+    with Recorder(settings(tmp_path), clock=clock, events=PythonFunction(fails)) as recorder:
+        record(recorder, clock, "c-1", 0.3)
+        ended(recorder)
+        wait_for(lambda: "end:" in caplog.text)
+    caplog.clear()
+    with Recorder(settings(tmp_path), clock=clock) as recorder:
+        wait_for(lambda: "it is not set who is told" in caplog.text)
+        assert recorder.unfinished == 1
+    assert "Traceback" not in caplog.text
+    (entry,) = (tmp_path / "spool" / "queue" / "waiting").iterdir()
+    assert '"error_class":"denied"' in entry.read_text().replace(" ", "")
 
 
 # ---- the end, and the next start ----

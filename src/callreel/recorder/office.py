@@ -634,7 +634,10 @@ class Office:
         """In a teller's thread."""
         told = from_payload(entry.payload, self._secrets.get(str(entry.payload["id"])))
         if entry.id.startswith(f"{TERMINAL}:"):
-            assert self._events is not None
+            if self._events is None:
+                raise DeliveryDeniedError(
+                    "it is not set who is told of terminal events, [notify.events]", retryable=True
+                )
             return self._events.tell(told)
         message = VendorMessage(told.call_id, told.dialect, told.kind, told.body)
         notifier = self._notifier_for(message)
