@@ -78,7 +78,7 @@ def ran(tmp_path_factory):
                 lines.append(line.rstrip("\n"))
             assert line == "status 0\n", lines
             printed.append(lines)
-        with pytest.raises(OSError):  # the store is gone
+        with pytest.raises(ConnectionRefusedError):  # the store is gone
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
     finally:
         os.killpg(shell.pid, signal.SIGKILL)
