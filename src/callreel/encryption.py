@@ -49,6 +49,7 @@ finished file.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import hashlib
@@ -88,6 +89,8 @@ __all__ = [
     "encrypt_file",
     "is_encrypted",
     "key_id_of",
+    "open_text",
+    "seal_text",
 ]
 
 MAGIC = b"\x89CRENC\r\n"
@@ -119,6 +122,7 @@ MOST_HELD_CHUNKS = 32
 
 LABEL = b"callreel encrypted file 1\0"
 WRAP_LABEL = b"callreel data key 1\0"
+SEALED_LABEL = b"callreel sealed text 1\0"
 FILE_KEY_ID_LABEL = b"callreel key id 1\0"
 KMS_CONTEXT = {"application": "callreel"}
 """AWS KMS wants the same again to decrypt; policies may demand it (kms:EncryptionContext:application)."""
@@ -528,6 +532,37 @@ class _Records:
             return None
         sealed = memoryview(record)[NONCE_BYTES:]
         return _opened(self._cipher, record[:NONCE_BYTES], sealed, ASSOCIATED.pack(index, last))
+
+
+def seal_text(text: str, keys: Keys) -> dict[str, str]:
+    """A short secret, such as the credentials of a request, sealed for `keys`: JSON that may be written anywhere.
+
+    Raises what `keys` raises.
+    """
+    data_key = keys.new_data_key()
+    nonce = os.urandom(NONCE_BYTES)
+    sealed = nonce + _aes_gcm(data_key.secret).encrypt(nonce, text.encode(), SEALED_LABEL)
+    return {
+        "key_id": data_key.key_id,
+        "wrapped": base64.b64encode(data_key.wrapped).decode(),
+        "sealed": base64.b64encode(sealed).decode(),
+    }
+
+
+def open_text(sealed: Mapping[str, str], keys: Keys) -> str:
+    """What `seal_text` has sealed; WrongKeyError, EncryptedFileError, and what `keys` raises."""
+    try:
+        wrapped, record = base64.b64decode(sealed["wrapped"]), base64.b64decode(sealed["sealed"])
+        key_id = sealed["key_id"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise EncryptedFileError("it is damaged") from error
+    data_key = keys.open_data_key(key_id, wrapped)
+    plain = None
+    if len(record) >= NONCE_BYTES + TAG_BYTES:
+        plain = _opened(_aes_gcm(data_key.secret), record[:NONCE_BYTES], record[NONCE_BYTES:], SEALED_LABEL)
+    if plain is None:
+        raise EncryptedFileError("it is damaged")
+    return plain.decode()
 
 
 def is_encrypted(file: BinaryIO | SealedReader) -> bool:

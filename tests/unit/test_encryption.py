@@ -1,5 +1,6 @@
 """Encrypted files: what goes in comes out, whatever is changed is noticed, and what was being written can be read."""
 
+import base64
 import contextlib
 import hashlib
 import io
@@ -35,6 +36,8 @@ from callreel.encryption import (
     encrypt_file,
     is_encrypted,
     key_id_of,
+    open_text,
+    seal_text,
 )
 from callreel.errors import UsageError
 from project import PACKAGE
@@ -702,3 +705,21 @@ def test_decrypt_explains_itself(capsys):
     said = capsys.readouterr().out
     for word in ("--key-file", "--kms", "--unfinished", "exit status", "umask 077"):
         assert word in said
+
+
+def test_a_short_secret_is_sealed_and_every_change_to_it_is_noticed(tmp_path):
+    path = tmp_path / "short.key"
+    path.write_bytes(os.urandom(32))
+    path.chmod(0o600)
+    keys = KeyFile(path)
+    sealed = seal_text("AKID:secret", keys)
+    assert open_text(sealed, keys) == "AKID:secret"
+    assert "secret" not in json.dumps(sealed)
+    raw = bytearray(base64.b64decode(sealed["sealed"]))
+    for at in range(len(raw)):
+        changed = bytes(raw[:at]) + bytes([raw[at] ^ 1]) + bytes(raw[at + 1 :])
+        with pytest.raises(EncryptedFileError):
+            open_text({**sealed, "sealed": base64.b64encode(changed).decode()}, keys)
+    for broken in ({}, {**sealed, "sealed": ""}, {**sealed, "wrapped": "!"}, {**sealed, "sealed": None}):
+        with pytest.raises(EncryptedFileError):
+            open_text(broken, keys)

@@ -10,7 +10,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callreel.actions import StartRecording
+from callreel.actions import Destination, StartRecording
 from callreel.encryption import (
     DataKey,
     KeyFile,
@@ -24,7 +24,7 @@ from callreel.errors import UsageError
 from callreel.recorder import Recorder, Settings
 from callreel.spool_files import PlainFiles
 from callreel.spool_sealed import SealedFiles
-from recording_host import RATE, Clock, Unreliable, ended, feed
+from recording_host import RATE, Clock, Unreliable, ended, feed, record
 
 
 @pytest.fixture(scope="module")
@@ -278,6 +278,10 @@ def test_nothing_of_a_recording_is_in_the_clear_and_it_can_be_decrypted(tmp_path
     assert len(audio) >= 2 * RATE
 
 
+def audio_bytes(spool: Path) -> int:
+    return sum(path.stat().st_size for path in spool.rglob("audio.wav"))
+
+
 def left_behind(tmp_path, settings_of_dead: Settings) -> Path:
     """A spool as a process leaves it that dies while it records."""
     clock = Clock(10.0)
@@ -286,7 +290,7 @@ def left_behind(tmp_path, settings_of_dead: Settings) -> Path:
         call.add_leg()
         call.start_recording(StartRecording())
         feed(call, clock, 2.0)
-        time.sleep(0.1)
+        until(lambda: audio_bytes(settings_of_dead.spool) >= 1.6 * 4 * RATE)
         shutil.copytree(settings_of_dead.spool, tmp_path / "dead")
         call.end()
     return tmp_path / "dead"
@@ -314,6 +318,35 @@ def test_what_was_spooled_in_the_clear_is_delivered_encrypted_when_there_is_a_ke
         (event,) = ended(recorder)
     assert event.manifest["encrypted_for"] == KeyFile(key_path).key_id
     assert len(clear_audio(Path(event.location.removeprefix("file://")), key_path, tmp_path)[0]) > RATE
+
+
+def test_credentials_of_a_request_outlive_the_process_sealed(tmp_path, key_path, caplog):
+    secret = "AKIDEXAMPLE:hush-hush-hush"
+    destination = Destination(kind="s3", bucket="b", credentials=secret, region="r")
+    store = Unreliable(tmp_path / "out", is_down=True)
+    clock = Clock(10.0)
+    asked = []
+
+    def place(wanted, key):
+        asked.append(wanted.credentials)
+        return store, key
+
+    settings = Settings(tmp_path / "spool", key_file=key_path)
+    with Recorder(settings, store_for=place, clock=clock) as recorder:
+        record(recorder, clock, "c-1", 0.5, StartRecording(destination=destination))
+        until(lambda: store.tries)
+    assert not [
+        path
+        for path in (tmp_path / "spool").rglob("*")
+        if path.is_file() and b"hush-hush" in path.read_bytes()
+    ]
+    asked.clear()
+    store.is_down = False
+    with Recorder(settings, store_for=place, clock=clock) as recorder:
+        (event,) = ended(recorder)
+    assert event.error is None
+    assert set(asked) == {secret}
+    assert "hush-hush" not in caplog.text
 
 
 def test_two_ways_to_encrypt_are_one_too_many(tmp_path, key_path):

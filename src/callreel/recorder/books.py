@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from callreel.actions import Destination
+from callreel.encryption import EncryptedFileError, Keys, KeyServiceError, open_text, seal_text
 from callreel.events import RecordingStarted
 from callreel.formats import FORMATS, Mark
 from callreel.keys import call_recording_metadata
@@ -14,14 +17,24 @@ if TYPE_CHECKING:
     from callreel.call import Call
     from callreel.spool import Left
 
-__all__ = ["about_of", "marks_of", "recovered_manifest"]
+__all__ = ["about_of", "destination_of", "marks_of", "recovered_manifest"]
+
+log = logging.getLogger("callreel.recorder")
 
 ABOUT_VERSION = 1
 
 
-def about_of(event: RecordingStarted, call: Call, labels: Mapping[str, str]) -> Mapping[str, Any]:
-    """What is to be known of a take that begins."""
+def about_of(
+    event: RecordingStarted, call: Call, labels: Mapping[str, str], keys: Keys | None
+) -> Mapping[str, Any]:
+    """What is to be known of a take that begins; with `keys` also the credentials of its request, sealed."""
     destination = event.destination
+    sealed = None
+    if keys is not None and destination is not None and destination.credentials is not None:
+        try:
+            sealed = seal_text(destination.credentials, keys)
+        except KeyServiceError as error:
+            log.warning("the credentials for %s will not outlive this process: %s", event.key, error)
     return {
         "version": ABOUT_VERSION,
         "call_id": event.call_id,
@@ -44,8 +57,29 @@ def about_of(event: RecordingStarted, call: Call, labels: Mapping[str, str]) -> 
             "region": None if destination is None else destination.region,
             "overwrite": destination is not None and destination.overwrite,
             "has_secret": destination is not None and destination.credentials is not None,
+            "sealed": sealed,
         },
     }
+
+
+def destination_of(about: Mapping[str, Any], keys: Keys | None) -> Destination | None:
+    """Where a take of a dead process goes; with its credentials, if they were sealed and can be opened now."""
+    wanted = about["destination"]
+    if wanted["kind"] is None:
+        return None
+    credentials = None
+    if wanted["sealed"] is not None and keys is not None:
+        try:
+            credentials = open_text(wanted["sealed"], keys)
+        except (EncryptedFileError, KeyServiceError) as error:
+            log.error("the credentials for %s cannot be opened: %s", about["key"], error)
+    return Destination(
+        kind=wanted["kind"],
+        bucket=wanted["bucket"],
+        credentials=credentials,
+        region=wanted["region"],
+        overwrite=wanted["overwrite"],
+    )
 
 
 def marks_of(manifest: Mapping[str, Any]) -> list[Mark]:

@@ -47,7 +47,7 @@ from callreel.notify import (
     secrets_of,
     to_payload,
 )
-from callreel.recorder.books import about_of, marks_of, recovered_manifest
+from callreel.recorder.books import about_of, destination_of, marks_of, recovered_manifest
 from callreel.recorder.growing import UPLOAD, Growing
 from callreel.recorder.settings import Settings
 from callreel.spool import Left, Spool, State, Take
@@ -221,7 +221,7 @@ class Office:
         self, event: RecordingStarted, call: Call, labels: Mapping[str, str]
     ) -> tuple[str, Mapping[str, Any]]:
         """A new take's id, and what is to be known of it after a crash."""
-        return uuid.uuid4().hex, about_of(event, call, labels)
+        return uuid.uuid4().hex, about_of(event, call, labels, self._keys)
 
     def begun(self, take: Take, call: RecordedCall, event: RecordingStarted) -> None:
         """A take has begun."""
@@ -593,6 +593,8 @@ class Office:
         """In a carrier's thread."""
         manifest, wanted = job.manifest, job.about["destination"]
         if wanted["has_secret"] and (job.destination is None or job.destination.credentials is None):
+            job.destination = destination_of(job.about, self._keys)
+        if wanted["has_secret"] and (job.destination is None or job.destination.credentials is None):
             raise DeliveryDeniedError(
                 f"the credentials for {manifest['key']} were of a request and are gone: give them again",
                 key=manifest["key"],
@@ -687,15 +689,7 @@ class Office:
                 log.error("take %s was dead before it had begun", take.take_id)
             take.discard()
             return
-        wanted = about["destination"]
-        destination = None
-        if wanted["kind"] is not None:
-            destination = Destination(
-                kind=wanted["kind"],
-                bucket=wanted["bucket"],
-                region=wanted["region"],
-                overwrite=wanted["overwrite"],
-            )
+        destination = destination_of(about, self._keys)
         manifest = left.manifest or {}
         job = self._jobs[take.take_id] = _Job(take, about, destination, manifest=manifest)
         if left.receipt is not None:
