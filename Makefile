@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+STORES := $(VENV)/stores
 DEMO_CAPTURE := tests/data/pcap/calls/baresip-pcmu-47hash.pcap
 
 SOURCES := pyproject.toml setup.py MANIFEST.in $(wildcard native/*.pyx native/*.pxd native/include/callreel/*.h)
@@ -80,6 +81,14 @@ $(VENV)/.built: $(VENV)/.made $(SOURCES)
 	@echo "building callreel ..."
 	@$(INSTALL) --editable .
 	@touch $@
+
+# Servers that tests start: in an environment of their own, where tests/support/limited_stores.py finds them.
+$(VENV)/.stores: $(VENV)/.made pyproject.toml
+	@$(PYTHON) -m venv --without-pip $(STORES)
+	@$(BIN)/python -m pip --python $(STORES)/bin/python install --quiet --disable-pip-version-check --group stores
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.stores
 
 # A group of pyproject.toml each.
 $(VENV)/.test $(VENV)/.bench $(VENV)/.fuzz $(VENV)/.lint: $(VENV)/.%: $(VENV)/.built

