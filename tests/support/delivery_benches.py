@@ -141,9 +141,7 @@ class DriveBench(_DiskBench):
 class S3Bench:
     """A bucket of a real server behind a proxy; its steps are the requests, and the reading of the parcel's file."""
 
-    middle = 100_000
-    """One part."""
-    large = 5 * MIB + 1000
+    middle = large = 5 * MIB + 1000
     """Two parts."""
 
     def __init__(self, server, proxy, monkeypatch):

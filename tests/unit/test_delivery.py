@@ -1,5 +1,6 @@
 """What every destination promises: one contract, tried on each of them, with a failure at every step."""
 
+import contextlib
 import random
 from concurrent.futures import ThreadPoolExecutor
 
@@ -171,3 +172,29 @@ def fail_at_every_step(bench, one, content, before, prepare=lambda: None):
             bench.tidy()
             assert bench.objects() == after, (fault, at)
             assert bench.leftovers() == [], (fault, at)
+
+
+@pytest.mark.parametrize("fault", ["cut within", "answer lost", "dead from there on"])
+def test_a_failure_at_any_step_of_a_file_that_grows_shows_nothing_and_the_next_delivery_clears_away(
+    request, tmp_path, fault
+):
+    bench = make_bench("s3", request, tmp_path)
+    content = random.Random(5).randbytes(bench.large)
+    one = parcel(tmp_path, content)
+    part_bytes = bench.store.part_bytes
+
+    def grow():
+        upload = bench.store.begin(KEY, media_type=one.media_type, metadata=one.metadata)
+        upload.part(1, bytes(part_bytes))  # as it was before the end was known
+        upload.part(2, content[part_bytes:])
+        return bench.store.deliver(one, upload)
+
+    for at in range(bench.steps(grow, one)[fault]):
+        bench.clear()
+        receipt = None
+        with bench.failing(fault, at, one), contextlib.suppress(DeliveryError):
+            receipt = grow()
+        assert bench.objects() in ([{KEY: content}] if receipt else [{}, {KEY: content}]), at
+        bench.store.deliver(one)
+        assert bench.objects() == {KEY: content}, at
+        assert bench.leftovers() == [], at
