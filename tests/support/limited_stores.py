@@ -35,14 +35,8 @@ class Server:
         self.port = port
 
     def settings(self, bucket, credentials, **changes):
-        return S3Settings(
-            bucket,
-            endpoint_url=f"http://127.0.0.1:{self.port}",
-            region=REGION,
-            path_style=True,
-            credentials=credentials,
-            **changes,
-        )
+        given = {"endpoint_url": f"http://127.0.0.1:{self.port}", "region": REGION, "path_style": True}
+        return S3Settings(bucket, credentials=credentials, **given | changes)
 
     def client(self, credentials):
         import boto3.session

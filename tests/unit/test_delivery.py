@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from callreel.errors import DeliveryConflictError, DeliveryError
+from callreel.errors import DeliveryConflictError, DeliveryError, DeliveryThrottledError
 from delivery_benches import BENCHES, make_bench, parcel
+from small_disk import small_disk
 
 SMALL = random.Random(1).randbytes(20_000)
 OTHER = random.Random(2).randbytes(20_000)
@@ -198,3 +199,20 @@ def test_a_failure_at_any_step_of_a_file_that_grows_shows_nothing_and_the_next_d
         bench.store.deliver(one)
         assert bench.objects() == {KEY: content}, at
         assert bench.leftovers() == [], at
+
+
+@pytest.mark.parametrize("kind", ["folder", "drive"])
+def test_a_disk_that_is_full_has_nothing_of_a_file_and_gets_it_when_there_is_room(kind, request, tmp_path):
+    content = random.Random(6).randbytes(700_000)
+    first, second = parcel(tmp_path, content, "a.wav"), parcel(tmp_path, content[::-1], "b.wav")
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        bench = make_bench(kind, request, disk)
+        bench.store.deliver(first)
+        with pytest.raises(DeliveryThrottledError) as caught:
+            bench.store.deliver(second)
+        assert caught.value.retryable
+        assert_clean(bench, content)
+        remove = bench.store.delete if kind == "drive" else (lambda key: (bench.folder / key).unlink())
+        remove("a.wav")
+        bench.store.deliver(second)
+        assert_clean(bench, content[::-1])

@@ -6,6 +6,7 @@ import dataclasses
 import ipaddress
 import json
 import logging
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -584,11 +585,11 @@ def aws(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
     @contextlib.contextmanager
-    def begin(answer, **others):
-        with serving(answer) as server:
+    def begin(answer, tls=None, **others):
+        with serving(answer, tls=tls) as server:
             given = {
                 "region": "us-east-1",
-                "endpoint_url": f"http://127.0.0.1:{server.port}",
+                "endpoint_url": f"http{'s' if tls else ''}://127.0.0.1:{server.port}",
                 "session": boto3.Session(
                     aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="hunter2-secret"
                 ),
@@ -729,6 +730,30 @@ def test_without_credentials_nothing_is_sent_and_somebody_must_act(aws, tmp_path
         function.tell(told())
     assert caught.value.retryable
     assert server.requests == []
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_over_tls_the_certificate_is_checked_before_anything_is_sent(aws, ca, is_trusted):
+    given = {"tls": ca.certify("127.0.0.1"), "ca_file": str(ca.file) if is_trusted else None}
+    with aws(plain(200, b"[]"), **given) as (server, function):
+        if is_trusted:
+            assert function.tell(told("invocation")) == Answer([])
+            return
+        with pytest.raises(DeliveryDeniedError, match="SSLError") as caught:
+            function.tell(told())
+    assert caught.value.retryable
+    assert server.requests == []
+
+
+def test_over_tls_a_connection_that_breaks_is_an_interruption(aws, ca):
+    given = {"tls": ca.certify("127.0.0.1"), "ca_file": str(ca.file)}
+
+    def answer(request, connection):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    with aws(answer, **given) as (_, function), pytest.raises(DeliveryInterruptedError) as caught:
+        function.tell(told())
+    assert caught.value.retryable
 
 
 def test_when_lambda_cannot_be_reached_another_try_may_go_well(aws):

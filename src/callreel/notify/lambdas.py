@@ -213,10 +213,11 @@ class LambdaFunction:
             exceptions.TokenRetrievalError,
             exceptions.NoRegionError,
             exceptions.ProfileNotFound,
-            exceptions.SSLError,
         )
         words = f"{who}: {type(error).__name__}"
-        if isinstance(error, denied):
+        # botocore has one exception for a certificate that is not to be trusted and for all else that TLS can say.
+        distrusted = isinstance(error, exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
+        if distrusted or isinstance(error, denied):
             return DeliveryDeniedError(words, retryable=True)
         if isinstance(error, exceptions.ParamValidationError):
             return DeliveryError(words)
