@@ -21,6 +21,11 @@ with contextlib.suppress(ImportError):  # the tests of a built wheel have no nee
     settings.load_profile("patient")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch that no secret is shown."""
+    config.pluginmanager.import_plugin("secret_watch")
+
+
 @pytest.fixture
 def test_data() -> Callable[[str], Path]:
     """Find a test file: shipped in tests/data, else below CALLREEL_TEST_DATA, else skip the test."""

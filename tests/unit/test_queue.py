@@ -557,7 +557,7 @@ def test_the_state_of_an_entry_outlives_its_process(tmp_path):
 
 
 def test_of_errors_that_are_not_ours_no_text_is_kept():
-    assert text_of(ValueError("https://user:secret@host")) == "ValueError"
+    assert text_of(ValueError("https://user:hunter2@host")) == "ValueError"
     assert (
         text_of(OSError(errno.ENOSPC, "No space left on device", "secret"))
         == "OSError: No space left on device"
@@ -1155,7 +1155,7 @@ def test_graph_says_of_each_class_what_the_table_says(kind):
             options.pop(name, None)
         return Graph(
             new_id=lambda: f"id-{next(ids)}",
-            new_token=lambda: "token",
+            new_token=lambda: "hunter2",
             **{"base_url": "https://graph.microsoft.com", **options},
         )
 

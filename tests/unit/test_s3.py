@@ -32,6 +32,7 @@ from callreel.errors import (
 from delivery_benches import parcel
 from fault_proxy import Answer, ByteProxy, Cut, FaultProxy, LoseAnswer, Slow
 from s3_server import ADMIN, allow, running
+from secret_watch import MARK, may_hold, secret
 
 MIB = 1 << 20
 KEY = "calls/2026/one.wav"
@@ -320,8 +321,8 @@ def test_an_acl_that_the_buckets_policy_denies_is_found_by_the_check(s3_server, 
 @pytest.mark.parametrize(
     ("credentials", "code"),
     [
-        (S3Credentials(ADMIN.access_key, "wrong-secret"), "SignatureDoesNotMatch"),
-        (S3Credentials("AKIDNOBODY000000", "wrong-secret"), "InvalidAccessKeyId"),
+        (S3Credentials(ADMIN.access_key, secret("wrong")), "SignatureDoesNotMatch"),
+        (S3Credentials("AKIDNOBODY000000", secret("wrong")), "InvalidAccessKeyId"),
     ],
     ids=["wrong secret", "unknown key"],
 )
@@ -332,7 +333,7 @@ def test_wrong_credentials_are_denied_for_good_and_never_told(either, tmp_path, 
             attempt()
         assert not caught.value.retryable
         told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
-        assert "wrong-secret" not in told
+        assert MARK not in told
         assert credentials.access_key not in told
 
 
@@ -813,14 +814,14 @@ def test_what_is_said_to_be_stored_and_is_not_there_is_tried_again(lying, tmp_pa
 
 
 def test_sinchs_credentials_come_apart_and_say_nothing_of_themselves():
-    credentials, region = S3Credentials.parse("AKID:se/cr+et=:eu-west-1")
-    assert (credentials.access_key, credentials.secret_key, region) == ("AKID", "se/cr+et=", "eu-west-1")
-    settings = S3Settings("b", credentials=credentials, region=region, proxy="http://me:pass@proxy:1")
+    credentials, region = S3Credentials.parse(f"AKID:{MARK}/+=:eu-west-1")
+    assert (credentials.access_key, credentials.secret_key, region) == ("AKID", f"{MARK}/+=", "eu-west-1")
+    settings = S3Settings("b", credentials=credentials, region=region, proxy=f"http://me:{MARK}@proxy:1")
     told = repr(credentials) + str(credentials) + repr(settings) + repr(S3(settings))
-    for secret in ("AKID", "se/cr", "pass"):
-        assert secret not in told
-    assert credentials == S3Credentials("AKID", "se/cr+et=")
-    assert hash(credentials) == hash(S3Credentials("AKID", "se/cr+et="))
+    for hidden in ("AKID", MARK):
+        assert hidden not in told
+    assert credentials == S3Credentials("AKID", f"{MARK}/+=")
+    assert hash(credentials) == hash(S3Credentials("AKID", f"{MARK}/+="))
 
 
 @pytest.mark.parametrize("text", ["", "a", "a:b", "a:b:", ":b:c", "a:b:c:d", "a::c"])
@@ -836,7 +837,7 @@ def test_credentials_of_another_form_are_refused_without_repeating_them(text):
         {"bucket": ""},
         {"bucket": "a/b"},
         {"endpoint_url": "ftp://x"},
-        {"endpoint_url": "http://me:secret@x"},
+        {"endpoint_url": f"http://me:{MARK}@x"},
         {"endpoint_url": "http://"},
         {"sse_kms_key_id": "k"},
         {"sse": "AES256", "sse_kms_key_id": "k"},
@@ -850,7 +851,7 @@ def test_credentials_of_another_form_are_refused_without_repeating_them(text):
 def test_settings_that_cannot_be_meant_are_refused_without_repeating_a_secret(wrong):
     with pytest.raises(UsageError) as caught:
         S3Settings(**{"bucket": "b"} | wrong)
-    assert "secret" not in str(caught.value)
+    assert MARK not in str(caught.value)
 
 
 def test_settings_may_be_a_key_of_a_dict_and_go_to_another_process_unless_they_hold_credentials():
@@ -893,7 +894,7 @@ def test_without_credentials_of_its_own_it_uses_those_that_boto3_finds(
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", ADMIN.access_key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ADMIN.secret_key)
     else:
-        file.write_text(
+        may_hold(file).write_text(
             f"[default]\naws_access_key_id = {ADMIN.access_key}\naws_secret_access_key = {ADMIN.secret_key}\n"
         )
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
@@ -920,8 +921,8 @@ class _Sts(BaseHTTPRequestHandler):
         self.server.asked.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
         expires = f"{datetime.datetime.now(datetime.UTC).year + 1}-01-01T00:00:00Z"
         body = f"""<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>
-            <Credentials><AccessKeyId>AKIDROLE00000001</AccessKeyId><SecretAccessKey>role-secret</SecretAccessKey>
-            <SessionToken>role-token</SessionToken><Expiration>{expires}</Expiration>
+            <Credentials><AccessKeyId>AKIDROLE00000001</AccessKeyId><SecretAccessKey>{secret("role")}</SecretAccessKey>
+            <SessionToken>{secret("token")}</SessionToken><Expiration>{expires}</Expiration>
             </Credentials></AssumeRoleResult></AssumeRoleResponse>""".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -1000,9 +1001,11 @@ def test_the_exceptions_named_in_the_table_are_botocores():
 
 
 def test_a_secret_that_a_store_repeats_is_not_passed_on():
-    secret = S3Credentials("AKIDX", "sekret", "token-1")
-    error = delivery_error(client_error("X", 400, "AKIDX sekret token-1"), "store", KEY, secret.redacted)
-    assert not any(one in str(error) for one in ("AKIDX", "sekret", "token-1"))
+    own = S3Credentials("AKIDX", secret("key"), secret("token"))
+    said = f"AKIDX {own.secret_key} {own.session_token}"
+    error = delivery_error(client_error("X", 400, said), "store", KEY, own.redacted)
+    assert "(*** *** ***)" in str(error)
+    assert MARK not in str(error)
 
 
 def test_a_delivery_error_survives_a_process_boundary():
@@ -1022,7 +1025,7 @@ def stubbed():
 
     def make(*answers, **changes):
         client = boto3.session.Session().client(
-            "s3", region_name="us-east-1", aws_access_key_id="AKIDX", aws_secret_access_key="sekret"
+            "s3", region_name="us-east-1", aws_access_key_id="AKIDX", aws_secret_access_key=secret("stub")
         )
         stub = Stubber(client)
         for operation, parameters, answer in answers:
