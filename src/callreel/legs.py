@@ -103,7 +103,7 @@ class Track:
     """One direction of a leg: packets or host frames in, PCM and digits out.
 
     Feed it with `receive`, `receive_batch` or `receive_pcm`; drain `digits`, and `read` up to `ready`. It belongs to
-    one thread at a time and its memory is bounded (50 KB for RTP).
+    one thread at a time and its memory is bounded (40 KB for RTP).
     """
 
     __slots__ = (

@@ -1,7 +1,9 @@
 """The rules of the timeline (docs/architecture.md), one test each, on simulated senders."""
 
-import tracemalloc
+import ctypes
+import os
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -1331,26 +1333,47 @@ def test_keys_are_found_in_host_frames_of_16_khz():
 # ---- the object ----
 
 
-def test_memory_per_leg_is_bounded():
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        leg = Leg("LEG-A", track(), track())
-        created = tracemalloc.get_traced_memory()[0] - before
-        data, table = records(arrive(talk(codes(60 * RATE))))
-        at = 0
-        before = tracemalloc.get_traced_memory()[0]
-        while at < len(table):
-            for one in (leg.incoming, leg.outgoing):
-                taken = one.receive_batch(data, table, at, 50, force=True)
-                one.digits()
-                one.read(one.ready(int(table["time_ns"][at + taken - 1])))
-            at += taken
-        grown = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-    assert created + grown < 100_000  # bytes, both tracks
-    assert grown < 8_000  # what a track needs only when it is fed
+class Mallinfo(ctypes.Structure):
+    """What glibc says of its heap: mallinfo2(3)."""
+
+    NAMES = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_: ClassVar = [(name, ctypes.c_size_t) for name in NAMES.split()]
+
+
+def allocated_bytes():
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = Mallinfo
+    told = libc.mallinfo2()
+    return told.uordblks + told.hblkhd
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc 2.33 or newer"
+)
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer has a heap of its own")
+def test_memory_per_leg_is_bounded_and_given_back():
+    data, table = records(arrive(talk(codes(60 * RATE))))
+    last = len(table) - 100  # 2 s in which nothing is read
+    before = allocated_bytes()
+    leg = Leg("LEG-A", track(), track())
+    tracks = (leg.incoming, leg.outgoing)
+    at = 0
+    while at < last:
+        for one in tracks:
+            one.receive_batch(data, table, at, 10, force=True)
+            one.digits()
+            one.read(one.ready(int(table["time_ns"][at + 9])))
+        at += 10
+    while_read = allocated_bytes() - before
+    for one in tracks:
+        one.receive_batch(data, table, at, force=True)
+        assert one.counts["discarded"] == 0
+    unread = allocated_bytes() - before
+    for one in tracks:
+        one.read(one.end)
+    assert while_read < 50_000  # bytes, both tracks
+    assert unread < 80_000
+    assert allocated_bytes() - before < 36_000  # its state, and what the C library keeps at hand
 
 
 def test_skipped_audio_is_not_in_what_follows_and_not_counted():

@@ -35,6 +35,8 @@ static inline void cr_track_event_packet(cr_track *t, uint32_t timestamp, const 
             if (number < 0)
                 return;
             e = cr_event_begin(t);
+            if (!e)
+                return;
             memset(e, 0, sizeof *e);
             e->first = e->marked = number;
             e->position = cr_track_expected_position(t, number, arrival);
@@ -336,8 +338,8 @@ static inline void cr_track_finish(cr_track *t)
     t->finished = 1;
     if (t->step_open)
         cr_step_confirm(t);
-    for (uint32_t i = 0; i < t->event_count; i++)
-        cr_event_end(t, &t->events[i]);
+    if (t->event_count)
+        cr_event_end(t, &t->events[t->event_count - 1]);
 }
 
 /* Up to where the timeline is final at time `now_ns`. */

@@ -34,9 +34,9 @@ static inline void cr_event_end(cr_track *t, cr_event *e)
 
 static inline void cr_events_expire(cr_track *t, int64_t arrival)
 {
-    for (uint32_t i = 0; i < t->event_count; i++)
-        if (!t->events[i].ended && arrival - t->events[i].last_arrival > cr_ms(t, CR_EVENT_IDLE_MS))
-            cr_event_end(t, &t->events[i]);
+    cr_event *last = t->event_count ? &t->events[t->event_count - 1] : NULL;
+    if (last && !last->ended && arrival - last->last_arrival > cr_ms(t, CR_EVENT_IDLE_MS))
+        cr_event_end(t, last);
 }
 
 static inline cr_event *cr_event_find(cr_track *t, uint32_t timestamp, uint8_t code)
@@ -49,13 +49,27 @@ static inline cr_event *cr_event_find(cr_track *t, uint32_t timestamp, uint8_t c
     return NULL;
 }
 
+/* A new one, which ends the one before; where there is no room for more the oldest makes place. NULL: no memory. */
 static inline cr_event *cr_event_begin(cr_track *t)
 {
-    for (uint32_t i = 0; i < t->event_count; i++)
-        cr_event_end(t, &t->events[i]);
-    if (t->event_count == CR_EVENTS) {
-        memmove(&t->events[0], &t->events[1], (CR_EVENTS - 1) * sizeof t->events[0]);
+    if (t->event_count)
+        cr_event_end(t, &t->events[t->event_count - 1]);
+    if (t->event_count == t->event_capacity && t->event_capacity < CR_EVENTS) {
+        uint32_t wanted = t->event_capacity ? 2 * t->event_capacity : CR_FEW;
+        cr_event *larger = (cr_event *)CR_MALLOC(wanted * sizeof *larger);
+        if (larger) {
+            if (t->event_count)
+                memcpy(larger, t->events, t->event_count * sizeof *larger);
+            free(t->events);
+            t->events = larger;
+            t->event_capacity = wanted;
+        }
+    }
+    if (t->event_count == t->event_capacity) {
+        if (!t->event_count)
+            return NULL;
         t->event_count--;
+        memmove(&t->events[0], &t->events[1], t->event_count * sizeof t->events[0]);
     }
     return &t->events[t->event_count++];
 }

@@ -53,6 +53,7 @@ enum cr_codec {
 #define CR_SLEW_MAX 0.002       /* 2,000 ppm = 3.5 cents: below what a listener notices */
 #define CR_SLEW_TIME_S 8.0      /* an error is worked off in about this time */
 
+#define CR_FEW 4 /* room for so many segments, and events, at first: most tracks need no more */
 #define CR_EVENTS 32
 #define CR_DIGITS 24
 #define CR_GAPS 48
@@ -166,8 +167,9 @@ typedef struct {
 
     /* what is there */
     cr_sample_store store;
-    cr_segment *segments;
+    cr_segment *segments; /* a ring, */
     uint32_t segment_capacity, segment_head, segment_count;
+    uint32_t segment_limit; /* which grows up to here */
 
     /* reading */
     int64_t position;      /* next timeline sample to read */
@@ -189,8 +191,8 @@ typedef struct {
     uint32_t kept;         /* so many of the last samples decoded are kept: */
     int16_t history[CR_HISTORY];
 
-    cr_event events[CR_EVENTS];
-    uint32_t event_count;
+    cr_event *events; /* all but the last have ended */
+    uint32_t event_count, event_capacity; /* the latter at most CR_EVENTS */
     cr_event_digit digits[CR_DIGITS];
     uint32_t digit_head, digit_count;
     cr_gap gaps[CR_GAPS];
@@ -310,15 +312,9 @@ static inline int64_t cr_track_expected_position(const cr_track *t, int64_t numb
 
 /* ---- creation -------------------------------------------------------------------------------------------------- */
 
-/* Segments that a store of `capacity` samples can hold. */
-static inline size_t cr_track_segments_for(uint32_t sample_rate, uint32_t capacity)
-{
-    return capacity / (CR_SEGMENT_MS * sample_rate / 1000) + 4;
-}
-
+/* An empty timeline. `capacity`: samples; `pages`: cr_store_pages_for(capacity) of them. */
 static inline void cr_track_init(cr_track *t, uint32_t sample_rate, int64_t origin_ns, uint32_t late_ms,
-                                 uint32_t capacity, uint32_t sample_bytes, uint8_t *samples, uint8_t *kinds,
-                                 cr_segment *segments, uint32_t segment_capacity)
+                                 uint32_t capacity, uint32_t sample_bytes, cr_page **pages)
 {
     memset(t, 0, sizeof *t);
     t->sample_rate = sample_rate;
@@ -329,13 +325,16 @@ static inline void cr_track_init(cr_track *t, uint32_t sample_rate, int64_t orig
     t->render_events = 1;
     t->conceals = sample_bytes == 1 && sample_rate == CR_CONCEAL_RATE;
     t->kept = t->conceals ? CR_HISTORY : CR_RESAMPLE_HISTORY;
-    t->store.capacity = capacity;
-    t->store.sample_bytes = sample_bytes;
-    t->store.samples = samples;
-    t->store.kinds = kinds;
-    memset(kinds, 0, capacity / 4);
-    t->segments = segments;
-    t->segment_capacity = segment_capacity;
+    cr_store_init(&t->store, capacity, sample_bytes, pages);
+    t->segment_limit = capacity / (CR_SEGMENT_MS * t->samples_per_ms) + 4;
+}
+
+/* Give back the memory that it took since. */
+static inline void cr_track_close(cr_track *t)
+{
+    cr_store_close(&t->store);
+    free(t->segments);
+    free(t->events);
 }
 
 #endif
