@@ -242,13 +242,16 @@ class Wav(_Stages):
 
     def add(self, pcm: Buffer) -> list[Write]:
         """The frames as they are; the header knows of them after the next `flush`."""
-        self._check_running()
-        data = _frames_of(pcm, self._frame_bytes)
+        if self._obstacle is not None:
+            self._check_running()
+        whole = type(pcm) is bytes and not len(pcm) % self._frame_bytes  # the usual case without a call
+        data = pcm if whole else _frames_of(pcm, self._frame_bytes)
         if not data:
             return []
+        size = len(data)
         write = _write(Write, (self.size_bytes, data))
-        self.size_bytes += len(data)
-        self.frames += len(data) // self._frame_bytes
+        self.size_bytes += size
+        self.frames += size // self._frame_bytes
         return [write]
 
     def preview(self, frame: int, pcm: Buffer) -> list[Write]:
@@ -263,8 +266,10 @@ class Wav(_Stages):
 
     def flush(self) -> list[Write]:
         """The header's sizes, so that readers find every frame there is."""
-        self._check_running()
-        return [_write(Write, (0, wav.patch(self._header, max(self.frames, self._previewed))))]
+        if self._obstacle is not None:
+            self._check_running()
+        frames = self.frames if self.frames > self._previewed else self._previewed
+        return [_write(Write, (0, wav.patch(self._header, frames)))]
 
     def finish(self, *, marks: Sequence[Mark] = ()) -> list[Write]:
         """The marks behind the audio, and the header with the final sizes."""
