@@ -822,6 +822,9 @@ class Call:
         recordings = self._taking[leg.name]
         self._finish_complete(recordings)
         at = leg.timelines.position
+        while at < until and not recordings:  # nobody records: nothing to ask
+            at = until if until - at < READ_SAMPLES else at + READ_SAMPLES
+            leg.timelines.skip(at)
         while at < until:
             end = until if until - at < READ_SAMPLES else at + READ_SAMPLES
             for recording in recordings:
@@ -852,6 +855,8 @@ class Call:
 
     def _finish_complete(self, recordings: list[Recording]) -> None:
         """Finish those whose audio has come to its end."""
+        if not recordings:
+            return
         complete = [one for one in recordings if one.position >= one.end_at and one.started_at is not None]
         for recording in complete:
             if recording.recording_id in self._recordings:  # what one's end sets going may have ended another

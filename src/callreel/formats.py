@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -149,8 +149,14 @@ def _fit_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
     """The first MAX_TAGS of `tags`, names and texts made to fit; of names that became equal the first one."""
     fitting: dict[str, str] = {}
     for name, text in islice((tags or {}).items(), MAX_TAGS):
-        fitting.setdefault(_fit(name, MAX_TAG_NAME_BYTES) or UNPRINTABLE, _fit(text, MAX_TAG_BYTES))
+        fitting.setdefault(_fit_name(name), _fit(text, MAX_TAG_BYTES))
     return fitting
+
+
+@lru_cache(64)
+def _fit_name(name: str) -> str:
+    """A tag's name made to fit; those of one program are few."""
+    return _fit(name, MAX_TAG_NAME_BYTES) or UNPRINTABLE
 
 
 # ---- what formats have in common ------------------------------------------------------------------
