@@ -250,8 +250,9 @@ class Wav(_Stages):
         """The frames as they are; the header knows of them after the next `flush`."""
         if self._obstacle is not None:
             self._check_running()
-        whole = type(pcm) is bytes and not len(pcm) % self._frame_bytes  # the usual case without a call
-        data = pcm if whole else _frames_of(pcm, self._frame_bytes)
+        frame_bytes = self._frame_bytes
+        # The usual case without a call.
+        data = pcm if type(pcm) is bytes and not len(pcm) % frame_bytes else _frames_of(pcm, frame_bytes)
         if not data:
             return []
         size = len(data)

@@ -1,9 +1,6 @@
 """The rules of the timeline (docs/architecture.md), one test each, on simulated senders."""
 
-import ctypes
-import os
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,6 +9,7 @@ from callreel.errors import UsageError
 from callreel.kernels import g711, rtp, tone
 from callreel.legs import Codec, Digit, DigitSource, Direction, Leg, Track, codec_of
 from capture_writer import rtcp_sender_report, rtp_packet, telephone_event
+from heap import allocated_bytes, needs_the_heap
 from streams import (
     MS,
     MS_NS,
@@ -1333,24 +1331,7 @@ def test_keys_are_found_in_host_frames_of_16_khz():
 # ---- the object ----
 
 
-class Mallinfo(ctypes.Structure):
-    """What glibc says of its heap: mallinfo2(3)."""
-
-    NAMES = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
-    _fields_: ClassVar = [(name, ctypes.c_size_t) for name in NAMES.split()]
-
-
-def allocated_bytes():
-    libc = ctypes.CDLL(None)
-    libc.mallinfo2.restype = Mallinfo
-    told = libc.mallinfo2()
-    return told.uordblks + told.hblkhd
-
-
-@pytest.mark.skipif(
-    not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc 2.33 or newer"
-)
-@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer has a heap of its own")
+@needs_the_heap
 def test_memory_per_leg_is_bounded_and_given_back():
     data, table = records(arrive(talk(codes(60 * RATE))))
     last = len(table) - 100  # 2 s in which nothing is read
