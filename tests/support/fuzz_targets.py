@@ -307,6 +307,8 @@ def dialects_seeds() -> Iterator[bytes]:
                     steps.append(b"K" + step["press"].encode())
                 elif "add_leg" in step:
                     steps.append(b"L")
+                elif "download" in step:
+                    steps.append(f"D{step['download']} {step.get('token', '')}".encode())
                 else:
                     letters = {"ringing": b"R", "answered": b"C", "hang_up": b"H", "end": b"E"}
                     (letter,) = (letters[word] for word in step if word in letters)
