@@ -820,11 +820,13 @@ class Call:
     def _advance(self, leg: Leg, until: int) -> None:
         """Hand the timeline of a leg up to `until` to its recordings."""
         recordings = self._taking[leg.name]
-        self._finish_complete(recordings)
         at = leg.timelines.position
-        while at < until and not recordings:  # nobody records: nothing to ask
-            at = until if until - at < READ_SAMPLES else at + READ_SAMPLES
-            leg.timelines.skip(at)
+        if not recordings:
+            while at < until:
+                at = min(until, at + READ_SAMPLES)
+                leg.timelines.skip(at)
+            return
+        self._finish_complete(recordings)
         while at < until:
             end = until if until - at < READ_SAMPLES else at + READ_SAMPLES
             for recording in recordings:
@@ -855,10 +857,14 @@ class Call:
 
     def _finish_complete(self, recordings: list[Recording]) -> None:
         """Finish those whose audio has come to its end."""
-        if not recordings:
-            return
-        complete = [one for one in recordings if one.position >= one.end_at and one.started_at is not None]
-        for recording in complete:
+        for recording in recordings:
+            if recording.position >= recording.end_at and recording.started_at is not None:
+                break
+        else:
+            return  # nearly always
+        for recording in tuple(recordings):
+            if recording.position < recording.end_at or recording.started_at is None:
+                continue
             if recording.recording_id in self._recordings:  # what one's end sets going may have ended another
                 self._finish(recording)
 
