@@ -92,16 +92,16 @@ cdef extern from "callreel/timeline.h" nogil:
         uint32_t ssrc_count
         int64_t position
         cr_drift drift
-        cr_event_digit digits[24]
-        uint32_t digit_head, digit_count
-        cr_gap gaps[48]
+        cr_event_digit *digits
+        uint32_t digit_count
+        cr_gap *gaps
         uint32_t gap_count
         cr_track_counts counts
 
     enum:
         CR_CODEC_UNKNOWN, CR_CODEC_PCMU, CR_CODEC_PCMA, CR_CODEC_COMFORT_NOISE, CR_CODEC_TELEPHONE_EVENT
         CR_RECEIVED, CR_STORE_FULL
-        CR_DIGITS, CR_PACKET_MAX_MS
+        CR_PACKET_MAX_MS
 
     size_t cr_store_pages_for(uint32_t capacity) noexcept
     void cr_track_init(cr_track *t, uint32_t sample_rate, int64_t origin_ns, uint32_t late_ms, uint32_t capacity,
@@ -739,14 +739,14 @@ cdef class Receiver:
     def digits(self):
         """Telephone events that have ended since the last call, as a list of (symbol, position, duration_samples)."""
         cdef cr_event_digit *digit
+        cdef uint32_t i
         ended = []
         _enter(&self.busy)
         try:
-            while self.track.digit_count:
-                digit = &self.track.digits[self.track.digit_head]
+            for i in range(self.track.digit_count):
+                digit = &self.track.digits[i]
                 ended.append((DIGITS[digit.code], digit.position, digit.duration))
-                self.track.digit_head = (self.track.digit_head + 1) % CR_DIGITS
-                self.track.digit_count -= 1
+            self.track.digit_count = 0
             return ended
         finally:
             cr_release(&self.busy)

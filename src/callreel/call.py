@@ -18,7 +18,7 @@ What the host is asked for in events, and how it answers:
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -144,7 +144,7 @@ class Call:
         self._taking: defaultdict[str, list[Recording]] = defaultdict(list)  # the same, by leg
         self._refusal: ActionError | None = None
         self._started: dict[tuple[str, RecordingKind], int] = {}  # how many of a kind a leg has had
-        self._queue: deque[Action] = deque()
+        self._queue: list[Action] = []
         self._running: Action | None = None
         self._stored_id: str | None = None  # the recording that the running action waits for
         self._events: list[Event] = []
@@ -233,7 +233,7 @@ class Call:
         if self.participants[leg].status is LegStatus.DISCONNECTED:
             return
         self._at(now)
-        self._queue = deque(action for action in self._queue if action.leg != leg)
+        self._queue = [action for action in self._queue if action.leg != leg]
         self._end_recordings(self._position(now), self.legs[leg])
         if (
             self._running is not None
@@ -523,7 +523,7 @@ class Call:
         if order.stop_running is not None:
             self._stop_running(order.stop_running)
         if order.drop_queue:
-            dropped, self._queue = self._queue, deque()
+            dropped, self._queue = self._queue, []
             for action in dropped if order.stop_running is EndReason.CANCELLED else ():
                 self._tell(
                     ActionEnded(self.call_id, action.action_id, Outcome.CANCELLED, reason=EndReason.CANCELLED)
@@ -537,7 +537,7 @@ class Call:
     def _run(self) -> None:
         """Carry out what waits, up to an action that takes time."""
         while self._running is None and self._queue and not self._ended:
-            self._carry_out(self._queue.popleft())
+            self._carry_out(self._queue.pop(0))
 
     def _carry_out(self, action: Action) -> None:
         try:

@@ -51,8 +51,8 @@ static void check_counts(const player *p)
     FUZZ_CHECK(t->event_count <= t->event_capacity && t->event_capacity <= CR_EVENTS);
     for (uint32_t i = 0; i + 1 < t->event_count; i++)
         FUZZ_CHECK(t->events[i].ended);
-    FUZZ_CHECK(t->digit_count <= CR_DIGITS);
-    FUZZ_CHECK(t->gap_count <= CR_GAPS);
+    FUZZ_CHECK(t->digit_count <= t->digit_capacity && t->digit_capacity <= CR_DIGITS);
+    FUZZ_CHECK(t->gap_count <= t->gap_capacity && t->gap_capacity <= CR_GAPS);
     FUZZ_CHECK(t->ssrc_count <= CR_SSRCS);
     FUZZ_CHECK(fabs(t->drift.rate) <= CR_DRIFT_MAX_SLOPE); /* and so no NaN */
     FUZZ_CHECK(isfinite(cr_track_alignment_error(t)) && cr_track_alignment_error(t) >= 0);
@@ -60,7 +60,7 @@ static void check_counts(const player *p)
     for (uint32_t i = 0; i < t->gap_count; i++)
         FUZZ_CHECK(t->gaps[i].samples > 0);
     for (uint32_t i = 0; i < t->digit_count; i++)
-        FUZZ_CHECK(t->digits[(t->digit_head + i) % CR_DIGITS].code < 16);
+        FUZZ_CHECK(t->digits[i].code < 16);
 }
 
 static void check_survey(const cr_survey *s, uint64_t rtp_packets)

@@ -255,9 +255,9 @@ static inline void cr_track_note_hole(cr_track *t, int64_t end, int64_t number)
 {
     cr_hole *hole = &t->holes[t->hole_count++ % CR_HOLES];
     hole->from = end;
-    hole->to = number;
+    hole->samples = (uint32_t)(number - end);
     hole->first_missing = t->first_missing;
-    hole->behind = t->sequence.highest;
+    hole->numbers = (uint32_t)(t->sequence.highest - t->first_missing);
     hole->missing = t->missing;
 }
 

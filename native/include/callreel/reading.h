@@ -116,9 +116,12 @@ static inline void cr_gap_note(cr_track *t, int64_t position, int64_t samples)
     cr_gap *last = t->gap_count ? &t->gaps[t->gap_count - 1] : NULL;
     if (last && llabs(last->position + last->samples - position) <= cr_ms(t, CR_SETTLED_MS)) {
         last->samples = position + samples - last->position;
-    } else if (samples > 0 && t->gap_count < CR_GAPS) {
-        t->gaps[t->gap_count].position = position;
-        t->gaps[t->gap_count++].samples = samples;
+    } else if (samples > 0) {
+        t->gaps = (cr_gap *)cr_roomier(t->gaps, t->gap_count, &t->gap_capacity, CR_GAPS, sizeof *t->gaps);
+        if (t->gap_count < t->gap_capacity) {
+            t->gaps[t->gap_count].position = position;
+            t->gaps[t->gap_count++].samples = samples;
+        }
     }
 }
 

@@ -22,11 +22,14 @@ static inline void cr_event_end(cr_track *t, cr_event *e)
     e->ended = 1;
     if (e->code > 15)
         return; /* hook flash, modem and trunk signals: no digit, no tone */
-    if (t->digit_count == CR_DIGITS) {
-        t->digit_head = (t->digit_head + 1) % CR_DIGITS;
+    t->digits = (cr_event_digit *)cr_roomier(t->digits, t->digit_count, &t->digit_capacity, CR_DIGITS, sizeof *digit);
+    if (t->digit_count == t->digit_capacity) {
+        if (!t->digit_count)
+            return;
         t->digit_count--;
+        memmove(&t->digits[0], &t->digits[1], t->digit_count * sizeof *digit);
     }
-    digit = &t->digits[(t->digit_head + t->digit_count++) % CR_DIGITS];
+    digit = &t->digits[t->digit_count++];
     digit->position = e->position;
     digit->duration = e->duration;
     digit->code = e->code;
@@ -54,17 +57,7 @@ static inline cr_event *cr_event_begin(cr_track *t)
 {
     if (t->event_count)
         cr_event_end(t, &t->events[t->event_count - 1]);
-    if (t->event_count == t->event_capacity && t->event_capacity < CR_EVENTS) {
-        uint32_t wanted = t->event_capacity ? 2 * t->event_capacity : CR_FEW;
-        cr_event *larger = (cr_event *)CR_MALLOC(wanted * sizeof *larger);
-        if (larger) {
-            if (t->event_count)
-                memcpy(larger, t->events, t->event_count * sizeof *larger);
-            free(t->events);
-            t->events = larger;
-            t->event_capacity = wanted;
-        }
-    }
+    t->events = (cr_event *)cr_roomier(t->events, t->event_count, &t->event_capacity, CR_EVENTS, sizeof *t->events);
     if (t->event_count == t->event_capacity) {
         if (!t->event_count)
             return NULL;

@@ -36,11 +36,9 @@ static inline void cr_track_fetch(const cr_track *t)
 {
     cr_fetch_lines(t, offsetof(cr_track, holes) + sizeof t->holes[0]);
     cr_fetch_lines(&t->hole_count, sizeof t->hole_count);
-    cr_fetch_lines(&t->drift.block, offsetof(cr_track, conceal) - offsetof(cr_track, drift.block));
+    cr_fetch_lines(&t->drift.block_at, offsetof(cr_track, conceal) - offsetof(cr_track, drift.block_at));
     cr_fetch_lines(t + 1, 240); /* the pages of a store of 3.6 s, where they stand right behind the track */
-    cr_fetch_lines(&t->event_count, sizeof t->event_count);
-    cr_fetch_lines(&t->digit_count, sizeof t->digit_count);
-    cr_fetch_lines(&t->gap_count, offsetof(cr_track, counts) - offsetof(cr_track, gap_count) + sizeof t->counts);
+    cr_fetch_lines(&t->events, sizeof *t - offsetof(cr_track, events));
 }
 
 static inline void cr_track_fetch_store(const cr_track *t, int64_t number, uint32_t ms)
