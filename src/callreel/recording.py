@@ -138,6 +138,7 @@ class Recording:
         "directions",
         "end_at",
         "end_reason",
+        "ends_only",
         "is_called_off",
         "is_message",
         "key",
@@ -197,6 +198,8 @@ class Recording:
         self.end_at = FAR
         """Where it ends by all that is known."""
         self._pauses: tuple[tuple[int, int], ...] = ()  # (from, to) on the timeline; the last may be open
+        self.ends_only = False
+        """Whether nothing but its end lies ahead by what is known, so that `boundary` is `end_at`."""
         self._passed = 0  # how many of them lie behind
         self._toned = 0  # ... with the tone that follows
         self._tone = b""
@@ -240,6 +243,7 @@ class Recording:
         was = self.state
         self.trigger(Trigger.PAUSE)
         if was is State.RECORDING:
+            self.ends_only = False
             self._pauses += ((max(position, self.position), FAR),)
 
     def resume(self, position: int) -> None:
@@ -322,6 +326,7 @@ class Recording:
                 self._last_media = last_media
             self.end_at = self._ending[0]
         if not self._pauses:
+            self.ends_only = self._media_timeout_ms is None
             return max(at, self.end_at)
         edges = [edge for pause in self._pauses_to_come() for edge in pause if edge > self.position]
         return max(at, min([self.end_at, *edges]))
@@ -354,7 +359,9 @@ class Recording:
                     self._propose_end(self.position + kept, reason)
                     samples, audio = kept, audio[: 4 * kept]
         if self._as_it_is and not self._pauses:
-            return self._write(audio, samples)
+            self.position += samples
+            self._grown = True
+            return self._format.add(audio)
         return self._write_channels(self._channels(audio), samples)
 
     def _channels(self, audio: bytes) -> list[bytes]:
@@ -442,11 +449,6 @@ class Recording:
             return []
         self._grown = False
         return self._format.flush()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether its audio has come to its end, so that it is to be finished."""
-        return self.position >= self.end_at and self.started_at is not None
 
     def finish(self, digits: list[tuple[Direction, Digit]]) -> list[Write]:
         """The file's end, with marks for the keys and pauses that fell into it."""
