@@ -281,6 +281,12 @@ class Queue:
         """Whether an entry is a dead letter."""
         return entry_id not in self._schedule.items and entry_id in self
 
+    def last_error(self, entry_id: str) -> str | None:
+        """How a dead letter has failed last; None when that cannot be read."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return _checked(self._disk.read(self.folder / DEAD / self._dead[entry_id]), entry_id).error
+        return None
+
     def problems(self) -> list[Problem]:
         """What has been found wrong with files of the queue since this was asked last."""
         found, self._problems = self._problems, []
