@@ -129,8 +129,9 @@ class Lock:
             other = os.read(self._descriptor, 20).decode("ascii", "replace").strip() or "unknown"
             self.release()
             raise UsageError(f"the queue {folder} is in use by process {other}") from None
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, f"{os.getpid()}\n".encode())
+        with contextlib.suppress(OSError):  # a full disk has no room for the number, but the lock holds
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
         """Let others have it."""
