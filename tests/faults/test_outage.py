@@ -11,7 +11,7 @@ from callreel.notify.functions import PythonFunction
 from callreel.recorder import Recorder, Settings, TakeEnded
 from callreel.spool import Limits
 from fault_proxy import Answer, Cut, FaultProxy, LoseAnswer, Slow
-from recording_host import Clock, feed
+from recording_host import Clock, WallClock, feed
 
 MEDIA_SPEED = 20.0
 OUTAGE_S = 600.0
@@ -24,21 +24,6 @@ WAYS_DOWN = (
     Slow(3.0),
     Cut(after_bytes=2000),
 )
-
-
-class WallClock:
-    """Seconds since 1970 that pass faster."""
-
-    def __init__(self, speed):
-        self.speed = speed
-        self._begin = time.monotonic()
-        self._from = time.time()
-
-    def __call__(self):
-        return self._from + (time.monotonic() - self._begin) * self.speed
-
-    def passed_s(self):
-        return self() - self._from
 
 
 def record_some(recorder, clock, names, seconds):
