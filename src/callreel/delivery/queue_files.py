@@ -256,8 +256,8 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def store(disk: Disk, path: Path, data: bytes) -> None:
-    """Let `data` be what `path` holds: all of it, or what was there before."""
+def store(disk: Disk, path: Path, data: bytes, *, lasting: bool = True) -> None:
+    """Let `data` be what `path` holds: all of it, or what was there before, perhaps again after a loss of power."""
     part = path.with_name(path.name + PART_SUFFIX)
     try:
         descriptor = disk.create(part)
@@ -273,7 +273,8 @@ def store(disk: Disk, path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):  # else it is removed when the queue is opened
             disk.unlink(part)
         raise
-    disk.sync_folder(path.parent)
+    if lasting:
+        disk.sync_folder(path.parent)
 
 
 # ---- what an operator does, beside a running process or without one ---------------------------------------------

@@ -610,6 +610,7 @@ class Office:
             ordered=False,
             payload={"take_id": job.take.take_id, "key": job.manifest["key"]},
             now_s=self._wall_clock(),
+            lasting=False,  # the take itself says that it is to be delivered
         )
 
     def _stop_growing(self, job: _Job) -> None:
@@ -743,9 +744,12 @@ class Office:
             self._queue.retry(entry.id, error, self._wall_clock())
 
     def _finish_entry(self, entry: Entry) -> None:
-        """It is done; where a disk refuses that, it is said again."""
+        """It is done; where a disk refuses that, it is said again.
+
+        Should it come back with the power: what is delivered is known by its take, and an event has its id.
+        """
         try:
-            self._queue.done(entry.id)
+            self._queue.done(entry.id, lasting=False)
         except OSError as error:
             log.error("%s is done, but not in the queue: %s", entry.id, error.strerror)
             self._later(INSIST_EVERY_S, partial(self._do, partial(self._finish_entry, entry)))
