@@ -2,6 +2,8 @@
 
 import os
 import random
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +29,17 @@ def seeds():
 def figures():
     """Print a line at the end."""
     return _figures.append
+
+
+@pytest.fixture
+def fast_path(tmp_path):
+    """A folder in memory where there is one: for tests that are about order and number, not about disks."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="callreel-") as folder:
+        yield Path(folder)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -19,6 +19,7 @@ from callreel.events import Play, RecordingStarted, VendorMessage
 from callreel.notify.functions import PythonFunction
 from callreel.recorder import Recorder, Settings, TakeEnded, TakeReplayed, office
 from callreel.spool import Limits, Take
+from callreel.spool_desk import Journal
 from recording_host import Clock, Unreliable, ended, feed, record
 
 PATIENT = Limits(take_s=60.0)
@@ -177,8 +178,6 @@ def test_a_file_that_cannot_be_made_fails_and_the_next_start_makes_it(tmp_path, 
 def test_a_take_whose_end_cannot_be_written_has_one_event_however_long_that_lasts(
     tmp_path, clock, monkeypatch
 ):
-    from callreel.spool_desk import Journal
-
     append, is_broken = Journal.append, threading.Event()
 
     def refuse(journal, lines):
@@ -205,6 +204,40 @@ def test_a_take_whose_end_cannot_be_written_has_one_event_however_long_that_last
         assert recorder.drain(10.0)
         assert terminal(recorder.events()) == []
     assert told == [event.take_id]
+
+
+def test_what_is_delivered_and_cannot_be_noted_down_is_no_failure_and_not_told_twice(
+    tmp_path, clock, monkeypatch
+):
+    append, is_broken = Journal.append, threading.Event()
+
+    def refuse(journal, lines):
+        if is_broken.is_set():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        append(journal, lines)
+
+    class Breaking(Unreliable):
+        def deliver(self, parcel):
+            receipt = super().deliver(parcel)
+            is_broken.set()
+            return receipt
+
+    monkeypatch.setattr(Journal, "append", refuse)
+    limits = Limits(take_s=60.0, give_up_s=0.1, retry_s=0.02)
+    told = []
+    options = {"events": PythonFunction(lambda notification: told.append(notification.body["take_id"]))}
+    store = Breaking(tmp_path / "out")
+    with recorder_at(tmp_path, clock, store, limits=limits, **options) as recorder:
+        record(recorder, clock, "c-1", 0.5)
+        (event,) = ended(recorder)
+        assert (event.error, event.location is None) == (None, False)
+        time.sleep(0.4)
+        is_broken.clear()
+        assert recorder.drain(10.0)
+        assert list(recorder.events()) == []
+        wait_for(lambda: not takes(tmp_path))
+    assert told == [event.take_id]
+    assert store.tries == 1
 
 
 def test_a_take_that_cannot_go_on_for_whatever_reason_has_its_event(tmp_path, clock, monkeypatch):

@@ -165,14 +165,14 @@ def trouble(sick, wall, chance, over):
 
 
 def test_of_thousands_of_calls_every_recording_that_began_is_delivered_or_reported(
-    tmp_path, monkeypatch, scale, seeds, figures
+    fast_path, monkeypatch, scale, seeds, figures
 ):
     calls, lives = scale((3000, 6), (12_000, 30))
     seed = seeds("calls")
     sick, wall, clock = SickOs(), WallClock(OFFICE_SPEED), Clock(SPEED)
     sick.apply(monkeypatch)
-    store, host = Moody(tmp_path / "out", seed), Host()
-    settings = Settings(tmp_path / "spool", limits=Limits(take_s=3.0 * SPEED, retry_s=0.05, give_up_s=1.5))
+    store, host = Moody(fast_path / "out", seed), Host()
+    settings = Settings(fast_path / "spool", limits=Limits(take_s=3.0 * SPEED, retry_s=0.05, give_up_s=1.5))
 
     def recorder():
         chance = random.Random(f"{seed} notices")
@@ -225,7 +225,7 @@ def test_of_thousands_of_calls_every_recording_that_began_is_delivered_or_report
             one._office.wake()
             time.sleep(0.02)
     host.hear(one)
-    _check(host, tmp_path)
+    _check(host, fast_path)
     delivered = sum(event.location is not None for event in host.ended.values())
     failed = sum(event.error is not None for event in host.ended.values())
     figures(
@@ -235,7 +235,7 @@ def test_of_thousands_of_calls_every_recording_that_began_is_delivered_or_report
     )
 
 
-def _check(host, tmp_path):
+def _check(host, folder):
     assert set(host.begun.values()) == {1}
     ended = Counter((event.recording_id, event.key) for event in host.ended.values())
     assert ended == host.begun
@@ -245,13 +245,13 @@ def _check(host, tmp_path):
     assert all(host.ended[name].error is not None for name in host.replayed)
     delivered = [event for event in host.ended.values() if event.location is not None]
     delivered += host.replayed.values()
-    files = {path.as_uri() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    files = {path.as_uri() for path in (folder / "out").rglob("*") if path.is_file()}
     assert Counter(event.location for event in delivered) == Counter(files)
     for event in delivered:
         path = Path(event.location.removeprefix("file://"))
         assert hashlib.sha256(path.read_bytes()).hexdigest() == event.manifest["sha256"]
-    assert list((tmp_path / "spool" / "queue" / "waiting").iterdir()) == []
-    kept = {path.name for path in (tmp_path / "spool" / "takes").iterdir()}
+    assert list((folder / "spool" / "queue" / "waiting").iterdir()) == []
+    kept = {path.name for path in (folder / "spool" / "takes").iterdir()}
     failed = {name for name, event in host.ended.items() if event.error is not None} - host.replayed.keys()
     assert kept <= failed
     for name in failed - kept:  # there was nothing of it to be kept

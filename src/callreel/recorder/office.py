@@ -152,6 +152,8 @@ class _Job:
     """Nobody is to have it."""
     is_told: bool = False
     """Its terminal event is out, or waits to be written into the queue."""
+    is_told_failed: bool = False
+    """That event says that it failed."""
     is_empty: bool = False
     """There is nothing in it that anybody could have."""
     make_until: float = 0.0
@@ -160,7 +162,7 @@ class _Job:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing to be replayed, although it has failed."""
-        return self.is_called_off or self.is_empty or self.receipt is not None
+        return self.is_called_off or self.is_empty
 
 
 class _NobodyError(DeliveryDeniedError):
@@ -646,9 +648,10 @@ class Office:
             self._do(partial(call.stored, job.about["recording_id"], error))
         told: TakeEnded | TakeReplayed | None = None
         if not job.is_told:
-            job.is_told = True
+            job.is_told, job.is_told_failed = True, error is not None
             told = self._terminal(job, error)
-        elif job.receipt is not None and job.take.state is State.DELIVERED:
+        elif job.is_told_failed and job.receipt is not None:
+            job.is_told_failed = False
             told = self._replayed(job, job.receipt.location)
         if told is not None:
             self.tell_host(told)
@@ -663,7 +666,9 @@ class Office:
                 if job.receipt is not None and self._spool.retention.delivered_s == 0:
                     job.take.shed()  # on a full disk what is delivered gives its room to the event
                 raise
-        if job.take.state in (State.DELIVERED, State.FAILED):
+        if job.take.state is State.FAILED and job.receipt is not None:
+            job.take.delivered(job.receipt._asdict())  # a disk had refused to note it down
+        elif job.take.state in (State.DELIVERED, State.FAILED):
             job.take.told()
 
     def _terminal(self, job: _Job, error: str | None) -> TakeEnded:
@@ -903,7 +908,8 @@ class Office:
     def _go_on(self, job: _Job, left: Left) -> None:
         take, about = left.take, left.about
         last = {line["kind"]: line for line in left.journal}
-        job.is_told = not last.keys().isdisjoint({State.TOLD, State.KEPT})
+        job.is_told_failed = State.KEPT in last
+        job.is_told = job.is_told_failed or State.TOLD in last
         job.manifest = left.manifest or {}
         job.reason = last.get(State.FAILED, {}).get("reason")
         job.destination = destination_of(about, self._keys)
