@@ -33,7 +33,7 @@ def figures():
 
 @pytest.fixture
 def fast_path(tmp_path):
-    """A folder in memory where there is one: for tests that are about order and number, not about disks."""
+    """A folder in memory where there is one: for tests that are not about disks, which others keep busy."""
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK):
         yield tmp_path

@@ -61,6 +61,11 @@ def recorder_on(disk, tmp_path, clock, limits=PATIENT, **options):
     return Recorder(settings, clock=clock, **options)
 
 
+def lacks(event):
+    """What its disk has cost a recording. Of packets a busy machine may drop some before that."""
+    return (event.manifest["degraded"] or {}).get("spool")
+
+
 def path_of(location):
     return Path(location.removeprefix("file://"))
 
@@ -90,7 +95,7 @@ def test_a_disk_that_is_full_for_a_while_delays_recordings_and_loses_none(
     small_disk, tmp_path, clock, scale, seeds, figures
 ):
     chance = random.Random(seeds("full"))
-    rounds, calls, ends = scale(3, 40), 12, []
+    rounds, calls, ends = scale(1, 40), 12, []
     for _ in range(rounds):
         with recorder_on(small_disk, tmp_path, clock) as recorder:
             threads = talk_all(recorder, clock, chance, calls)
@@ -106,7 +111,7 @@ def test_a_disk_that_is_full_for_a_while_delays_recordings_and_loses_none(
         assert sorted(event.call_id for event in found) == sorted(f"c-{number}" for number in range(calls))
         for event in found:
             assert event.error is None
-            assert event.manifest["degraded"] is False
+            assert not lacks(event)
             assert soundfile.info(path_of(event.location)).frames == event.manifest["frames"]
             path_of(event.location).unlink()
         ends += found
@@ -119,7 +124,7 @@ def test_what_a_disk_that_stays_full_makes_fail_is_told_and_delivered_after_the_
     small_disk, tmp_path, clock, scale, seeds, figures
 ):
     chance = random.Random(seeds("stays full"))
-    rounds, calls = scale(2, 25), 12
+    rounds, calls = scale(1, 25), 12
     failed = delivered = 0
     for _ in range(rounds):
         limits = Limits(take_s=60.0, retry_s=0.05, give_up_s=0.3)
@@ -240,7 +245,7 @@ def test_a_take_that_is_refused_for_good_fails_with_the_reason_and_the_others_go
             call.end()
         events = {event.call_id: event for event in ended(recorder, 2)}
         assert events["well"].error is None
-        assert events["well"].manifest["degraded"] is False
+        assert not lacks(events["well"])
         assert events["sick"].error == reason_of(OSError(number, ""))
         assert events["sick"].manifest["degraded"]["spool"]["lost_ms"] > 1000
         record(recorder, clock, "afterwards", 0.5)
@@ -265,7 +270,7 @@ def test_a_take_that_is_refused_for_too_long_is_degraded_with_the_figures_and_th
             call.end()
         events = {event.call_id: event for event in ended(recorder, 2)}
         assert [event.error for event in events.values()] == [None, None]
-        assert events["well"].manifest["degraded"] is False
+        assert not lacks(events["well"])
         figures = events["sick"].manifest["degraded"]["spool"]
         assert 1000 < figures["lost_ms"] < 6000
         assert sum(one["to_ms"] - one["from_ms"] for one in figures["lost"]) >= figures["lost_ms"] - 10
@@ -359,7 +364,7 @@ def test_a_disk_that_stands_still_for_two_seconds_costs_nothing_and_keeps_nobody
     assert longest_s < 0.5
     for event in events.values():
         assert event.error is None
-        assert event.manifest["degraded"] is False
+        assert not lacks(event)
         assert soundfile.info(path_of(event.location)).frames == event.manifest["frames"]
     assert events["through-0"].manifest["frames"] >= 4.4 * RATE
     figures(f"disk that stands still for 2 s: nothing lost, longest call of a verb {1000 * longest_s:.1f} ms")
@@ -404,7 +409,7 @@ def test_a_destination_that_stands_still_keeps_nobody_waiting(tmp_path):
     with Recorder(
         Settings(tmp_path / "spool"), store_for=lambda _, key: (store, key), clock=clock
     ) as recorder:
-        events, longest_s, _ = talk_through(recorder, clock, store.moves, seconds=4.5, stalled_s=2.0)
-    assert longest_s < 0.5
-    assert [event.manifest["degraded"] for event in events.values()] == [False] * 6
+        events, longest_s, _ = talk_through(recorder, clock, store.moves, seconds=3.5, stalled_s=1.0)
+    assert longest_s < 0.25
+    assert [lacks(event) for event in events.values()] == [None] * 6
     assert [event.error for event in events.values()] == [None] * 6

@@ -20,8 +20,6 @@ from mortal_host import PACKET_SAMPLES, SLOTS_A_LIFE, Ledger, Ticks, call_id, ki
 LIVES = 10
 """Recording processes on one spool, each of which is killed."""
 MOST_MISSING_MS = 200
-USUAL_WAIT_MS = 20
-"""So long a thread may wait for its turn; what a busy machine keeps it waiting beyond that is not the recorder's."""
 IN_PARALLEL = 4
 RATE = 8000
 
@@ -50,11 +48,11 @@ def kill(folder, life, seed, chance, *, calls):
     """Start a process and kill it at a random moment of its life."""
     one = process(folder, life, seed, calls)
     one.start()
-    time.sleep(chance.uniform(0.02, 1.8) if calls else chance.uniform(0.01, 0.4))
+    time.sleep(chance.uniform(0.02, 1.5) if calls else chance.uniform(0.01, 0.4))
     at_ns = time.monotonic_ns()
     one.kill()
     one.join()
-    return max(0.0, Ticks(folder / f"ticks-{life}").longest_wait_ms(at_ns) - USUAL_WAIT_MS) if calls else 0.0
+    return Ticks(folder / f"ticks-{life}").waited_ms(at_ns) if calls else 0.0
 
 
 def run_chain(folder, seed):
@@ -164,17 +162,17 @@ def same_as_said(audio, slot, packets):
     return min(there)
 
 
-def test_kill_9_loses_at_most_200_ms_and_no_terminal_event(tmp_path, scale, figures, seeds):
+def test_kill_9_loses_at_most_200_ms_and_no_terminal_event(fast_path, scale, figures, seeds):
     chains = scale(200, 1000) // LIVES
     seed = seeds("kills")
     with ThreadPoolExecutor(IN_PARALLEL) as pool:
-        found = list(pool.map(lambda n: run_chain(tmp_path / str(n), f"{seed}-{n}"), range(chains)))
+        found = list(pool.map(lambda n: run_chain(fast_path / str(n), f"{seed}-{n}"), range(chains)))
     missing_ms = sorted(one for chain in found for one in chain.missing_ms)
     figures(
         f"{chains * LIVES} kills of recording processes: {sum(chain.begun for chain in found)} recordings had begun, "
         f"{sum(chain.events for chain in found)} terminal events, "
         f"{sum(chain.delivered for chain in found)} delivered ({sum(chain.recovered for chain in found)} recovered), "
-        f"{sum(chain.failed for chain in found)} failed, {sum(chain.called_off for chain in found)} called off; "
+        f"{sum(chain.failed for chain in found)} failed (refused by the destination, or begun less than 200 ms before), {sum(chain.called_off for chain in found)} called off; "
         f"missing at their ends: at most {missing_ms[-1]:.0f} ms, median {missing_ms[len(missing_ms) // 2]:.0f} ms"
         f", {sum(chain.excused for chain in found)} more than 200 ms because the machine was too busy"
     )

@@ -19,7 +19,7 @@ from callreel.notify.webhooks import Webhook
 from callreel.recorder import Recorder, Settings
 from callreel.spool import Limits as SpoolLimits
 from http_server import plain, serving
-from recording_host import Clock, ended, feed, record
+from recording_host import Clock, WallClock, ended, feed, hurried, record
 
 SPEED = 10.0
 CALLS = 12
@@ -85,7 +85,7 @@ def test_recordings_are_delivered_while_an_endpoint_is_down_and_it_is_told_of_ea
 ):
     with (
         endpoint(way) as (one, notifier),
-        Recorder(settings(tmp_path), clock=clock, events=notifier) as recorder,
+        Recorder(settings(tmp_path), clock=clock, wall_clock=WallClock(20.0), events=notifier) as recorder,
     ):
         for number in range(CALLS):
             record(recorder, clock, f"c-{number}", 0.5)
@@ -94,7 +94,8 @@ def test_recordings_are_delivered_while_an_endpoint_is_down_and_it_is_told_of_ea
         assert len(list((tmp_path / "out").rglob("*.wav"))) == CALLS
         time.sleep(0.3)
         one.is_well.set()
-        assert recorder.drain(40.0)
+        with hurried(recorder):
+            assert recorder.drain(40.0)
         assert one.seen.keys() == {f"end:{event.take_id}" for event in events}
         if way != "forgets":
             assert set(one.seen.values()) == {1}

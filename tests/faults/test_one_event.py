@@ -260,19 +260,17 @@ def test_a_dead_letter_that_is_tried_again_is_no_second_terminal_event(tmp_path,
     store = Unreliable(tmp_path / "out", is_down=True)
     store.error = DeliveryConflictError("something else is there", key="k")
     folder = tmp_path / "spool" / "queue"
-    for life in range(2):
-        with recorder_at(tmp_path, clock, store, **options) as recorder:
-            if life == 0:
-                record(recorder, clock, "c-1", 0.5)
-                assert ended(recorder)[0].error is not None
-            assert recorder.drain(10.0)
-            (dead,) = standing(folder, (DEAD,))
-            assert try_again(folder, dead.path)
-            before = store.tries
-            wait_for(lambda before=before: store.tries > before)  # and it is refused again
-            wait_for(lambda: list(standing(folder, (DEAD,))))
-            assert recorder.drain(10.0)
-            assert terminal(recorder.events()) == []
+    with recorder_at(tmp_path, clock, store, **options) as recorder:
+        record(recorder, clock, "c-1", 0.5)
+        assert ended(recorder)[0].error is not None
+        assert recorder.drain(10.0)
+        (dead,) = standing(folder, (DEAD,))
+        assert try_again(folder, dead.path)
+        before = store.tries
+        wait_for(lambda: store.tries > before)  # and it is refused again
+        wait_for(lambda: list(standing(folder, (DEAD,))))
+        assert recorder.drain(10.0)
+        assert terminal(recorder.events()) == []
     store.is_down = False
     (dead,) = standing(folder, (DEAD,))
     try_again(folder, dead.path)

@@ -167,7 +167,7 @@ def trouble(sick, wall, chance, over):
 def test_of_thousands_of_calls_every_recording_that_began_is_delivered_or_reported(
     fast_path, monkeypatch, scale, seeds, figures
 ):
-    calls, lives = scale((3000, 6), (12_000, 30))
+    calls, lives = scale((1000, 3), (3000, 10))
     seed = seeds("calls")
     sick, wall, clock = SickOs(), WallClock(OFFICE_SPEED), Clock(SPEED)
     sick.apply(monkeypatch)

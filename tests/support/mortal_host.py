@@ -93,7 +93,8 @@ class Ticks:
     """When a thread of a process had its turn, last of all before a kill: a machine that is busy gives it none."""
 
     EVERY_S = 0.004
-    NUMBER = 128
+    USUAL_MS = 15.0
+    NUMBER = 64
 
     def __init__(self, path: Path) -> None:
         with path.open("a+b") as file:
@@ -106,10 +107,11 @@ class Ticks:
             self._ticks_ns[number % self.NUMBER] = time.monotonic_ns()
             time.sleep(self.EVERY_S)
 
-    def longest_wait_ms(self, until_ns: int) -> float:
-        """The longest time without a turn in the last ticks before that moment."""
+    def waited_ms(self, until_ns: int) -> float:
+        """How long altogether it waited for its turn, longer than is usual, in the last ticks before that moment."""
         ticks_ns = [*sorted(tick_ns for tick_ns in self._ticks_ns if tick_ns), until_ns]
-        return max((b - a for a, b in itertools.pairwise(ticks_ns)), default=0) / 1e6
+        waits_ms = [(b - a) / 1e6 for a, b in itertools.pairwise(ticks_ns)]
+        return sum(max(0.0, wait_ms - self.USUAL_MS) for wait_ms in waits_ms)
 
 
 class Doubtful(Folder):
