@@ -681,14 +681,14 @@ class Office:
             str(job.manifest.get("end_reason", "failed")),
             None if job.receipt is None else job.receipt.location,
             error,
-            {**job.manifest, "labels": about["labels"]} if about["labels"] else job.manifest,
+            _labelled(job),
         )
 
     def _replayed(self, job: _Job, location: str) -> TakeReplayed:
         about = job.about
         key = str(job.manifest.get("key", about["key"]))
         return TakeReplayed(
-            job.take.take_id, about["call_id"], about["recording_id"], key, location, job.manifest
+            job.take.take_id, about["call_id"], about["recording_id"], key, location, _labelled(job)
         )
 
     def _put_end(self, ended: TakeEnded | TakeReplayed) -> None:
@@ -860,7 +860,11 @@ class Office:
         if what == MESSAGE:
             notifier = self._notifier_for(VendorMessage(told.call_id, told.dialect, told.kind, told.body))
         if notifier is None:
-            whom = f"{told.dialect} messages, [notify.{told.dialect}]" if what == MESSAGE else "terminal events, [notify.events]"
+            whom = (
+                f"{told.dialect} messages, [notify.{told.dialect}]"
+                if what == MESSAGE
+                else "terminal events, [notify.events]"
+            )
             raise _NobodyError(f"it is not set who is told of {whom}", key=entry.id, retryable=True)
         return notifier.tell(told)
 
@@ -961,6 +965,11 @@ class Office:
                 return
             if work is not None:
                 self._do(work)
+
+
+def _labelled(job: _Job) -> Mapping[str, Any]:
+    labels = job.about["labels"]
+    return {**job.manifest, "labels": labels} if labels else job.manifest
 
 
 def _is_empty(left: Left) -> bool:
