@@ -676,6 +676,8 @@ class Call:
         assert isinstance(action, StopRecording | PauseRecording | ResumeRecording)
         self._leg(action.leg)
         recording = self._active(action.leg, action.kind)
+        if not isinstance(action, StopRecording) and recording is not None and recording.started_at is None:
+            recording = None  # its prompt or its beep is being played: nothing runs that could pause
         if recording is None:
             if isinstance(action, StopRecording) and not action.once:
                 return

@@ -555,6 +555,16 @@ def test_a_stop_before_the_recording_has_begun_stops_the_prompt():
     assert call.events() == []
 
 
+@pytest.mark.parametrize("verb", ["pause_recording", "resume_recording"])
+def test_what_has_not_begun_neither_pauses_nor_resumes(verb):
+    call = prompted(beep=True)
+    for moment in (0.5, 1.5):
+        with pytest.raises(ActionConflictError, match="no recording of LEG-A is running"):
+            getattr(call, verb)("LEG-A", now=NOW + moment, kind=RecordingKind.MESSAGE)
+        call.played("m", now=NOW + 1)
+    assert only(RecordingStarted, call.events())
+
+
 @pytest.mark.parametrize(("pressed_at", "reason"), [(0.9, "hangup"), (1.0, "terminator")])
 def test_a_key_that_began_before_the_recording_does_not_end_it(pressed_at, reason):
     call = new_call()

@@ -21,7 +21,7 @@ from callreel.events import CallEnded, RecordingStarted, RecordingStored, Vendor
 from callreel.kernels import g711
 from callreel.notify.functions import PythonFunction
 from callreel.recorder import Recorder, Settings, TakeEnded
-from callreel.spool import Retention, Space
+from callreel.spool import Limits, Retention, Space
 from recording_host import RATE, Clock, Unreliable, ended, feed, packet, payload, record
 from secret_watch import MARK
 
@@ -40,6 +40,8 @@ def recorder(tmp_path, clock):
 
 
 def settings(tmp_path, **changes):
+    # Audio comes SPEED times as fast as the disk is told that it would.
+    changes.setdefault("limits", Limits(take_s=3.0 * SPEED))
     return Settings(tmp_path / "spool", destination=str(tmp_path / "out"), **changes)
 
 
