@@ -22,6 +22,7 @@ from typing import Any
 
 from callreel import keys
 from callreel.actions import Destination
+from callreel.dialects import OBJECT
 from callreel.errors import InvalidActionError
 
 __all__ = ["RecordingOptions", "SvamlError", "generated_name", "read_options"]
@@ -99,7 +100,7 @@ def read_options(
         raise SvamlError(MISSING, "the recording options are required", field="recordingOptions")
     if given is None:
         given = {}
-    if not isinstance(given, Mapping):
+    if not isinstance(given, OBJECT):
         raise SvamlError(ILLEGAL, "the recording options are no object", field="recordingOptions")
     url = given.get("destinationUrl")
     if url is None:
@@ -239,7 +240,7 @@ def _read_flag(given: Mapping[str, Any], name: str, *, default: bool) -> bool:
 def _read_transcription(given: Any, locales: Collection[str] | None) -> str | None:
     if given is None:
         return None
-    if not isinstance(given, Mapping):
+    if not isinstance(given, OBJECT):
         raise SvamlError(ILLEGAL, "'transcriptionOptions' are no object", field="transcriptionOptions")
     locale = given.get("locale")
     if locale is None:
