@@ -191,9 +191,10 @@ def _read_s3_credentials(credentials: Any) -> tuple[str, str]:
 def _key(path: str) -> str:
     """An object key from the path of a URI; empty, or with a slash at its end, for a folder."""
     raw = path.encode("utf-8", "surrogatepass")
-    if re.search(rb"%(?![0-9A-Fa-f]{2})", raw):
-        raise _bad_url("has a % that stands for nothing")
-    raw = re.sub(rb"%(..)", lambda match: bytes.fromhex(match[1].decode("ascii")), raw)
+    if b"%" in raw:
+        if re.search(rb"%(?![0-9A-Fa-f]{2})", raw):
+            raise _bad_url("has a % that stands for nothing")
+        raw = re.sub(rb"%(..)", lambda match: bytes.fromhex(match[1].decode("ascii")), raw)
     try:
         key = raw.decode("utf-8")
     except UnicodeDecodeError:
