@@ -62,8 +62,9 @@ def recorder_on(disk, tmp_path, clock, limits=PATIENT, **options):
 
 
 def lacks(event):
-    """What its disk has cost a recording. Of packets a busy machine may drop some before that."""
-    return (event.manifest["degraded"] or {}).get("spool")
+    """What its disk has cost a recording; a sync that failed is a doubt, and packets may be dropped before that."""
+    figures = (event.manifest["degraded"] or {}).get("spool")
+    return figures if figures and figures["lost_bytes"] else None
 
 
 def path_of(location):
@@ -311,7 +312,9 @@ def check_all_but_what_is_lost(event, seconds):
     is_there = np.ones(len(audio), bool)
     for one in event.manifest["degraded"]["spool"]["lost"]:
         is_there[one["from_ms"] * 8 : one["to_ms"] * 8 + 8] = False
-    np.testing.assert_array_equal(audio[is_there], said[: len(audio)][is_there])
+    if seconds < 10:  # from there on the sender's clock is followed, by resampling
+        np.testing.assert_array_equal(audio[is_there], said[: len(audio)][is_there])
+    assert np.count_nonzero(audio[is_there][begin:]) > 0.95 * np.count_nonzero(is_there[begin:])
     assert np.count_nonzero(audio[~is_there] == 0) > np.count_nonzero(~is_there) // 3
 
 
