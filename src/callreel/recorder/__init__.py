@@ -186,6 +186,11 @@ class Recorder:
         return self._office.problems()
 
     @property
+    def is_accepting(self) -> bool:
+        """Whether recordings may begin: there is room for them, and the recorder neither drains nor is closed."""
+        return self._spool.is_accepting and not (self._is_draining or self._is_closed)
+
+    @property
     def unfinished(self) -> int:
         """How many recordings run or are on their way, and messages not yet told."""
         return len(self._office)

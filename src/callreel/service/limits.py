@@ -1,0 +1,102 @@
+"""What a request may be: its size, its depth, its time. An ASGI layer in front of everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+__all__ = ["BODY_BYTES", "BODY_S", "NESTING", "Limited", "error_body", "parse_json"]
+
+BODY_BYTES: Final = 256 << 10
+NESTING: Final = 32
+BODY_S: Final = 10.0
+"""In which the whole body must be there."""
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def error_body(code: str, message: str) -> dict[str, Any]:
+    """The native API's error."""
+    return {"error": {"code": code, "message": message}}
+
+
+def parse_json(body: bytes) -> Any:
+    """JSON that is not nested too deeply; ValueError otherwise."""
+    depth = deepest = 0
+    inside = escaped = False
+    for byte in body:
+        if inside:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                inside = False
+        elif byte == 0x22:
+            inside = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    if deepest > NESTING:
+        raise ValueError(f"nested more than {NESTING} deep")
+    return json.loads(body)
+
+
+class Limited:
+    """Reads a request's body before the application sees it, and refuses what is too large or too slow."""
+
+    def __init__(self, app: App, *, body_bytes: int = BODY_BYTES, body_s: float = BODY_S) -> None:
+        """Stand in front of `app`."""
+        self._app, self._body_bytes, self._body_s = app, body_bytes, body_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await asyncio.wait_for(self._body(receive), self._body_s)
+        except TimeoutError:
+            await _refuse(send, 408, "too_slow", f"the body did not come within {self._body_s:g} s")
+            return
+        if body is None:
+            await _refuse(send, 413, "too_large", f"a body has at most {self._body_bytes} bytes")
+            return
+        given = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> MutableMapping[str, Any]:
+            return given.pop() if given else await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return b"".join(pieces)
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > self._body_bytes:
+                return None
+            if not message.get("more_body"):
+                return b"".join(pieces)
+
+
+async def _refuse(send: Send, status: int, code: str, message: str) -> None:
+    body = json.dumps(error_body(code, message)).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,53 @@
+"""What the service is set up with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from callreel.errors import UsageError
+from callreel.notify.references import SecretSource
+from callreel.recorder import Settings
+
+__all__ = ["ServiceSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """Where the service listens, who may use it, and how it records."""
+
+    recorder: Settings
+    host: str = "127.0.0.1"
+    """Of HTTP."""
+    port: int = 8080
+    """Of HTTP; 0 for one that is free."""
+    tokens: Mapping[str, SecretSource] = field(default_factory=dict)
+    """Where the token of each tenant is."""
+    is_open: bool = False
+    """Whether nobody needs a token; on loopback only."""
+    rtp_host: str = "127.0.0.1"
+    """Where media comes in."""
+    rtp_ports: tuple[int, int] = (20_000, 29_999)
+    """The first and the last."""
+    drain_s: float = 30.0
+    """How long running calls may go on when the service is told to end."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        first, last = self.rtp_ports
+        if not 1024 <= first <= last <= 65_535:
+            raise UsageError("rtp_ports are the first and the last port, of 1024 to 65535")
+        if not 0 <= self.port <= 65_535:
+            raise UsageError(f"port {self.port} is none")
+        if not self.is_open and not self.tokens:
+            raise UsageError("a tenant needs a token; is_open is for loopback only")
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Folders from which recordings may be read."""
+        folders = [self.recorder.spool / "drive", self.recorder.spool / "held"]
+        destination = self.recorder.destination
+        if destination is not None and not destination.startswith("s3://"):
+            folders.append(Path(destination))
+        return tuple(folders)
