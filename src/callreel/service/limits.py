@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-__all__ = ["BODY_BYTES", "BODY_S", "NESTING", "Limited", "error_body", "parse_json"]
+__all__ = ["BODY_BYTES", "BODY_S", "NESTING", "Limited", "error_body", "is_too_deep"]
 
 BODY_BYTES: Final = 256 << 10
 NESTING: Final = 32
 BODY_S: Final = 10.0
 """In which the whole body must be there."""
+STRING_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{\]}]', re.DOTALL)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -25,28 +27,19 @@ def error_body(code: str, message: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": message}}
 
 
-def parse_json(body: bytes) -> Any:
-    """JSON that is not nested too deeply; ValueError otherwise."""
-    depth = deepest = 0
-    inside = escaped = False
-    for byte in body:
-        if inside:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                inside = False
-        elif byte == 0x22:
-            inside = True
-        elif byte in b"[{":
+def is_too_deep(body: bytes) -> bool:
+    """Whether JSON is nested more than `NESTING` deep; other bytes are whatever they are."""
+    if body.count(b"[") + body.count(b"{") <= NESTING:
+        return False
+    depth = 0
+    for match in STRING_OR_BRACKET.finditer(body):
+        if match[0] in (b"[", b"{"):
             depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
+            if depth > NESTING:
+                return True
+        elif match[0] in (b"]", b"}"):
             depth -= 1
-    if deepest > NESTING:
-        raise ValueError(f"nested more than {NESTING} deep")
-    return json.loads(body)
+    return False
 
 
 class Limited:
@@ -68,6 +61,9 @@ class Limited:
             return
         if body is None:
             await _refuse(send, 413, "too_large", f"a body has at most {self._body_bytes} bytes")
+            return
+        if is_too_deep(body):
+            await _refuse(send, 400, "too_deep", f"JSON is nested at most {NESTING} deep")
             return
         given = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -24,12 +25,14 @@ from callreel.service.prompts import Prompts
 from callreel.service.settings import ServiceSettings
 from callreel.service.stream import EventStream
 
-__all__ = ["Service", "serve"]
+__all__ = ["Service", "serve", "serve_until"]
 
 log = logging.getLogger("callreel.service")
 
 CONNECTIONS_MAX = 2000
 KEEP_ALIVE_S = 30
+LOOK_S = 0.05
+"""How often it is looked whether the service is to end."""
 
 
 class _Shelf:
@@ -100,45 +103,52 @@ class _Server(uvicorn.Server):
 
 def serve(service: Service, *, on_listening: Callable[[int], None] = lambda port: None) -> None:
     """Serve HTTP until SIGTERM or SIGINT, then let what runs end; a second signal does not wait for it."""
-    asyncio.run(_serve(service, on_listening))
+    told, at_once = threading.Event(), threading.Event()
 
-
-async def _serve(service: Service, on_listening: Callable[[int], None]) -> None:
-    settings = service.settings
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.create_server(
-        (settings.host, settings.port), family=family, backlog=1024, reuse_port=False
-    )
-    config = uvicorn.Config(
-        service.app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        limit_concurrency=CONNECTIONS_MAX,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=5,
-        lifespan="off",
-    )
-    server = _Server(config)
-    loop = asyncio.get_running_loop()
-    told = asyncio.Event()
-    at_once = asyncio.Event()
-
-    def on_signal() -> None:
+    def on_signal(*_: object) -> None:
         (at_once if told.is_set() else told).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        asyncio.run(_serve(service, told, at_once, on_listening))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def serve_until(
+    service: Service, stop: threading.Event, on_listening: Callable[[int], None] = lambda port: None
+) -> None:
+    """Serve HTTP, in any thread, until `stop` is set; running recordings are not waited for."""
+    asyncio.run(_serve(service, stop, stop, on_listening))
+
+
+async def _serve(
+    service: Service, told: threading.Event, at_once: threading.Event, on_listening: Callable[[int], None]
+) -> None:
+    settings = service.settings
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    server = _Server(
+        uvicorn.Config(
+            service.app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=CONNECTIONS_MAX,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=1,
+            lifespan="off",
+        )
+    )
     on_listening(listener.getsockname()[1])
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    ending = asyncio.create_task(told.wait())
-    await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
-    if not serving.done():
+    while not (told.is_set() or serving.done()):
+        await asyncio.sleep(LOOK_S)
+    if not (serving.done() or at_once.is_set()):
         log.info("draining: running recordings may take %g s", settings.drain_s)
         drained = asyncio.create_task(asyncio.to_thread(service.drain, settings.drain_s))
-        impatient = asyncio.create_task(at_once.wait())
-        await asyncio.wait({drained, impatient}, return_when=asyncio.FIRST_COMPLETED)
-        impatient.cancel()
-        server.should_exit = True
-    ending.cancel()
+        while not (drained.done() or at_once.is_set()):
+            await asyncio.sleep(LOOK_S)
+    server.should_exit = True
     await serving
