@@ -35,7 +35,7 @@ demo: $(VENV)/.built
 	@echo
 	@$(BIN)/callreel inspect $$(find recordings -name '*_980bd020f3276a5c.wav')
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(VENV)/.clients
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/.bench
@@ -82,7 +82,7 @@ $(VENV)/.built: $(VENV)/.made $(SOURCES)
 	@touch $@
 
 # A group of pyproject.toml each.
-$(VENV)/.test $(VENV)/.bench $(VENV)/.fuzz $(VENV)/.lint: $(VENV)/.%: $(VENV)/.built
+$(VENV)/.test $(VENV)/.clients $(VENV)/.bench $(VENV)/.fuzz $(VENV)/.lint: $(VENV)/.%: $(VENV)/.built
 	@$(INSTALL) --group $*
 	@touch $@
 

@@ -934,6 +934,12 @@ class Call:
         for write in writes:
             self._writes.append((recording.recording_id, write))
 
+    def view(self, *, now: float) -> CallView:
+        """The call as its session sees it at a moment, also after its end."""
+        return CallView(
+            self.call_id, self.transaction_id, self.started_at, self._moment_of(now), dict(self.participants)
+        )
+
     # -- within --------------------------------------------------------------------------------------------------
 
     def _check_running(self) -> None:

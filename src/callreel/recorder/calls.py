@@ -15,6 +15,7 @@ from callreel.call import Call
 from callreel.errors import ActionError, SpoolFullError, UsageError
 from callreel.events import (
     CallEnded,
+    CallView,
     Event,
     LegStatus,
     Perform,
@@ -234,6 +235,12 @@ class RecordedCall:
         """How far everybody's connection is, by leg."""
         with self._lock:
             return {leg: one.status for leg, one in self._call.participants.items()}
+
+    @property
+    def view(self) -> CallView:
+        """The call as its session sees it now, also after its end."""
+        with self._lock:
+            return self._call.view(now=self._clock())
 
     def _do(self, verb: Callable[[float], T], now: float | None) -> T:
         with self._lock:

@@ -1,57 +1,34 @@
 """The ASGI application: every API of the service behind one authentication, with the same limits."""
 
-import secrets
+import logging
 import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from callreel.dialects.chime import Chime
-from callreel.dialects.graph import Graph
-from callreel.dialects.sinch import Sinch
-from callreel.errors import CallreelError, UsageError
+from callreel.delivery.drive import Drive
+from callreel.errors import CallreelError
 from callreel.service.access import COOKIE, Access
 from callreel.service.audio import AudioReader
+from callreel.service.chime_api import chime_api
+from callreel.service.customers import Customers
+from callreel.service.graph_api import graph_api
+from callreel.service.held import Held
 from callreel.service.host import Host
 from callreel.service.library import Library
-from callreel.service.limits import Limited, error_body
+from callreel.service.limits import Limited
 from callreel.service.native_api import native_api, status_of
+from callreel.service.refusals import refusal, vendor_of
+from callreel.service.sinch_api import sinch_api
 
-__all__ = ["make_app", "make_session"]
+__all__ = ["make_app"]
 
-OPTIONS: Mapping[str, frozenset[str]] = {
-    "chime": frozenset(
-        {"account_id", "region", "sip_media_application_id", "sip_rule_id", "record_audio_format"}
-    ),
-    "sinch": frozenset({"application_key", "custom", "domain", "layout"}),
-    "graph": frozenset({"revision"}),
-}
-"""What of a session a request may set; all else is the operator's."""
-
-
-def make_session(dialect: str, options: Mapping[str, Any], *, base_url: str = "") -> Any:
-    """A vendor's session; UsageError for options that it does not have. `base_url`: where Graph's requests come to."""
-    unknown = set(options) - OPTIONS[dialect]
-    if unknown:
-        raise UsageError(
-            f"{dialect} has no option {sorted(unknown)[0]!r}: one of {', '.join(sorted(OPTIONS[dialect]))}"
-        )
-    try:
-        match dialect:
-            case "chime":
-                return Chime(checks_access=True, **options)
-            case "sinch":
-                return Sinch(**options)
-        return Graph(
-            new_id=lambda: str(uuid.uuid4()), new_token=secrets.token_urlsafe, base_url=base_url, **options
-        )
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{dialect}: {error}") from None
+log = logging.getLogger("callreel.service")
 
 
 def make_app(
@@ -59,12 +36,19 @@ def make_app(
     library: Library,
     audio: AudioReader,
     access: Access,
+    customers: Customers,
     *,
+    drives: Callable[[str], Drive],
+    held: Held,
     is_ready: Callable[[], str | None] = lambda: None,
     metrics: Callable[[], str] = lambda: "",
     clock: Callable[[], float] = time.time,
 ) -> Any:
-    """The application. `is_ready` says why the service is not, None when it is."""
+    """The application.
+
+    `drives` gives a tenant's Sinch Drive, `held` has what Microsoft Graph's customers download. `is_ready` says why the
+    service is not, None when it is.
+    """
     app = FastAPI(
         title="callreel",
         version=version("callreel"),
@@ -86,7 +70,10 @@ def make_app(
             )
         return tenant
 
-    app.include_router(native_api(host, library, audio, make_session, tenant_of))
+    app.include_router(native_api(host, library, audio, customers, tenant_of))
+    app.include_router(chime_api(host, customers, access, clock))
+    app.include_router(sinch_api(host, customers, access, drives, clock))
+    app.include_router(graph_api(host, customers, access, held, clock))
 
     @app.get("/healthz", tags=["operation"], summary="Whether the process lives")
     async def healthz() -> Response:
@@ -107,26 +94,37 @@ def make_app(
         await tenant_of(request)
         return PlainTextResponse(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.exception_handler(HTTPException)
-    async def told(_: Request, error: HTTPException) -> Response:
-        code, message = error.detail if isinstance(error.detail, tuple) else ("error", str(error.detail))
-        return JSONResponse(error_body(code, message), error.status_code, error.headers)
-
-    @app.exception_handler(404)
-    async def nowhere(_: Request, error: HTTPException) -> Response:
-        detail: Any = getattr(error, "detail", None)
-        code, message = detail if isinstance(detail, tuple) else ("not_found", "there is no such path")
-        return JSONResponse(error_body(code, message), 404)
+    @app.exception_handler(StarletteHTTPException)
+    async def told(request: Request, error: StarletteHTTPException) -> Response:
+        detail: Any = error.detail
+        code, message = detail if isinstance(detail, tuple) else (None, str(detail))
+        return refusal(
+            request.scope["path"],
+            error.status_code,
+            message,
+            word=code or ("not_found" if error.status_code == 404 else "error"),
+            code=code,
+            headers=error.headers,
+        )
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return JSONResponse(error_body("invalid", f"{where}: {first['msg']}"), 422)
+        return refusal(request.scope["path"], 422, f"{where}: {first['msg']}", word="invalid")
 
     @app.exception_handler(CallreelError)
-    async def refused(_: Request, error: CallreelError) -> Response:
-        status, code = status_of(error)
-        return JSONResponse(error_body(code, str(error)), status)
+    async def refused(request: Request, error: CallreelError) -> Response:
+        status, word = status_of(error)
+        path = request.scope["path"]
+        if vendor_of(path) is None:
+            return refusal(path, status, str(error), word=word)
+        # What is wrong with the service is the operator's to know, not the customer's.
+        log.error("%s cannot be answered: %s", path, error)
+        return refusal(path, status if status == 503 else 500, "The service cannot do that now.")
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, _: Exception) -> Response:
+        return refusal(request.scope["path"], 500, "Internal error", word="failed")
 
     return Limited(app)

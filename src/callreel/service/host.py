@@ -19,7 +19,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from callreel.actions import NOTHING, Destination
-from callreel.errors import ActionError, CallreelError, UsageError
+from callreel.errors import ActionError, CallreelError, MediaError, UsageError
 from callreel.events import (
     CallEnded,
     LegChanged,
@@ -67,6 +67,8 @@ class LegWish(NamedTuple):
     status: LegStatus = LegStatus.CONNECTED
     payload_types: Mapping[int, str] | None = None
     detect_digits: bool = True
+    sip_headers: Mapping[str, str] = NOTHING
+    """Of a call that is to be made: what its INVITE has besides."""
 
 
 @dataclass(slots=True)
@@ -77,10 +79,14 @@ class LiveCall:
     tenant: str
     dialect: str | None
     started_at: datetime
+    session: Session | None = None
+    """The vendor's side of it."""
     media: dict[str, Media] = field(default_factory=dict)
     legs: dict[str, LegWish] = field(default_factory=dict)
     recordings: dict[str, str] = field(default_factory=dict)
     """How far each is, by id: "recording", "ended", "delivered", "failed"."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """Under which key each recording is stored, by id."""
     playing: dict[str, str] = field(default_factory=dict)
     """What plays on a leg: its action."""
     ended_at: datetime | None = None
@@ -104,6 +110,7 @@ class LiveCall:
                     "status": str(statuses.get(name, LegStatus.DISCONNECTED)),
                     "to": wish.to,
                     "from": wish.from_,
+                    **({"sip_headers": dict(wish.sip_headers)} if wish.sip_headers else {}),
                     "media": dict(self.media[name].description) if name in self.media else None,
                 }
                 for name, wish in self.legs.items()
@@ -122,17 +129,20 @@ class Host:
         openers: Mapping[str, MediaOpener],
         prompts: PromptSource,
         stream: EventStream,
+        on_begun: Callable[[str, str], None] = lambda call_id, application: None,
         players: int = 16,
     ) -> None:
         """Hear what `recorder` has to say from now on.
 
-        `openers`: kinds of media; "none" is always there, for legs whose audio nobody sends. So many prompts are
-        fetched at a time.
+        `openers`: kinds of media; "none" is always there, for legs whose audio nobody sends. `on_begun`: is told the id
+        and the application of every call that has a session, before that says anything. So many prompts are fetched
+        at a time.
         """
         self.recorder = recorder
         self.stream = stream
         self._openers = openers
         self._prompts = prompts
+        self._on_begun = on_begun
         self._calls: dict[str, LiveCall] = {}
         self._lock = threading.Lock()
         self._players = ThreadPoolExecutor(players, "callreel-prompt")
@@ -151,12 +161,19 @@ class Host:
         tenant: str,
         legs: Sequence[LegWish],
         dialect: Session | None = None,
+        application: str = "",
         started_at: datetime | None = None,
         transaction_id: str | None = None,
     ) -> LiveCall:
-        """A new call with these legs; UsageError when there is one of that id, or a kind of media is not offered."""
+        """A new call with these legs; UsageError when there is one of that id, or a kind of media is not offered.
+
+        `application`: which of the vendor's it is of.
+        """
         for wish in legs:
             self._check_media(wish)
+        before = self._calls.get(call_id)
+        if before is not None and before.tenant != tenant:
+            raise UsageError(f"there is a call {call_id}")  # what is still told of it is another tenant's
         began = started_at or datetime.now(UTC)
         recorded = self.recorder.add_call(
             call_id,
@@ -165,11 +182,13 @@ class Host:
             transaction_id=transaction_id,
             labels={"tenant": tenant},
         )
-        call = LiveCall(recorded, tenant, None if dialect is None else dialect.dialect, began)
+        call = LiveCall(recorded, tenant, None if dialect is None else dialect.dialect, began, dialect)
         with self._lock:
             self._calls[call_id] = call
             self._forget_old()
         try:
+            if dialect is not None:
+                self._on_begun(call_id, application)
             for wish in legs:
                 self.add_leg(call, wish)
         except BaseException:
@@ -283,13 +302,15 @@ class Host:
             return
         match event:
             case Play():
-                self._play(call, event.leg, event.action_id, event.prompt.uri)
+                uri = event.prompt.uri
+                self._play(call, event.leg, event.action_id, () if uri is None else (uri,))
             case StopPlaying():
                 self._stop_playing(call, event.leg, event.action_id)
             case Perform():
                 self._perform(call, event)
             case RecordingStarted():
                 call.recordings[event.recording_id] = "recording"
+                call.keys[event.recording_id] = event.key
             case RecordingFinished():
                 call.recordings[event.recording_id] = "ended"
             case TakeEnded():
@@ -307,34 +328,44 @@ class Host:
 
     # -- playing ---------------------------------------------------------------------------------------------------
 
-    def _play(self, call: LiveCall, leg: str, action_id: str, uri: str | None) -> None:
+    def _play(self, call: LiveCall, leg: str, action_id: str, uris: Sequence[str]) -> None:
+        """Play these, one after the other; without any, the beep."""
         call.playing[leg] = action_id
-        if uri is None:
-            self._send(call, leg, action_id, tone.beep(sample_rate=BEEP_RATE), BEEP_RATE)
+        if uris:
+            self._players.submit(self._guarded, lambda: self._fetch_and_send(call, leg, action_id, uris))
         else:
-            self._players.submit(self._guarded, lambda: self._fetch_and_send(call, leg, action_id, uri))
+            self._send(call, leg, action_id, tone.beep(sample_rate=BEEP_RATE), BEEP_RATE, ())
 
-    def _fetch_and_send(self, call: LiveCall, leg: str, action_id: str, uri: str) -> None:
+    def _fetch_and_send(self, call: LiveCall, leg: str, action_id: str, uris: Sequence[str]) -> None:
         try:
-            pcm, sample_rate = self._prompts(uri)
+            pcm, sample_rate = self._prompts(uris[0])
         except CallreelError as error:
-            self._done(call, leg, action_id, str(error))
+            field = "format" if isinstance(error, MediaError) else "uri"
+            self._done(call, leg, action_id, ActionError(str(error), field=field))
             return
-        self._send(call, leg, action_id, pcm, sample_rate)
+        self._send(call, leg, action_id, pcm, sample_rate, uris[1:])
 
-    def _send(self, call: LiveCall, leg: str, action_id: str, pcm: bytes, sample_rate: int) -> None:
+    def _send(
+        self, call: LiveCall, leg: str, action_id: str, pcm: bytes, sample_rate: int, then: Sequence[str]
+    ) -> None:
         media = call.media.get(leg)
         if call.playing.get(leg) != action_id:
             return  # called off while it was fetched
         if media is None:
-            self._done(call, leg, action_id, f"{leg} has no media that could be played to")
+            self._done(call, leg, action_id, ActionError(f"{leg} has no media that could be played to"))
             return
-        media.play(pcm, sample_rate, lambda reason: self._done(call, leg, action_id, reason))
 
-    def _done(self, call: LiveCall, leg: str, action_id: str, reason: str | None) -> None:
+        def done(reason: str | None) -> None:
+            if reason is None and then and call.playing.get(leg) == action_id:
+                self._play(call, leg, action_id, then)
+            else:
+                self._done(call, leg, action_id, None if reason is None else ActionError(reason))
+
+        media.play(pcm, sample_rate, done)
+
+    def _done(self, call: LiveCall, leg: str, action_id: str, error: ActionError | None) -> None:
         if call.playing.get(leg) == action_id:
             del call.playing[leg]
-        error = None if reason is None else ActionError(reason)
         # One of the two waits for it; to the other it is nothing.
         call.recorded.played(action_id, error=error)
         call.recorded.performed(action_id, error=error)
@@ -362,8 +393,8 @@ class Host:
                     lambda: self.performed(call, event.action_id),
                 ),
             )
-        elif (uri := _prompt_of(name, parameters)) is not None:
-            self._play(call, event.leg or next(iter(call.legs)), event.action_id, uri)
+        elif uris := _prompts_of(name, parameters):
+            self._play(call, event.leg or next(iter(call.legs)), event.action_id, uris)
 
     def _hang_up_for(self, call: LiveCall, event: Perform) -> None:
         legs = [event.leg] if event.leg in call.legs else list(call.legs)
@@ -381,16 +412,21 @@ def _milliseconds(parameters: Mapping[str, Any]) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _prompt_of(name: str, parameters: Mapping[str, Any]) -> str | None:
-    """The URI of what an action plays, where it names one."""
-    if name == "playprompt":
-        uri = parameters.get("uri")
-        return uri if isinstance(uri, str) else None
-    if name in ("playfiles", "playaudio"):
-        source = parameters.get("AudioSource")
-        if isinstance(source, Mapping) and str(source.get("Key", "")).startswith(("https://", "http://")):
-            return str(source["Key"])
-    return None
+def _prompts_of(name: str, parameters: Mapping[str, Any]) -> list[str]:
+    """The URLs of what an action plays; none where it plays something else."""
+    found: Any = []
+    match name:
+        case "playprompt":  # Microsoft Graph
+            prompts = parameters.get("prompts")
+            found = [one.get("uri") for one in prompts] if isinstance(prompts, list) else []
+        case "playfiles":  # Sinch
+            found = parameters.get("ids")
+        case "playaudio":  # Amazon Chime
+            source = parameters.get("AudioSource")
+            found = [source.get("Key")] if isinstance(source, Mapping) else []
+    if isinstance(found, list) and all(str(one).startswith(("https://", "http://")) for one in found):
+        return [str(one) for one in found]
+    return []
 
 
 def as_json(event: Event | TakeEnded) -> dict[str, Any]:

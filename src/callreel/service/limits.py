@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
+
+from callreel.service.refusals import refusal
 
 __all__ = ["BODY_BYTES", "BODY_S", "NESTING", "Limited", "error_body", "is_too_deep"]
 
@@ -57,13 +58,17 @@ class Limited:
         try:
             body = await asyncio.wait_for(self._body(receive), self._body_s)
         except TimeoutError:
-            await _refuse(send, 408, "too_slow", f"the body did not come within {self._body_s:g} s")
+            await _refuse(
+                send, scope["path"], 408, "too_slow", f"the body did not come within {self._body_s:g} s"
+            )
             return
         if body is None:
-            await _refuse(send, 413, "too_large", f"a body has at most {self._body_bytes} bytes")
+            await _refuse(
+                send, scope["path"], 413, "too_large", f"a body has at most {self._body_bytes} bytes"
+            )
             return
         if is_too_deep(body):
-            await _refuse(send, 400, "too_deep", f"JSON is nested at most {NESTING} deep")
+            await _refuse(send, scope["path"], 400, "too_deep", f"JSON is nested at most {NESTING} deep")
             return
         given = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -87,12 +92,7 @@ class Limited:
                 return b"".join(pieces)
 
 
-async def _refuse(send: Send, status: int, code: str, message: str) -> None:
-    body = json.dumps(error_body(code, message)).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+async def _refuse(send: Send, path: str, status: int, word: str, message: str) -> None:
+    response = refusal(path, status, message, word=word, headers={"Connection": "close"})
+    await send({"type": "http.response.start", "status": status, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": bytes(response.body)})

@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request
@@ -16,13 +16,11 @@ from callreel.actions import RecordingKind
 from callreel.errors import ActionConflictError, ActionError, DeliveryError, UsageError
 from callreel.service.audio import AudioReader
 from callreel.service.bodies import ActionBody, CallBody, ErrorBody, LegBody, RecordingBody
+from callreel.service.customers import Customers
 from callreel.service.host import Host, LiveCall
 from callreel.service.library import Entry, Library
 
-__all__ = ["Sessions", "native_api", "status_of"]
-
-Sessions = Callable[[str, Mapping[str, Any]], Any]
-"""Makes a vendor's session of its name and options; UsageError when it cannot."""
+__all__ = ["native_api", "status_of"]
 
 KEEP_ALIVE_S: Final = 15.0
 """A comment in the stream of events, so that nobody in between takes it for dead."""
@@ -76,7 +74,7 @@ def native_api(
     host: Host,
     library: Library,
     audio: AudioReader,
-    sessions: Sessions,
+    customers: Customers,
     tenant_of: Callable[..., Any],
 ) -> APIRouter:
     """The routes below /v1; `tenant_of` is the dependency that says whose request it is."""
@@ -107,17 +105,21 @@ def native_api(
         raw = await request.body()
         if (answer := idempotency.found(tenant, idempotency_key, raw)) is not None:
             return JSONResponse(answer, 201)
-        session = None if body.dialect is None else sessions(body.dialect, body.dialect_options)
+        call_id = body.call_id or uuid.uuid4().hex
+        customer = None
+        if body.dialect is not None:
+            customer = customers.customer(body.dialect, body.dialect_options, tenant=tenant, call_id=call_id)
         names = [leg.name for leg in body.legs]
         if len(set(names)) < len(names):
             raise HTTPException(422, ("two_legs_of_one_name", "every leg has a name of its own"))
         if body.record is not None and body.record.leg not in names:
             raise HTTPException(422, ("no_such_leg", f"the call has no leg {body.record.leg}"))
         call = host.create(
-            body.call_id or uuid.uuid4().hex,
+            call_id,
             tenant=tenant,
             legs=[leg.wish() for leg in body.legs],
-            dialect=session,
+            dialect=None if customer is None else customer.session,
+            application="" if customer is None else customer.application,
         )
         try:
             if body.record is not None:

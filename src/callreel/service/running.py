@@ -10,15 +10,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import uvicorn
 
+from callreel.delivery.drive import Drive
+from callreel.keys import safe_component
 from callreel.notify import Answer, Notification, Notifier
 from callreel.recorder import Recorder, TakeEnded
 from callreel.service.access import Access, check_exposure
 from callreel.service.app import make_app
 from callreel.service.audio import AudioReader, FileSource, Source
+from callreel.service.customers import DRIVE_PATH, Customers, Routes
+from callreel.service.held import Held
 from callreel.service.host import Host, MediaOpener
 from callreel.service.library import Library
 from callreel.service.prompts import Prompts
@@ -31,6 +37,7 @@ log = logging.getLogger("callreel.service")
 
 CONNECTIONS_MAX = 2000
 KEEP_ALIVE_S = 30
+SWEEP_S = 300.0
 LOOK_S = 0.05
 """How often it is looked whether the service is to end."""
 
@@ -68,13 +75,75 @@ class Service:
         settings.recorder.spool.mkdir(parents=True, exist_ok=True)
         self.library = Library(settings.recorder.spool / "library.sqlite")
         self.stream = EventStream()
-        self.recorder = Recorder(settings.recorder, events=_Shelf(self.library, events))
-        self.host = Host(self.recorder, openers=openers(self.recorder), prompts=Prompts(), stream=self.stream)
+        self._routes = Routes(settings.recorder.spool / "routes.sqlite")
+        self.customers = Customers(
+            settings.vendors, self._routes, public_url=settings.url, is_open=settings.is_open
+        )
+        self._recorder_settings = replace(settings.recorder, drive_url=settings.url + DRIVE_PATH)
+        self.recorder = Recorder(
+            self._recorder_settings,
+            notifier_for=self.customers.notifier_for,
+            events=_Shelf(self.library, events),
+        )
+        self.host = Host(
+            self.recorder,
+            openers=openers(self.recorder),
+            prompts=Prompts(),
+            stream=self.stream,
+            on_begun=self.customers.begun,
+        )
+        self._held = Held(settings.recorder.spool / "held", settings.recorder.keys())
         sources: dict[str, Source] = {"file": FileSource(settings.folders)}
         self.is_draining = False
         self.app: Any = make_app(
-            self.host, self.library, AudioReader(sources), self.access, is_ready=self._why_not_ready
+            self.host,
+            self.library,
+            AudioReader(sources),
+            self.access,
+            self.customers,
+            drives=self._drive,
+            held=self._held,
+            is_ready=self._why_not_ready,
         )
+        self._is_closed = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep_on, name="callreel-sweep", daemon=True)
+        self._sweeper.start()
+
+    def listening_on(self, port: int) -> None:
+        """HTTP is served on that port: with port 0 nobody knew it before."""
+        if not self.settings.public_url:
+            self.customers.public_url = replace(self.settings, port=port).url
+
+    def _drive(self, tenant: str) -> Drive:
+        """A tenant's Sinch Drive."""
+        settings = self._recorder_settings
+        return Drive(
+            settings.drive_folder(tenant),
+            retention_s=settings.drive_retention_s,
+            url=self.customers.public_url + DRIVE_PATH,
+        )
+
+    def _sweep_on(self) -> None:
+        while not self._is_closed.wait(SWEEP_S):
+            try:
+                self.sweep()
+            except Exception:
+                log.exception("what has expired was not removed")
+
+    def sweep(self) -> None:
+        """Remove recordings whose time is over: of Sinch Drive, and of Microsoft Graph after their calls."""
+        grace_s = self.settings.vendors.graph.grace_s
+        now = datetime.now(UTC)
+        wanted = {
+            safe_component(call.call_id)
+            for call in self.host.calls(live=False)
+            if call.ended_at is None or (now - call.ended_at).total_seconds() < grace_s
+        }
+        self._held.sweep(wanted, older_than_s=grace_s)
+        for folder in (self._recorder_settings.spool / "drives").glob("*"):
+            swept = Drive(folder, retention_s=self._recorder_settings.drive_retention_s).sweep()
+            for damaged in swept.damaged:
+                log.error("%s is damaged", damaged)
 
     def _why_not_ready(self) -> str | None:
         if self.is_draining:
@@ -88,9 +157,12 @@ class Service:
 
     def close(self) -> None:
         """End everything; what is not delivered is left to the next start."""
+        self._is_closed.set()
+        self._sweeper.join()
         self.host.close()
         self.recorder.close()
         self.library.close()
+        self._routes.close()
 
 
 class _Server(uvicorn.Server):
@@ -141,6 +213,7 @@ async def _serve(
             lifespan="off",
         )
     )
+    service.listening_on(listener.getsockname()[1])
     on_listening(listener.getsockname()[1])
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not (told.is_set() or serving.done()):

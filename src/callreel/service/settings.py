@@ -9,6 +9,7 @@ from pathlib import Path
 from callreel.errors import UsageError
 from callreel.notify.references import SecretSource
 from callreel.recorder import Settings
+from callreel.service.vendors import VendorSettings
 
 __all__ = ["ServiceSettings"]
 
@@ -26,6 +27,10 @@ class ServiceSettings:
     """Where the token of each tenant is."""
     is_open: bool = False
     """Whether nobody needs a token; on loopback only."""
+    public_url: str = ""
+    """How clients and customers reach the service, for what it tells them; by default by host and port."""
+    vendors: VendorSettings = field(default_factory=VendorSettings)
+    """The applications of the vendors' customers."""
     rtp_host: str = "127.0.0.1"
     """Where media comes in."""
     rtp_ports: tuple[int, int] = (20_000, 29_999)
@@ -42,6 +47,12 @@ class ServiceSettings:
             raise UsageError(f"port {self.port} is none")
         if not self.is_open and not self.tokens:
             raise UsageError("a tenant needs a token; is_open is for loopback only")
+
+    @property
+    def url(self) -> str:
+        """How clients and customers reach the service."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.public_url.rstrip("/") or f"http://{host}:{self.port}"
 
     @property
     def folders(self) -> tuple[Path, ...]:
