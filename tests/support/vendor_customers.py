@@ -1,11 +1,12 @@
 """Customers of the vendors: their applications in a service, their own client libraries, what they have been told."""
 
 import base64
+import contextlib
 import json
 import secrets
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from callreel.notify.functions import PythonFunction
 from callreel.notify.references import FromFile
@@ -189,9 +190,11 @@ def vendors_of(folder, tenants):
     )
 
 
-def service_in(folder, *tenants, **changes):
+def service_in(folder, *tenants, vendors=None, recorder=None, **changes):
     """A service with these tenants' applications, whose legs of kind "rtp" are fed by the test."""
-    settings = settings_in(folder, vendors=vendors_of(folder, tenants), **changes)
+    settings = settings_in(folder, vendors=vendors or vendors_of(folder, tenants), **changes)
+    if recorder is not None:
+        settings = replace(settings, recorder=recorder)
     return Service(settings, openers=lambda recorder: {"rtp": Silence})
 
 
@@ -241,7 +244,8 @@ def sinch_client(url, tenant, secret=None):
     return client
 
 
-def graph_client(url, token):
+@contextlib.asynccontextmanager
+async def graph_client(url, token):
     """The `msgraph-sdk` package's client, with another base URL."""
     from kiota_abstractions.authentication import (
         AccessTokenProvider,
@@ -249,7 +253,8 @@ def graph_client(url, token):
         BaseBearerTokenAuthenticationProvider,
     )
     from msgraph import GraphServiceClient
-    from msgraph.graph_request_adapter import GraphRequestAdapter
+    from msgraph.graph_request_adapter import GraphRequestAdapter, options
+    from msgraph_core import GraphClientFactory
 
     class Given(AccessTokenProvider):
         async def get_authorization_token(self, uri, additional_authentication_context=None):
@@ -258,6 +263,10 @@ def graph_client(url, token):
         def get_allowed_hosts_validator(self):
             return AllowedHostsValidator([])
 
-    adapter = GraphRequestAdapter(BaseBearerTokenAuthenticationProvider(Given()))
+    client = GraphClientFactory.create_with_default_middleware(options=options)
+    adapter = GraphRequestAdapter(BaseBearerTokenAuthenticationProvider(Given()), client)
     adapter.base_url = f"{url}/v1.0"
-    return GraphServiceClient(request_adapter=adapter)
+    try:
+        yield GraphServiceClient(request_adapter=adapter)
+    finally:  # its transport does not hand on that it is closed
+        await client._transport.transport.aclose()
