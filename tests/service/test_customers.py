@@ -1,0 +1,115 @@
+"""Whose call it is, and who is told: applications of tenants, also after a restart."""
+
+import threading
+import time
+
+import pytest
+
+from callreel.errors import DeliveryError, UsageError
+from callreel.events import VendorMessage
+from callreel.notify.functions import PythonFunction
+from callreel.service.customers import Customers, Routes
+from callreel.service.vendors import SinchApplication, SinchSettings, VendorSettings
+from service_host import listening
+from vendor_customers import Backend, begun, service_in, tenant_called, vendors_of
+
+ACME, OTHER = tenant_called("acme"), tenant_called("other")
+
+
+@pytest.fixture
+def customers(tmp_path):
+    routes = Routes(tmp_path / "routes.sqlite")
+    yield Customers(vendors_of(tmp_path, [ACME, OTHER]), routes, public_url="https://calls.example/")
+    routes.close()
+
+
+def application_of(customers, dialect, tenant="acme", **options):
+    return customers.customer(dialect, options, tenant=tenant, call_id="call-1").application
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name", "application"),
+    [
+        ("chime", "sip_media_application_id", "sip_media_application"),
+        ("sinch", "application_key", "sinch_key"),
+        ("graph", "application_id", "graph_application"),
+    ],
+)
+def test_a_call_is_of_the_tenants_application(customers, dialect, name, application):
+    ours, theirs = getattr(ACME, application), getattr(OTHER, application)
+    assert application_of(customers, dialect) == ours
+    assert application_of(customers, dialect, **{name: ours}) == ours
+    assert application_of(customers, dialect, **{name: "of nobody"}) == ""
+    assert application_of(customers, dialect, tenant="somebody") == ""
+    with pytest.raises(UsageError, match="there is no application"):
+        application_of(customers, dialect, **{name: theirs})
+    with pytest.raises(UsageError, match="is text"):
+        application_of(customers, dialect, **{name: ["of nobody"]})
+
+
+def test_of_several_applications_one_must_be_named(tmp_path):
+    settings = SinchSettings({key: SinchApplication("acme", lambda: "") for key in ("one", "two")})
+    routes = Routes(tmp_path / "routes.sqlite")
+    customers = Customers(VendorSettings(sinch=settings), routes, public_url="")
+    assert application_of(customers, "sinch") == ""
+    assert application_of(customers, "sinch", application_key="two") == "two"
+    routes.close()
+
+
+def test_options_that_a_session_does_not_have_are_refused(customers):
+    for options in ({"drive": "other"}, {"checks_access": False}, {"record_audio_format": "ogg"}):
+        with pytest.raises(UsageError):
+            application_of(customers, "chime", **options)
+
+
+def test_what_a_call_says_reaches_its_own_customer_only(customers):
+    customers.begun("call-1", ACME.sinch_key)
+    message = VendorMessage("call-1", "sinch", "notification", {})
+    assert customers.notifier_for(message).lane == "python:acme.sinch"
+    assert customers.notifier_for(message._replace(dialect="chime")) is None
+    assert customers.notifier_for(message._replace(call_id="call-2")) is None
+
+
+def test_an_id_that_was_another_customers_is_taken(customers):
+    customers.begun("call-1", ACME.sinch_key)
+    assert application_of(customers, "sinch") == ACME.sinch_key
+    with pytest.raises(UsageError, match="there is a call"):
+        application_of(customers, "sinch", tenant="other")
+
+
+def test_a_tenant_cannot_take_the_id_of_anothers_call_that_is_over(tmp_path):
+    with listening(service_in(tmp_path, ACME, OTHER)) as running:
+        mine = running.client()
+        call_id = mine.post("/v1/calls", json={"legs": [{"media": "none"}]}).json()["call_id"]
+        mine.delete(f"/v1/calls/{call_id}")
+        body = {"call_id": call_id, "legs": [{"media": "none"}]}
+        assert running.client("other").post("/v1/calls", json=body).status_code == 409
+        end = time.monotonic() + 10
+        while mine.post("/v1/calls", json=body).status_code != 201:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+def test_what_was_not_told_is_told_after_a_restart(tmp_path):
+    acme = tenant_called("acme")
+    asked = threading.Event()
+
+    def refuses(notification):
+        asked.set()
+        raise DeliveryError("not now", retryable=True)
+
+    vendors = vendors_of(tmp_path, [acme])
+    for key, one in vendors.chime.applications.items():
+        object.__setattr__(one, "handler", PythonFunction(refuses, name="acme.chime"))
+        assert key == acme.sip_media_application
+    with listening(service_in(tmp_path, acme, vendors=vendors)) as running:
+        call_id = begun(running.client(), "chime")
+        running.client().delete(f"/v1/calls/{call_id}")
+        assert asked.wait(10)
+    again = Backend()
+    vendors = vendors_of(tmp_path, [acme])
+    for one in vendors.chime.applications.values():
+        object.__setattr__(one, "handler", PythonFunction(again, name="acme.chime"))
+    with listening(service_in(tmp_path, acme, vendors=vendors)):
+        hangup = again.wait_for(lambda body: body["InvocationEventType"] == "HANGUP", timeout_s=40)
+        assert hangup["CallDetails"]["TransactionId"] == call_id
