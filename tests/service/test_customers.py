@@ -70,6 +70,17 @@ def test_what_a_call_says_reaches_its_own_customer_only(customers):
     assert customers.notifier_for(message._replace(call_id="call-2")) is None
 
 
+def test_what_a_call_of_no_application_says_reaches_whom_the_recorder_is_set_up_with(tmp_path):
+    routes, other = Routes(tmp_path / "routes.sqlite"), PythonFunction(Backend(), name="other")
+    customers = Customers(vendors_of(tmp_path, [ACME]), routes, public_url="", others={"chime": other})
+    message = VendorMessage("call-1", "chime", "notification", {})
+    assert customers.notifier_for(message) is other
+    assert customers.notifier_for(message._replace(dialect="sinch")) is None
+    customers.begun("call-1", ACME.sip_media_application)
+    assert customers.notifier_for(message).lane == "python:acme.chime"
+    routes.close()
+
+
 def test_an_id_that_was_another_customers_is_taken(customers):
     customers.begun("call-1", ACME.sinch_key)
     assert application_of(customers, "sinch") == ACME.sinch_key

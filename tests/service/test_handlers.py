@@ -7,14 +7,13 @@ from ipaddress import ip_network
 import pytest
 
 from callreel.addresses import Policy, RefusedAddressError
-from callreel.dialects.sinch_signing import authenticate
 from callreel.errors import UsageError
 from callreel.notify import Notification
 from callreel.notify.functions import PythonFunction
 from callreel.notify.lambdas import LambdaFunction
 from callreel.notify.signatures import HmacSignature, verify
 from callreel.notify.webhooks import Webhook
-from callreel.service.handlers import graph_backend, handler_of, sinch_backend
+from callreel.service.handlers import handler_of
 from http_server import plain, serving
 
 NOW = datetime.now(UTC)
@@ -81,33 +80,3 @@ def test_what_names_no_program_is_a_mistake(text):
 def test_an_address_goes_through_the_guard(url):
     with pytest.raises(RefusedAddressError):
         handler_of(url)
-
-
-def test_a_callback_of_sinch_is_signed_and_goes_to_the_fallback_when_it_must():
-    secret = "BeIukql3pTKJ8RGL5zo0DA=="
-    with (
-        serving(lambda request: plain(500)) as broken,
-        serving(lambda request: plain(body=b'{"action": {"name": "hangup"}}')) as server,
-    ):
-        policy = Policy(
-            schemes=("http",), ports=(broken.port, server.port), allowed=(ip_network("127.0.0.0/8"),)
-        )
-        urls = [f"http://127.0.0.1:{one.port}/sinch" for one in (broken, server)]
-        backend = sinch_backend("the-key", lambda: secret, *urls, policy=policy)
-        assert backend.tell(told("sinch")).document == {"action": {"name": "hangup"}}
-        assert len(broken.requests) == 1
-        (request,) = server.requests
-        secrets = {"the-key": secret}
-        now = datetime.now(UTC)
-        key = authenticate(request.headers, "POST", "/sinch", body=request.body, secrets=secrets, now=now)
-        assert key == "the-key"
-
-
-def test_a_notification_of_graph_has_its_token():
-    with serving(lambda request: plain(202)) as server:
-        url = f"http://127.0.0.1:{server.port}/callback"
-        backend = graph_backend(url, lambda: "a-token", policy=here(server.port))
-        assert backend.tell(told("graph", "notification")) is None
-        assert server.requests[0].headers["authorization"] == "Bearer a-token"
-        graph_backend(url, policy=here(server.port)).tell(told("graph", "notification"))
-        assert "authorization" not in server.requests[1].headers

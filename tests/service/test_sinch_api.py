@@ -5,13 +5,20 @@ import datetime
 import json
 import time
 import wave
+from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 from sinch.domains.voice.exceptions import VoiceException
 
-from callreel.dialects.sinch_signing import authorization
+from callreel.addresses import Policy
+from callreel.dialects.sinch_signing import CallbackSigner, authenticate, authorization
+from callreel.notify import FirstThatAnswers
+from callreel.notify.webhooks import Webhook
+from callreel.service.vendors import SinchSettings
+from http_server import plain, serving
 from service_host import listening
-from vendor_customers import begun, service_in, sinch_client, speak, tenant_called
+from vendor_customers import begun, service_in, sinch_client, speak, tenant_called, vendors_of
 
 ACME, OTHER = tenant_called("acme"), tenant_called("other")
 CONTINUE = {"name": "continue"}
@@ -173,6 +180,34 @@ def test_callbacks_reach_the_backend_and_its_answer_is_done(running, service):
         ACME.sinch.answer = lambda body: None
     running.client().delete(f"/v1/calls/{call_id}")
     assert ACME.sinch.wait_for(lambda body: body["event"] == "dice")["callid"] == call_id
+
+
+def test_callbacks_are_signed_and_go_to_the_fallback_when_they_must(tmp_path):
+    acme = tenant_called("acme")
+    with (
+        serving(lambda request: plain(500)) as broken,
+        serving(lambda request: plain(body=b'{"action": {"name": "hangup"}}')) as backend,
+    ):
+        ports = (broken.port, backend.port)
+        policy = Policy(schemes=("http",), ports=ports, allowed=(ip_network("127.0.0.0/8"),))
+        signer = CallbackSigner(acme.sinch_key, lambda: acme.sinch_secret)
+        urls = [f"http://127.0.0.1:{port}/calls" for port in ports]
+        ways = FirstThatAnswers(*(Webhook(url, signer=signer, policy=policy) for url in urls))
+        vendors = vendors_of(tmp_path, [acme])
+        application = replace(vendors.sinch.applications[acme.sinch_key], backend=ways)
+        vendors = replace(vendors, sinch=SinchSettings({acme.sinch_key: application}))
+        with listening(service_in(tmp_path, acme, vendors=vendors)) as running:
+            call_id = begun(running.client(), "sinch", leg={"status": "offered"})
+            end = time.monotonic() + 10
+            while running.client().get(f"/v1/calls/{call_id}").json()["ended_at"] is None:
+                assert time.monotonic() < end
+                time.sleep(0.02)
+        ice = backend.requests[0]
+        assert json.loads(ice.body)["event"] == "ice"
+        assert json.loads(broken.requests[0].body) == json.loads(ice.body)
+        now = datetime.datetime.now(datetime.UTC)
+        secrets = {acme.sinch_key: acme.sinch_secret}
+        assert authenticate(ice.headers, "POST", "/calls", body=ice.body, secrets=secrets, now=now)
 
 
 # ---- conferences ----

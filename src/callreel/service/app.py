@@ -55,6 +55,7 @@ def make_app(
         description="Records calls: media over the network in, true recordings out.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         separate_input_output_schemas=False,
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
+from callreel.actions import NOTHING
 from callreel.dialects import Session
 from callreel.dialects.chime import Chime
 from callreel.dialects.graph import Graph
@@ -94,11 +95,21 @@ class Customers:
     """The vendors' applications of all tenants; any thread."""
 
     def __init__(
-        self, settings: VendorSettings, routes: Routes, *, public_url: str, is_open: bool = False
+        self,
+        settings: VendorSettings,
+        routes: Routes,
+        *,
+        public_url: str,
+        others: Mapping[str, Notifier] = NOTHING,
+        is_open: bool = False,
     ) -> None:
-        """`public_url`: how clients reach the service. `is_open`: every application is everybody's."""
+        """`public_url`: how clients reach the service. `others`: who is told, by dialect, of calls of no application.
+
+        `is_open`: every application is everybody's.
+        """
         self.settings = settings
         self.public_url = public_url.rstrip("/")
+        self._others = others
         self._is_open = is_open
         self._routes = routes
         self._applications: Mapping[str, Mapping[str, Any]] = {
@@ -193,7 +204,9 @@ class Customers:
     def notifier_for(self, message: VendorMessage) -> Notifier | None:
         """How a message reaches its customer; None for one that the event stream has."""
         application = self._routes.application_of(message.call_id)
-        known = self._applications.get(message.dialect, {}).get(application or "")
+        if not application:
+            return self._others.get(message.dialect)
+        known = self._applications.get(message.dialect, {}).get(application)
         if known is None:
             return None
         notifier: Notifier | None = known.handler if message.dialect == "chime" else known.backend

@@ -11,16 +11,14 @@ import importlib
 import re
 
 from callreel.addresses import CALLBACKS, Policy
-from callreel.dialects.sinch_signing import CallbackSigner
 from callreel.errors import UsageError
-from callreel.notify import FirstThatAnswers, Notifier
+from callreel.notify import Notifier
 from callreel.notify.functions import PythonFunction
 from callreel.notify.lambdas import LambdaFunction
-from callreel.notify.references import SecretSource, secret_of
-from callreel.notify.signatures import BearerToken, Signer
+from callreel.notify.signatures import Signer
 from callreel.notify.webhooks import Webhook
 
-__all__ = ["graph_backend", "handler_of", "sinch_backend"]
+__all__ = ["handler_of"]
 
 ARN = re.compile(r"arn:aws[a-z-]*:lambda:([a-z0-9-]+):[0-9]{12}:function:[A-Za-z0-9_-]+(:[A-Za-z0-9$_-]+)?")
 ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -53,22 +51,3 @@ def handler_of(
     if "://" in text:
         return Webhook(text, signer=signer, policy=policy)
     raise UsageError(f"{text!r} is neither the ARN of a Lambda function, nor a URL, nor module:function")
-
-
-def sinch_backend(
-    application_key: str,
-    secret: SecretSource,
-    url: str,
-    fallback_url: str | None = None,
-    *,
-    policy: Policy = CALLBACKS,
-) -> Notifier:
-    """The way to the backend of a Sinch application: callbacks are signed, and go to the fallback when they must."""
-    signer = CallbackSigner(application_key, lambda: secret_of(secret))
-    ways = [handler_of(one, signer=signer, policy=policy) for one in (url, fallback_url) if one is not None]
-    return FirstThatAnswers(*ways) if len(ways) > 1 else ways[0]
-
-
-def graph_backend(url: str, token: SecretSource | None = None, *, policy: Policy = CALLBACKS) -> Notifier:
-    """The way to the `callbackUri` of a Microsoft Graph application; `token` goes with every notification."""
-    return handler_of(url, signer=None if token is None else BearerToken(token), policy=policy)

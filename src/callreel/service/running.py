@@ -77,7 +77,11 @@ class Service:
         self.stream = EventStream()
         self._routes = Routes(settings.recorder.spool / "routes.sqlite")
         self.customers = Customers(
-            settings.vendors, self._routes, public_url=settings.url, is_open=settings.is_open
+            settings.vendors,
+            self._routes,
+            public_url=settings.url,
+            others=settings.recorder.notify.notifiers(),
+            is_open=settings.is_open,
         )
         self._recorder_settings = replace(settings.recorder, drive_url=settings.url + DRIVE_PATH)
         self.recorder = Recorder(
