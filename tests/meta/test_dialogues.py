@@ -15,9 +15,6 @@ from project import ROOT
 ROWS = {"chime": 50, "sinch": 50, "graph": 52}
 """How many rows each vendor's table has; the tables are not part of the project."""
 
-LATER = {("chime", 47), ("graph", 3)}
-"""Rows that nothing but a later layer can show, which their README names."""
-
 MARKS = {"D", "C", "I", "X", "?"}
 FILES = [path for vendor in ROWS for path in dialogues(vendor)]
 NAMES = [f"{path.parent.name}-{path.stem}" for path in FILES]
@@ -60,16 +57,7 @@ def named_tests(where):
 def test_every_row_has_a_dialogue_or_a_test(vendor):
     shown = {int(path.name[:2]) for path in dialogues(vendor) if not path.name.startswith("seed ")}
     shown |= {row for row, where in elsewhere(vendor) if named_tests(where)}
-    later = {row for of, row in LATER if of == vendor}
-    assert not shown & later, "rows that are shown by now"
-    assert shown | later == set(range(1, ROWS[vendor] + 1))
-
-
-@pytest.mark.parametrize("vendor", ROWS)
-def test_a_row_for_a_later_layer_says_which(vendor):
-    where = dict(elsewhere(vendor))
-    for row in (row for of, row in LATER if of == vendor):
-        assert re.match(r"the service|delivery", where[row])
+    assert shown == set(range(1, ROWS[vendor] + 1))
 
 
 @pytest.mark.parametrize("vendor", ROWS)

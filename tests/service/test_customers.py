@@ -6,9 +6,10 @@ import time
 import pytest
 
 from callreel.errors import DeliveryError, UsageError
-from callreel.events import VendorMessage
+from callreel.events import LegStatus, VendorMessage
 from callreel.notify.functions import PythonFunction
 from callreel.service.customers import Customers, Routes
+from callreel.service.host import LegWish
 from callreel.service.vendors import SinchApplication, SinchSettings, VendorSettings
 from service_host import listening
 from vendor_customers import Backend, begun, service_in, tenant_called, vendors_of
@@ -124,3 +125,58 @@ def test_what_was_not_told_is_told_after_a_restart(tmp_path):
     with listening(service_in(tmp_path, acme, vendors=vendors)):
         hangup = again.wait_for(lambda body: body["InvocationEventType"] == "HANGUP", timeout_s=40)
         assert hangup["CallDetails"]["TransactionId"] == call_id
+
+
+def ended(running, call_id, timeout_s=15.0):
+    """What the stream of events says of the legs of a call that has ended."""
+    end = time.monotonic() + timeout_s
+    while not running.service.host.call(call_id).recorded.is_over:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    while True:
+        told, _ = running.service.host.stream.since(0)
+        events = [one.body for one in told if one.body["call_id"] == call_id]
+        if events[-1]["event"] == "call_ended":
+            return [one for one in events if one["event"] == "leg_changed"]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_call_whose_program_does_not_answer_ends_as_with_the_vendor(tmp_path):
+    acme = tenant_called("acme")
+
+    def fails(body):
+        raise DeliveryError("not now", retryable=True)
+
+    acme.chime.answer = acme.sinch.answer = fails
+    with listening(service_in(tmp_path, acme)) as running:
+        chime = begun(running.client(), "chime", leg={"status": "offered"})
+        sinch = begun(running.client(), "sinch", leg={"status": "offered"})
+        assert ended(running, chime)[-1]["sip_response_code"] == 480
+        ended(running, sinch)
+        assert acme.sinch.wait_for(lambda body: body["event"] == "dice")["reason"] == "CALLBACKERROR"
+
+
+def test_a_call_of_sinchs_that_was_answered_goes_on_when_its_program_does_not(tmp_path):
+    acme = tenant_called("acme")
+    asked = threading.Event()
+
+    def fails(body):
+        asked.set()
+        raise DeliveryError("not now")
+
+    acme.sinch.answer = fails
+    with listening(service_in(tmp_path, acme)) as running:
+        host, customers = running.service.host, running.service.customers
+        customer = customers.customer("sinch", {}, tenant="acme", call_id="call-1")
+        leg = LegWish(inbound=False, status=LegStatus.DIALED)
+        call = host.create(
+            "call-1", tenant="acme", legs=[leg], dialect=customer.session, application=customer.application
+        )
+        call.recorded.answered("LEG-A")
+        assert asked.wait(10)
+        end = time.monotonic() + 10
+        while not [one for one in host.stream.since(0)[0] if one.body.get("name") == "continue"]:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        assert not call.recorded.is_over

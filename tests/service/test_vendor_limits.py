@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from callreel.service.vendors import VendorSettings
 from service_host import listening
-from vendor_customers import begun, service_in, tenant_called
+from vendor_customers import SIGNING, begun, service_in, tenant_called
 
 ACME = tenant_called("acme")
 PATHS = {
@@ -90,6 +91,20 @@ def test_a_body_that_drips_is_refused_as_the_vendor_does(closed, vendor, monkeyp
         answer = Raw(b"".join(iter(lambda: connection.recv(65536), b"")))
     assert (answer.status_code, answer.headers["connection"]) == (408, "close")
     check_shape(vendor, answer)
+
+
+def test_a_service_without_customers_lets_nobody_in(tmp_path):
+    with listening(service_in(tmp_path, vendors=VendorSettings())) as running:
+        client = running.client(None)
+        signature = f"Credential=a/20260101/r/chime/aws4_request, SignedHeaders=host, Signature={'0' * 64}"
+        for vendor, value in {
+            "chime": f"AWS4-HMAC-SHA256 {signature}",
+            "sinch": "Basic YTpi",
+            "graph": f"Bearer {SIGNING.token(ACME.graph_application)}",
+        }.items():
+            answer = client.request(METHODS[vendor], PATHS[vendor], headers={"Authorization": value})
+            assert answer.status_code in (400, 401, 403)
+            check_shape(vendor, answer)
 
 
 def test_a_thousand_slow_bodies_keep_nobody_from_being_answered(closed):

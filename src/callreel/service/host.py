@@ -45,6 +45,8 @@ log = logging.getLogger("callreel.service")
 
 EVENTS_WAIT_S = 0.25
 BEEP_RATE = 8000
+TEMPORARILY_UNAVAILABLE = 480
+"""SIP's code for a call whose program does not answer."""
 ENDED_KEPT = 10_000
 """Calls that are over and can still be asked for."""
 
@@ -236,10 +238,10 @@ class Host:
             if tenant in (None, call.tenant) and not (live and call.recorded.is_over)
         ]
 
-    def hang_up(self, call: LiveCall, leg: str) -> None:
-        """A participant is gone."""
+    def hang_up(self, call: LiveCall, leg: str, *, sip_response_code: int = 0) -> None:
+        """A participant is gone, or is hung up on."""
         if not call.recorded.is_over:
-            call.recorded.hang_up(leg)
+            call.recorded.hang_up(leg, sip_response_code=sip_response_code)
         media = call.media.get(leg)
         if media is not None:
             media.close()
@@ -306,6 +308,8 @@ class Host:
                 self._play(call, event.leg, event.action_id, () if uri is None else (uri,))
             case StopPlaying():
                 self._stop_playing(call, event.leg, event.action_id)
+            case Perform(action_id="unanswered"):
+                self._unanswered(call)
             case Perform():
                 self._perform(call, event)
             case RecordingStarted():
@@ -395,6 +399,17 @@ class Host:
             )
         elif uris := _prompts_of(name, parameters):
             self._play(call, event.leg or next(iter(call.legs)), event.action_id, uris)
+
+    def _unanswered(self, call: LiveCall) -> None:
+        """The customer's program has not said what to do: what the vendor does then (docs/notify.md)."""
+        if call.recorded.is_over:
+            return
+        if call.dialect == "sinch":
+            call.recorded.request(None)
+            return
+        for leg in list(call.legs):
+            self.hang_up(call, leg, sip_response_code=TEMPORARILY_UNAVAILABLE)
+        self.end(call)
 
     def _hang_up_for(self, call: LiveCall, event: Perform) -> None:
         legs = [event.leg] if event.leg in call.legs else list(call.legs)

@@ -63,6 +63,8 @@ class Tokens:
         return application
 
     def _claims(self, token: str) -> Mapping[str, Any]:
+        if self._settings.jwks is None:
+            raise TokenError(401, "InvalidAuthenticationToken", "The access token is invalid.")
         import jwt
 
         try:
