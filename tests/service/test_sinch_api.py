@@ -17,7 +17,7 @@ from callreel.notify import FirstThatAnswers
 from callreel.notify.webhooks import Webhook
 from callreel.service.vendors import SinchSettings
 from http_server import plain, serving
-from service_host import listening
+from service_host import listening, settings_in
 from vendor_customers import begun, service_in, sinch_client, speak, tenant_called, vendors_of
 
 ACME, OTHER = tenant_called("acme"), tenant_called("other")
@@ -86,11 +86,18 @@ def joined(running, conference_id, tenant="acme", **leg):
     return call_id
 
 
-def performed(running, call_id, name):
-    """What the media server is asked for, in the stream of events."""
-    told, _ = running.service.host.stream.since(0)
-    found = [one.body for one in told if one.body["event"] == "perform" and one.body["call_id"] == call_id]
-    return [one["parameters"] for one in found if one["name"] == name]
+def performed(running, call_id, name, timeout_s=10.0):
+    """What the media server is asked for under that name, in the stream of events; waits for the first."""
+    end = time.monotonic() + timeout_s
+    while True:
+        told, _ = running.service.host.stream.since(0)
+        found = [
+            one.body for one in told if one.body["event"] == "perform" and one.body["call_id"] == call_id
+        ]
+        if asked := [one["parameters"] for one in found if one["name"] == name]:
+            return asked
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 # ---- calls ----
@@ -172,10 +179,7 @@ def test_callbacks_reach_the_backend_and_its_answer_is_done(running, service):
         call_id = begun(running.client(), "sinch", leg={"status": "offered"})
         ice = ACME.sinch.wait_for(lambda body: body["event"] == "ice")
         assert (ice["callid"], ice["applicationKey"], ice["cli"]) == (call_id, ACME.sinch_key, "+15551230002")
-        end = time.monotonic() + 10
-        while not performed(running, call_id, "answer"):
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        assert performed(running, call_id, "answer")
     finally:
         ACME.sinch.answer = lambda body: None
     running.client().delete(f"/v1/calls/{call_id}")
@@ -236,10 +240,7 @@ def test_a_participant_is_muted_and_put_on_hold(running, sinch):
     sinch.conferences.manage_participant(call_id, "mute", "resume")
     (there,) = sinch.conferences.get("mute").participants
     assert (there.muted, there.onhold) == (False, False)
-    end = time.monotonic() + 5
-    while not performed(running, call_id, "resume"):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    assert performed(running, call_id, "resume")
     assert performed(running, call_id, "onhold") == [{"conferenceId": "mute", "moh": "music1"}]
 
 
@@ -319,6 +320,37 @@ def test_a_range_of_a_recording_is_given(running, stored):
     assert part("bytes=390-9999")[0] == 206
     assert part("lines=1-2")[0] == part("bytes=5-2")[0] == 200
     assert part("bytes=400-")[0] == part("bytes=-0")[0] == 400
+
+
+def test_an_encrypted_recording_is_given_in_the_clear(tmp_path):
+    acme, key = tenant_called("acme"), tmp_path / "recordings.key"
+    key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
+    recorder = replace(settings_in(tmp_path).recorder, key_file=key)
+    service = service_in(tmp_path, acme, recorder=recorder)
+    with listening(service) as running:
+        call_id = begun(running.client(), "sinch")
+        start = [{"name": "startRecording", "options": TO_DRIVE}]
+        sinch_client(running.url, acme).voice.calls.update(call_id, start, CONTINUE)
+        speak(service, call_id, seconds=0.3)
+        running.client().delete(f"/v1/calls/{call_id}")
+        acme.sinch.wait_for(lambda body: body.get("type") == "recording_available")
+        (stored,) = (tmp_path / "spool" / "drives" / "acme" / "files").iterdir()
+        assert not stored.read_bytes().startswith(b"RIFF")
+
+        def got(**headers):
+            return running.client(None).get(
+                "/calling/v1/recording/a%20call.wav", headers=basic(acme) | headers
+            )
+
+        whole = got()
+        assert whole.content.startswith(b"RIFF")
+        assert int(whole.headers["content-length"]) == len(whole.content)
+        part = got(Range="bytes=8-11")
+        assert (part.status_code, part.content) == (206, b"WAVE")
+        assert part.headers["content-range"] == f"bytes 8-11/{len(whole.content)}"
+        assert got(Range="bytes=-4").content == whole.content[-4:]
+        assert got(Range=f"bytes={len(whole.content)}-").status_code == 400
 
 
 def test_recordings_are_listed_by_page_and_time(running, stored):
@@ -424,6 +456,7 @@ def test_a_signature_that_comes_again_gets_its_answer_and_does_nothing(running, 
     body = b'{"instructions":[{"name":"say","text":"once"}],"action":{"name":"continue"}}'
     client, headers = running.client(None), signed("PATCH", path, body)
     assert [client.patch(path, content=body, headers=headers).status_code for _ in range(3)] == [204] * 3
+    assert performed(running, call_id, "say")
     time.sleep(0.2)
     assert len(performed(running, call_id, "say")) == 1
 

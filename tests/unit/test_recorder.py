@@ -1,5 +1,6 @@
 """Recorder: calls in, recordings at their destination and one terminal event each out."""
 
+import hashlib
 import threading
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import soundfile
 
 from callreel.actions import Destination, Layout, Prompt, RecordingKind, StartRecording, StopRules
+from callreel.delivery import Parcel
 from callreel.dialects.chime import Chime
 from callreel.errors import (
     ActionError,
@@ -21,6 +23,7 @@ from callreel.events import CallEnded, RecordingStarted, RecordingStored, Vendor
 from callreel.kernels import g711
 from callreel.notify.functions import PythonFunction
 from callreel.recorder import Recorder, Settings, TakeEnded
+from callreel.recorder.stores import Stores
 from callreel.spool import Retention, Space
 from recording_host import RATE, Clock, Unreliable, ended, feed, packet, payload, record
 
@@ -492,3 +495,29 @@ def test_credentials_of_a_request_are_in_no_file_no_event_and_no_log(tmp_path, c
     with with_store(tmp_path, clock, store) as recorder:
         wait_for(lambda: "give them again" in caplog.text)
         assert recorder.unfinished
+
+
+def test_a_call_can_be_looked_at_also_when_it_is_over(recorder):
+    call = recorder.add_call("call-1", transaction_id="t-1")
+    call.add_leg("LEG-A", to="+461")
+    before = call.view
+    assert (before.call_id, before.transaction_id) == ("call-1", "t-1")
+    call.end()
+    assert before.participants["LEG-A"].to == "+461"
+    assert call.view.now >= before.now
+    assert call.view.participants.keys() == before.participants.keys()
+
+
+def test_every_drive_has_a_folder_of_its_own(tmp_path):
+    settings = Settings(tmp_path, drive_url="https://calls.example/recording/")
+    one, other = (
+        Stores(settings).place(Destination(kind="sdrive", bucket=name), "a.mp3")[0]
+        for name in ("one", "../two")
+    )
+    assert one.folder == tmp_path / "drives" / "one"
+    assert other.folder.parent == tmp_path / "drives"
+    assert Stores(settings).place(Destination(kind="sdrive"), "a.mp3")[0].folder == tmp_path / "drive"
+    path = tmp_path / "a.mp3"
+    path.write_bytes(b"")
+    receipt = one.deliver(Parcel(path, "a.mp3", 0, hashlib.sha256(b"").hexdigest(), "audio/mpeg", {}))
+    assert receipt.location == "https://calls.example/recording/a.mp3"

@@ -12,6 +12,7 @@ from fastapi.responses import PlainTextResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from callreel.delivery.drive import Drive
+from callreel.encryption import Keys
 from callreel.errors import CallreelError
 from callreel.service.access import COOKIE, Access
 from callreel.service.audio import AudioReader
@@ -40,14 +41,15 @@ def make_app(
     *,
     drives: Callable[[str], Drive],
     held: Held,
+    keys: Keys | None = None,
     is_ready: Callable[[], str | None] = lambda: None,
     metrics: Callable[[], str] = lambda: "",
     clock: Callable[[], float] = time.time,
 ) -> Any:
     """The application.
 
-    `drives` gives a tenant's Sinch Drive, `held` has what Microsoft Graph's customers download. `is_ready` says why the
-    service is not, None when it is.
+    `drives` gives a tenant's Sinch Drive, `held` has what Microsoft Graph's customers download, `keys` are what both
+    are encrypted with. `is_ready` says why the service is not, None when it is.
     """
     app = FastAPI(
         title="callreel",
@@ -73,7 +75,7 @@ def make_app(
 
     app.include_router(native_api(host, library, audio, customers, tenant_of))
     app.include_router(chime_api(host, customers, access, clock))
-    app.include_router(sinch_api(host, customers, access, drives, clock))
+    app.include_router(sinch_api(host, customers, access, drives, keys, clock))
     app.include_router(graph_api(host, customers, access, held, clock))
 
     @app.get("/healthz", tags=["operation"], summary="Whether the process lives")

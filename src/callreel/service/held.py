@@ -1,7 +1,11 @@
-"""Recordings that the service keeps for a download: Microsoft Graph's, until shortly after their call."""
+"""Recordings that the service itself keeps for its customers, handed out in the clear whether encrypted or not.
+
+Microsoft Graph's are held until shortly after their call (`Held`), those of Sinch Drive until they expire.
+"""
 
 from __future__ import annotations
 
+import io
 import logging
 import shutil
 import time
@@ -11,11 +15,33 @@ from typing import BinaryIO, Final
 
 from callreel.encryption import Keys, SealedReader, is_encrypted
 
-__all__ = ["Held"]
+__all__ = ["Clear", "Held"]
 
 log = logging.getLogger("callreel.service")
 
 PIECE_BYTES: Final = 1 << 16
+
+
+class Clear:
+    """What a file holds in the clear."""
+
+    def __init__(self, file: BinaryIO, keys: Keys | None) -> None:
+        """Read `file`, from its beginning; `keys`: what it may be encrypted with."""
+        encrypted = is_encrypted(file)
+        self._file = file
+        self._source: BinaryIO | SealedReader = file
+        if encrypted and keys is not None:
+            self._source = SealedReader(file, keys)
+        self.size_bytes = self._source.seek(0, io.SEEK_END)
+
+    def pieces(self, first: int = 0, last: int | None = None) -> Iterator[bytes]:
+        """Its bytes, from `first` to `last`, that one included; the file is closed in the end."""
+        left = self.size_bytes - first if last is None else last + 1 - first
+        with self._file:
+            self._source.seek(first)
+            while left > 0 and (piece := self._source.read(min(PIECE_BYTES, left))):
+                left -= len(piece)
+                yield piece
 
 
 class Held:
@@ -35,17 +61,7 @@ class Held:
             file = path.open("rb")
         except OSError:
             return None
-        return self._read(file)
-
-    def _read(self, file: BinaryIO) -> Iterator[bytes]:
-        with file:
-            encrypted = is_encrypted(file)
-            file.seek(0)
-            if encrypted and self._keys is not None:
-                yield from SealedReader(file, self._keys).pieces()
-                return
-            while piece := file.read(PIECE_BYTES):
-                yield piece
+        return Clear(file, self._keys).pieces()
 
     def sweep(self, wanted: Collection[str], *, older_than_s: float) -> int:
         """Remove what is older, but for the folders (those of calls) that are wanted; how many were removed."""

@@ -96,7 +96,8 @@ class Service:
             stream=self.stream,
             on_begun=self.customers.begun,
         )
-        self._held = Held(settings.recorder.spool / "held", settings.recorder.keys())
+        keys = settings.recorder.keys()
+        self._held = Held(settings.recorder.spool / "held", keys)
         sources: dict[str, Source] = {"file": FileSource(settings.folders)}
         self.is_draining = False
         self.app: Any = make_app(
@@ -107,6 +108,7 @@ class Service:
             self.customers,
             drives=self._drive,
             held=self._held,
+            keys=keys,
             is_ready=self._why_not_ready,
         )
         self._is_closed = threading.Event()

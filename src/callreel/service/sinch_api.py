@@ -6,8 +6,10 @@ gets the answer of the first time.
 """
 
 import asyncio
+import contextlib
 import json
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -19,10 +21,12 @@ from fastapi.responses import Response, StreamingResponse
 from callreel.delivery.drive import Download, Drive, DriveError
 from callreel.dialects.sinch import Sinch
 from callreel.dialects.sinch_signing import WINDOW_S, AuthenticationError, authenticate
+from callreel.encryption import Keys
 from callreel.errors import UsageError
 from callreel.notify.references import secret_of
 from callreel.service.access import Access
 from callreel.service.customers import Customers
+from callreel.service.held import Clear
 from callreel.service.host import Host, LiveCall
 from callreel.service.refusals import Refused, json_response, session_response
 from callreel.service.replays import Replays
@@ -35,6 +39,8 @@ BAD_SIGNATURE: Final = 40102
 PAGE_SIZE: Final = 100
 PAGE_SIZE_MAX: Final = 1000
 WHOLE = re.compile(r"\d{1,9}", re.ASCII)
+FAR: Final = 1 << 62
+"""Behind the end of every file."""
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 JSON_BODY: Final[dict[str, Any]] = {
@@ -79,9 +85,10 @@ def sinch_api(
     customers: Customers,
     access: Access,
     drives: Callable[[str], Drive],
+    keys: Keys | None,
     clock: Callable[[], float],
 ) -> APIRouter:
-    """The routes below /calling/v1; `drives` gives the drive of a tenant."""
+    """The routes below /calling/v1; `drives` gives the drive of a tenant, whose files are encrypted with `keys`."""
     api = APIRouter(prefix="/calling/v1", tags=["sinch"], responses=ERRORS)
     applications = customers.settings.sinch.applications
     secrets = _Secrets(applications)
@@ -253,16 +260,14 @@ def sinch_api(
         response_class=Response,
     )
     def read_recording(request: Request, key: str, who: _Asker = Asker) -> Response:
-        first, last, is_part = _range(request.headers.get("range"))
+        wanted = _range(request.headers.get("range"))
         with _drive_words():
-            download = drives(who.tenant).get(key, first=first, last=last)
-        recording = download.recording
-        headers = {"Content-Length": str(download.length), "Accept-Ranges": "bytes"}
-        if is_part:
-            end = download.first + download.length - 1
-            headers["Content-Range"] = f"bytes {download.first}-{end}/{recording.size_bytes}"
+            part = _part(drives(who.tenant), key, wanted, keys)
+        headers = {"Content-Length": str(part.last + 1 - part.first), "Accept-Ranges": "bytes"}
+        if wanted is not None:
+            headers["Content-Range"] = f"bytes {part.first}-{part.last}/{part.size_bytes}"
         return StreamingResponse(
-            _pieces(download), 206 if is_part else 200, headers=headers, media_type=recording.media_type
+            part.pieces, 200 if wanted is None else 206, headers=headers, media_type=part.media_type
         )
 
     @api.delete("/recording/{key:path}", status_code=204, summary="Drive: delete a recording")
@@ -285,6 +290,36 @@ class _drive_words:  # noqa: N801  (a context, as a function would be)
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, DriveError):
             raise Refused(error.code // 100, error.code, str(error)) from None
+
+
+class _Part(NamedTuple):
+    """A recording, or some of it."""
+
+    pieces: Iterator[bytes]
+    first: int
+    last: int
+    size_bytes: int
+    """Of the whole."""
+    media_type: str
+
+
+def _part(drive: Drive, key: str, wanted: tuple[int, int | None] | None, keys: Keys | None) -> _Part:
+    """What is wanted of a recording; a DriveError when it is not to be had."""
+    first, last = wanted or (0, None)
+    if keys is None:
+        download = drive.get(key, first=first, last=last)
+        size_bytes, end = download.recording.size_bytes, download.first + download.length - 1
+        return _Part(_pieces(download), download.first, end, size_bytes, download.recording.media_type)
+    download = drive.get(key)
+    with contextlib.ExitStack() as undo:
+        # In a file of its own: nothing replaces that while it is read.
+        file = undo.enter_context(tempfile.TemporaryFile(prefix="callreel-drive-"))
+        file.writelines(_pieces(download))
+        file.seek(0)
+        clear = Clear(file, keys)
+        first, end = _within(wanted, clear.size_bytes)
+        undo.pop_all()
+    return _Part(clear.pieces(first, end), first, end, clear.size_bytes, download.recording.media_type)
 
 
 def _pieces(download: Download) -> Iterator[bytes]:
@@ -317,15 +352,23 @@ def _whole(text: str | None, default: int, words: str) -> int:
     return int(text)
 
 
-def _range(text: str | None) -> tuple[int, int | None, bool]:
-    """First and last byte of what is asked for, as Drive takes them; whether it is a part at all."""
+def _range(text: str | None) -> tuple[int, int | None] | None:
+    """First and last byte of what is asked for, as Drive takes them; None for the whole."""
     found = None if text is None else RANGE.fullmatch(text.strip())
-    if (
-        found is None
-        or not (found[1] or found[2])
-        or (found[1] and found[2] and int(found[1]) > int(found[2]))
-    ):
-        return 0, None, False
+    if found is None or not (found[1] or found[2]):
+        return None
     if not found[1]:
-        return (-int(found[2]), None, True) if int(found[2]) else (1 << 62, None, True)
-    return int(found[1]), int(found[2]) if found[2] else None, True
+        return -int(found[2]) or FAR, None
+    if found[2] and int(found[1]) > int(found[2]):
+        return None
+    return int(found[1]), int(found[2]) if found[2] else None
+
+
+def _within(wanted: tuple[int, int | None] | None, size_bytes: int) -> tuple[int, int]:
+    """First and last byte, of a file of that size."""
+    first, last = wanted or (0, None)
+    first = max(0, size_bytes + first) if first < 0 else first
+    last = size_bytes - 1 if last is None else min(last, size_bytes - 1)
+    if first > last and wanted is not None:
+        raise DriveError(ILLEGAL, "the range is not within the recording", field="range")
+    return first, last
