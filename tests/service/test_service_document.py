@@ -42,7 +42,9 @@ def test_every_path_that_it_names_is_there_and_none_is_missing(routes):
     assert len(named) == len(PATHS)
     assert named <= routes
     rest = {one for one in routes - named if not re.match(r"\w+ /(v1|healthz|readyz|metrics)", one)}
-    assert all(re.search(r" /(app|applications/\{application_id\}|communications)/calls/", one) for one in rest), rest
+    assert all(
+        re.search(r" /(app|applications/\{application_id\}|communications)/calls/", one) for one in rest
+    ), rest
 
 
 def test_the_limits_that_it_names_are_those_of_the_code():

@@ -500,12 +500,12 @@ def test_credentials_of_a_request_are_in_no_file_no_event_and_no_log(tmp_path, c
 def test_a_call_can_be_looked_at_also_when_it_is_over(recorder):
     call = recorder.add_call("call-1", transaction_id="t-1")
     call.add_leg("LEG-A", to="+461")
-    before = call.view
+    before = call.view()
     assert (before.call_id, before.transaction_id) == ("call-1", "t-1")
     call.end()
     assert before.participants["LEG-A"].to == "+461"
-    assert call.view.now >= before.now
-    assert call.view.participants.keys() == before.participants.keys()
+    assert call.view().now >= before.now
+    assert call.view().participants.keys() == before.participants.keys()
 
 
 def test_every_drive_has_a_folder_of_its_own(tmp_path):

@@ -236,11 +236,10 @@ class RecordedCall:
         with self._lock:
             return {leg: one.status for leg, one in self._call.participants.items()}
 
-    @property
-    def view(self) -> CallView:
-        """The call as its session sees it now, also after its end."""
+    def view(self, *, now: float | None = None) -> CallView:
+        """The call as its session sees it, also after its end."""
         with self._lock:
-            return self._call.view(now=self._clock())
+            return self._call.view(now=self._clock() if now is None else now)
 
     def _do(self, verb: Callable[[float], T], now: float | None) -> T:
         with self._lock:

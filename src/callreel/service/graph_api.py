@@ -25,8 +25,19 @@ from callreel.service.tokens import TokenError, Tokens
 
 __all__ = ["graph_api"]
 
+Endpoints = tuple[Callable[..., Any], ...]
+
 VERSIONS: Final = ("", "/v1.0", "/beta")
-CALLS: Final = ("/app/calls", "/applications/{application_id}/calls", "/communications/calls")
+ASKED: Final = (
+    ("/{call_id}", "DELETE", "The call is over"),
+    (
+        "/{call_id}/{verb}",
+        "POST",
+        "record, recordResponse, playPrompt, cancelMediaProcessing, subscribeToTone",
+    ),
+    ("/{call_id}/operations/{operation_id}", "GET", "An operation that goes on"),
+)
+"""Paths behind each of those of calls."""
 CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="callreel"'}
 CALL_NOT_FOUND: Final = "8522"
 
@@ -78,11 +89,13 @@ def graph_api(
                 return call
         raise Refused(404, CALL_NOT_FOUND, "Call not found.")
 
-    async def ask(request: Request, call_id: str) -> Response:
-        """Have the call's session answer."""
+    async def ask(request: Request, call_id: str, application_id: str | None = None) -> Response:
+        """Have the call's session answer; `application_id`: in whose name it is asked."""
         tenant, application = asker(request)
-        named = request.path_params.get("application_id")
-        if named is not None and application is not None and named.lower() != application.lower():
+        if (
+            None not in (application_id, application)
+            and str(application_id).lower() != str(application).lower()
+        ):
             raise Refused(404, CALL_NOT_FOUND, "Call not found.")
         call = found(call_id, tenant)
         document: dict[str, Any] = {
@@ -97,35 +110,47 @@ def graph_api(
         except UsageError:  # it is over
             raise Refused(404, CALL_NOT_FOUND, "Call not found.") from None
 
+    # The parameters of the paths, for the OpenAPI document; the session reads the path itself.
+
+    async def delete(request: Request, call_id: str) -> Response:
+        return await ask(request, call_id)
+
     async def act(request: Request, call_id: str, verb: str) -> Response:
         return await ask(request, call_id)
 
     async def read_operation(request: Request, call_id: str, operation_id: str) -> Response:
         return await ask(request, call_id)
 
+    async def delete_of(request: Request, application_id: str, call_id: str) -> Response:
+        return await ask(request, call_id, application_id)
+
+    async def act_of(request: Request, application_id: str, call_id: str, verb: str) -> Response:
+        return await ask(request, call_id, application_id)
+
+    async def read_operation_of(
+        request: Request, application_id: str, call_id: str, operation_id: str
+    ) -> Response:
+        return await ask(request, call_id, application_id)
+
+    plain: Endpoints = (delete, act, read_operation)
+    places: dict[str, Endpoints] = {
+        "/app/calls": plain,
+        "/communications/calls": plain,
+        "/applications/{application_id}/calls": (delete_of, act_of, read_operation_of),
+    }
     for version in VERSIONS:
-        for calls in CALLS:
-            in_schema = version == ""
-            for path, endpoint, method, summary in (
-                ("/{call_id}", ask, "DELETE", "The call is over"),
-                (
-                    "/{call_id}/{verb}",
-                    act,
-                    "POST",
-                    "record, playPrompt, cancelMediaProcessing, subscribeToTone",
-                ),
-                ("/{call_id}/operations/{operation_id}", read_operation, "GET", "An operation that goes on"),
-            ):
+        for calls, endpoints in places.items():
+            for (path, method, summary), endpoint in zip(ASKED, endpoints, strict=True):
                 api.add_api_route(
-                    version + calls + path,
+                    f"{version}{calls}{path}",
                     endpoint,
                     methods=[method],
                     summary=summary,
                     status_code=204 if method == "DELETE" else 200,
                     responses=ERRORS,
                     response_class=Response,
-                    include_in_schema=in_schema,
-                    operation_id=f"graph-{version}{calls}{path}",
+                    include_in_schema=not version,
+                    operation_id=f"{method.lower()} {calls}{path}",
                     openapi_extra=JSON_BODY if method == "POST" else None,
                 )
 

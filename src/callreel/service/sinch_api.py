@@ -154,7 +154,7 @@ def sinch_api(
         for call in reversed(host.calls(tenant)):
             session = call.session
             if isinstance(session, Sinch) and session.stay is not None:
-                stay = session.read_stay(call.recorded.view)
+                stay = session.read_stay(call.recorded.view())
                 if stay is not None and session.stay.conference_id == conference_id:
                     found.append((call, stay))
         if not found:
@@ -166,7 +166,7 @@ def sinch_api(
     @api.get("/calls/id/{call_id}", summary="A call")
     async def read_call(call_id: str, who: _Asker = Asker) -> Response:
         call, session = wanted(call_id, who.tenant)
-        return json_response(session.read_call(call.recorded.view))
+        return json_response(session.read_call(call.recorded.view()))
 
     @api.patch("/calls/id/{call_id}", status_code=204, summary="Manage Call: SVAML", openapi_extra=JSON_BODY)
     async def manage_call(request: Request, call_id: str, who: _Asker = Asker) -> Response:
