@@ -8,7 +8,7 @@ import pytest
 from callreel.errors import DeliveryError, UsageError
 from callreel.events import LegStatus, VendorMessage
 from callreel.notify.functions import PythonFunction
-from callreel.service.customers import Customers, Routes
+from callreel.service.customers import KEPT_S, Customers, Routes
 from callreel.service.host import LegWish
 from callreel.service.vendors import SinchApplication, SinchSettings, VendorSettings
 from service_host import listening
@@ -87,6 +87,16 @@ def test_an_id_that_was_another_customers_is_taken(customers):
     assert application_of(customers, "sinch") == ACME.sinch_key
     with pytest.raises(UsageError, match="there is a call"):
         application_of(customers, "sinch", tenant="other")
+
+
+def test_whose_a_call_was_is_forgotten_after_a_week(tmp_path, monkeypatch):
+    routes, now = Routes(tmp_path / "routes.sqlite"), time.time()
+    routes.keep("old", "app")
+    monkeypatch.setattr(time, "time", lambda: now + KEPT_S + 60)
+    routes.keep("new", "app")
+    routes.sweep()
+    assert (routes.application_of("old"), routes.application_of("new")) == (None, "app")
+    routes.close()
 
 
 def test_a_tenant_cannot_take_the_id_of_anothers_call_that_is_over(tmp_path):

@@ -1,5 +1,6 @@
 """Recorder: calls in, recordings at their destination and one terminal event each out."""
 
+import gc
 import hashlib
 import threading
 import time
@@ -21,6 +22,7 @@ from callreel.errors import (
 )
 from callreel.events import CallEnded, RecordingStarted, RecordingStored, VendorMessage
 from callreel.kernels import g711
+from callreel.legs import Leg
 from callreel.notify.functions import PythonFunction
 from callreel.recorder import Recorder, Settings, TakeEnded
 from callreel.recorder.stores import Stores
@@ -521,3 +523,17 @@ def test_every_drive_has_a_folder_of_its_own(tmp_path):
     path.write_bytes(b"")
     receipt = one.deliver(Parcel(path, "a.mp3", 0, hashlib.sha256(b"").hexdigest(), "audio/mpeg", {}))
     assert receipt.location == "https://calls.example/recording/a.mp3"
+
+
+def test_a_call_that_is_over_keeps_no_audio(recorder):
+    call = recorder.add_call("call-1")
+    call.add_leg("LEG-ZZ")
+
+    def legs():
+        return [one for one in gc.get_objects() if isinstance(one, Leg) and one.name == "LEG-ZZ"]
+
+    assert len(legs()) == 1
+    call.end()
+    gc.collect()
+    assert legs() == []
+    assert "LEG-ZZ" in call.participants

@@ -290,4 +290,5 @@ class RecordedCall:
             case _:
                 self._office.tell_host(event)
                 if isinstance(event, CallEnded):
+                    self._call.legs.clear()  # who keeps a call that is over keeps no audio
                     self._office.ended(self)

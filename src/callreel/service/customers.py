@@ -43,7 +43,7 @@ APPLICATION: Final = {
 }
 """The option that names one of the vendor's applications."""
 
-KEPT_S: Final = 30 * 86_400
+KEPT_S: Final = 7 * 86_400
 """How long it is known whose a call was: messages that a restart has found may still have to be told."""
 
 
@@ -68,7 +68,8 @@ class Routes:
             "create table if not exists routes "
             "(call_id text primary key, application text not null, at_s real not null)"
         )
-        self._file.execute("delete from routes where at_s < ?", (time.time() - KEPT_S,))
+        self._file.execute("create index if not exists routes_by_time on routes (at_s)")
+        self.sweep()
 
     def keep(self, call_id: str, application: str) -> None:
         """Note it."""
@@ -84,6 +85,11 @@ class Routes:
                 "select application from routes where call_id = ?", (call_id,)
             ).fetchone()
         return None if row is None else str(row[0])
+
+    def sweep(self) -> None:
+        """Forget what is too old."""
+        with self._lock:
+            self._file.execute("delete from routes where at_s < ?", (time.time() - KEPT_S,))
 
     def close(self) -> None:
         """Close the file."""

@@ -137,7 +137,7 @@ class Service:
                 log.exception("what has expired was not removed")
 
     def sweep(self) -> None:
-        """Remove recordings whose time is over: of Sinch Drive, and of Microsoft Graph after their calls."""
+        """Remove recordings whose time is over, of Sinch Drive and of Microsoft Graph; forget whose old calls were."""
         grace_s = self.settings.vendors.graph.grace_s
         now = datetime.now(UTC)
         wanted = {
@@ -146,6 +146,7 @@ class Service:
             if call.ended_at is None or (now - call.ended_at).total_seconds() < grace_s
         }
         self._held.sweep(wanted, older_than_s=grace_s)
+        self._routes.sweep()
         for folder in (self._recorder_settings.spool / "drives").glob("*"):
             swept = Drive(folder, retention_s=self._recorder_settings.drive_retention_s).sweep()
             for damaged in swept.damaged:
