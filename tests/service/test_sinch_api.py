@@ -461,6 +461,18 @@ def test_a_signature_that_comes_again_gets_its_answer_and_does_nothing(running, 
     assert len(performed(running, call_id, "say")) == 1
 
 
+def test_a_second_authorization_does_not_make_an_old_request_new(running, call_id):
+    path = f"/calling/v1/calls/id/{call_id}"
+    body = b'{"instructions":[{"name":"say","text":"once"}],"action":{"name":"continue"}}'
+    headers = signed("PATCH", path, body)
+    for number in range(3):
+        pairs = [("Authorization", f"Application nobody:{number}"), *headers.items(), ("X-Own", str(number))]
+        assert running.client(None).patch(path, content=body, headers=pairs).status_code == 204
+    assert performed(running, call_id, "say")
+    time.sleep(0.2)
+    assert len(performed(running, call_id, "say")) == 1
+
+
 def test_a_deletion_that_comes_again_deletes_nothing_else(running, service, stored):
     path = "/calling/v1/recording/one.mp3"
     client, headers = running.client(None), signed("DELETE", path)

@@ -102,22 +102,21 @@ def sinch_api(
             return _Asker("local", None)
         body = await request.body()
         raw_path = request.scope["raw_path"].decode("latin-1")
+        headers = dict(request.headers.items())  # of several of one name the last, here and below
         try:
-            key = _authenticated(request, raw_path, body)
+            key = _authenticated(request.method, headers, raw_path, body)
         except AuthenticationError as error:
             challenge = {"WWW-Authenticate": 'Application realm="sinch", Basic realm="sinch"'}
             raise Refused(error.code // 100, error.code, str(error), challenge) from None
-        scheme, _, value = request.headers["authorization"].strip().partition(" ")
+        scheme, _, value = headers["authorization"].strip().partition(" ")
         signature = value.strip() if scheme.lower() == "application" else None
         return _Asker(applications[key].tenant, signature)
 
-    def _authenticated(request: Request, raw_path: str, body: bytes) -> str:
+    def _authenticated(method: str, headers: Mapping[str, str], raw_path: str, body: bytes) -> str:
         # Some of the vendor's libraries sign a path before they encode it.
         for path in dict.fromkeys((unquote(raw_path), raw_path)):
             try:
-                return authenticate(
-                    request.headers, request.method, path, body=body, secrets=secrets, now=now()
-                )
+                return authenticate(headers, method, path, body=body, secrets=secrets, now=now())
             except AuthenticationError as error:
                 refused = error
                 if error.code != BAD_SIGNATURE:
