@@ -30,7 +30,6 @@ SERVICE: Final = "chime"
 NUMBER = re.compile(r"\+?[1-9]\d{1,14}", re.ASCII)
 MAX_PAIRS: Final = 20
 
-NOT_FOUND: Final = Refused(404, "NotFoundException", "There is no such call.")
 PAIRS: Final = {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MAX_PAIRS}
 
 
@@ -99,7 +98,7 @@ def chime_api(host: Host, customers: Customers, access: Access, clock: Callable[
         def work(tenant: str, body: Mapping[str, Any]) -> Response:
             call = host.call(transaction_id, tenant)
             if call is None or call.dialect != "chime":
-                raise NOT_FOUND
+                raise _not_found()
             document = {
                 "Arguments": body.get("Arguments"),
                 "SipMediaApplicationId": application_id,
@@ -108,7 +107,7 @@ def chime_api(host: Host, customers: Customers, access: Access, clock: Callable[
             try:
                 response = call.recorded.request(document)
             except UsageError:  # it is over
-                raise NOT_FOUND from None
+                raise _not_found() from None
             return session_response(response)
 
         return await once(request, work)
@@ -166,6 +165,10 @@ def chime_api(host: Host, customers: Customers, access: Access, clock: Callable[
         return await once(request, work)
 
     return api
+
+
+def _not_found() -> Refused:
+    return Refused(404, "NotFoundException", "There is no such call.")
 
 
 def _read(body: bytes) -> Mapping[str, Any]:
