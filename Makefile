@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+STORES := $(VENV)/stores
 DEMO_CAPTURE := tests/data/pcap/calls/baresip-pcmu-47hash.pcap
 
 SOURCES := pyproject.toml setup.py MANIFEST.in $(wildcard native/*.pyx native/*.pxd native/include/callreel/*.h)
@@ -17,11 +18,12 @@ PACKAGE := $(shell find src -name '*.py')
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench sanitize fuzz lint wheel test-wheel clean
+.PHONY: help demo test faults bench sanitize fuzz lint wheel test-wheel clean
 
 help:
 	@echo "make demo        build callreel and record the calls of a capture that ships with it into ./recordings"
 	@echo "make test        build callreel and run its tests (CALLREEL_TEST_DATA=folder adds tests over more files)"
+	@echo "make faults      kill, starve and deny it for long (tests/faults; CALLREEL_FAULTS_SEED=n repeats a run), print figures"
 	@echo "make bench       compare callreel with its peers on this machine"
 	@echo "make sanitize    run the tests of all native code under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)"
 	@echo "make fuzz        feed hostile bytes to every parser, SECONDS=60 each, JOBS=1 at a time (clang)"
@@ -37,6 +39,10 @@ demo: $(VENV)/.built
 
 test: $(VENV)/.test $(VENV)/.clients
 	$(BIN)/python -m pytest
+
+# In `make test` the same tests are short.
+faults: $(VENV)/.test
+	CALLREEL_FAULTS=long $(BIN)/python -m pytest tests/faults
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m pytest benchmarks --benchmark-group-by=group --benchmark-columns=median,iqr,ops
@@ -80,6 +86,14 @@ $(VENV)/.built: $(VENV)/.made $(SOURCES)
 	@echo "building callreel ..."
 	@$(INSTALL) --editable .
 	@touch $@
+
+# Servers that tests start: in an environment of their own, where tests/support/limited_stores.py finds them.
+$(VENV)/.stores: $(VENV)/.made pyproject.toml
+	@$(PYTHON) -m venv --without-pip $(STORES)
+	@$(BIN)/python -m pip --python $(STORES)/bin/python install --quiet --disable-pip-version-check --group stores
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.stores
 
 # A group of pyproject.toml each.
 $(VENV)/.test $(VENV)/.clients $(VENV)/.bench $(VENV)/.fuzz $(VENV)/.lint: $(VENV)/.%: $(VENV)/.built

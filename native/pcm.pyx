@@ -355,7 +355,7 @@ cdef enum:
 cdef class SilenceMeter:
     """The silence at the end of what is fed: its frames are counted, and those of sound in between."""
 
-    cdef uint8_t frame[2 * METER_FRAME_SAMPLES]  # the one that is not whole yet
+    cdef uint8_t *frame  # the one that is not whole yet
     cdef size_t frame_samples
     cdef size_t held  # samples of it
     cdef double threshold_dbm0
@@ -367,11 +367,17 @@ cdef class SilenceMeter:
                   uint64_t trailing):
         if not 1 <= frame_samples <= METER_FRAME_SAMPLES:
             raise ValueError(f"frames of {frame_samples} samples; need 1 to {METER_FRAME_SAMPLES}")
+        self.frame = <uint8_t *>malloc(2 * frame_samples)
+        if self.frame == NULL:
+            raise MemoryError
         self.frame_samples = frame_samples
         self.threshold_dbm0 = threshold_dbm0
         self.sound_frames = sound_frames
         self.initial = initial
         self.trailing = trailing
+
+    def __dealloc__(self):
+        free(self.frame)
 
     @cython.critical_section
     def restart(self):
@@ -396,7 +402,7 @@ cdef class SilenceMeter:
             frames = <size_t>source.len // 4
             while taken < frames:
                 wanted = min(self.frame_samples - self.held, frames - taken)
-                frame = &here[0] if wanted == self.frame_samples else &self.frame[0]  # memory that is in the cache
+                frame = &here[0] if wanted == self.frame_samples else self.frame  # memory that is in the cache
                 cr_pcm.pick_channel(frame + 2 * self.held, <const uint8_t *>source.buf + 4 * taken, wanted, 0)
                 taken += wanted
                 self.held += wanted

@@ -63,7 +63,7 @@ cdef extern from "callreel/rtp_packet.h" nogil:
 
 
 cdef extern from "callreel/timeline.h" nogil:
-    ctypedef struct cr_segment:
+    ctypedef struct cr_page:
         pass
 
     ctypedef struct cr_drift:
@@ -92,21 +92,21 @@ cdef extern from "callreel/timeline.h" nogil:
         uint32_t ssrc_count
         int64_t position
         cr_drift drift
-        cr_event_digit digits[24]
-        uint32_t digit_head, digit_count
-        cr_gap gaps[48]
+        cr_event_digit *digits
+        uint32_t digit_count
+        cr_gap *gaps
         uint32_t gap_count
         cr_track_counts counts
 
     enum:
         CR_CODEC_UNKNOWN, CR_CODEC_PCMU, CR_CODEC_PCMA, CR_CODEC_COMFORT_NOISE, CR_CODEC_TELEPHONE_EVENT
         CR_RECEIVED, CR_STORE_FULL
-        CR_DIGITS, CR_PACKET_MAX_MS
+        CR_PACKET_MAX_MS
 
-    size_t cr_track_segments_for(uint32_t sample_rate, uint32_t capacity) noexcept
+    size_t cr_store_pages_for(uint32_t capacity) noexcept
     void cr_track_init(cr_track *t, uint32_t sample_rate, int64_t origin_ns, uint32_t late_ms, uint32_t capacity,
-                       uint32_t sample_bytes, uint8_t *samples, uint8_t *kinds, cr_segment *segments,
-                       uint32_t segment_capacity) noexcept
+                       uint32_t sample_bytes, cr_page **pages) noexcept
+    void cr_track_close(cr_track *t) noexcept
     int cr_track_receive(cr_track *t, const uint8_t *data, size_t size_bytes, int64_t arrival_ns, int force) noexcept
     int cr_track_push(cr_track *t, const uint8_t *pcm, uint32_t samples, int64_t arrival_ns, int64_t offset) noexcept
     void cr_track_finish(cr_track *t) noexcept
@@ -364,7 +364,7 @@ cdef class Receiver:
                   uint32_t capacity_ms=3600, bint host_frames=False, bint render_events=True,
                   bint detect_digits=False):
         cdef uint32_t capacity, sample_bytes = 2 if host_frames else 1
-        cdef size_t segments, struct_bytes
+        cdef size_t struct_bytes = (sizeof(cr_track) + 15) // 16 * 16
         cdef uint8_t *block
         if not 8000 <= sample_rate <= 48000 or sample_rate % 1000:
             raise ValueError(f"sample_rate={sample_rate}: a whole number of kHz from 8000 to 48000 is needed")
@@ -372,26 +372,22 @@ cdef class Receiver:
             raise ValueError("RTP G.711 is sampled at 8000 Hz")
         if late_ms > 10_000 or not late_ms + 2_000 <= capacity_ms <= 120_000:
             raise ValueError("late_ms up to 10000 and capacity_ms from late_ms + 2000 to 120000 are possible")
-        capacity = (capacity_ms * (sample_rate // 1000) + 3) // 4 * 4  # the store needs whole bytes of kinds
-        segments = cr_track_segments_for(sample_rate, capacity)
-        struct_bytes = (sizeof(cr_track) + 15) // 16 * 16
-        block = <uint8_t *>PyMem_Malloc(struct_bytes + segments * sizeof(cr_segment) + capacity * sample_bytes
-                                        + capacity // 4)
+        capacity = capacity_ms * (sample_rate // 1000)
+        block = <uint8_t *>PyMem_Malloc(struct_bytes + cr_store_pages_for(capacity) * sizeof(cr_page *))
         if block == NULL:
             raise MemoryError
         self.track = <cr_track *>block
         self.host_frames = host_frames
         cr_track_init(
-            self.track, sample_rate, origin_ns, late_ms, capacity, sample_bytes,
-            block + struct_bytes + segments * sizeof(cr_segment),
-            block + struct_bytes + segments * sizeof(cr_segment) + capacity * sample_bytes,
-            <cr_segment *>(block + struct_bytes), <uint32_t>segments,
+            self.track, sample_rate, origin_ns, late_ms, capacity, sample_bytes, <cr_page **>(block + struct_bytes),
         )
         self.track.render_events = render_events
         self.detects_digits = detect_digits
         self.set_payload_types(STATIC_PAYLOAD_TYPES if payload_types is None else payload_types)
 
     def __dealloc__(self):
+        if self.track != NULL:
+            cr_track_close(self.track)
         PyMem_Free(self.track)
         PyMem_Free(self.detector)
         free(self.ended_tones.items)
@@ -743,14 +739,14 @@ cdef class Receiver:
     def digits(self):
         """Telephone events that have ended since the last call, as a list of (symbol, position, duration_samples)."""
         cdef cr_event_digit *digit
+        cdef uint32_t i
         ended = []
         _enter(&self.busy)
         try:
-            while self.track.digit_count:
-                digit = &self.track.digits[self.track.digit_head]
+            for i in range(self.track.digit_count):
+                digit = &self.track.digits[i]
                 ended.append((DIGITS[digit.code], digit.position, digit.duration))
-                self.track.digit_head = (self.track.digit_head + 1) % CR_DIGITS
-                self.track.digit_count -= 1
+            self.track.digit_count = 0
             return ended
         finally:
             cr_release(&self.busy)

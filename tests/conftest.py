@@ -1,5 +1,6 @@
 """Fixtures every test may use; nothing clever."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,18 @@ if TYPE_CHECKING:
     from s3_server import S3Server
 
 SHIPPED = Path(__file__).parent / "data"
+
+with contextlib.suppress(ImportError):  # the tests of a built wheel have no need of it
+    from hypothesis import settings
+
+    # What something costs is measured where it matters; here the machine may be busy with anything.
+    settings.register_profile("patient", deadline=None)
+    settings.load_profile("patient")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch that no secret is shown."""
+    config.pluginmanager.import_plugin("secret_watch")
 
 
 @pytest.fixture

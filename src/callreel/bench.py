@@ -1,9 +1,13 @@
 """`callreel bench calls`: what it costs to record many calls at once on this machine.
 
-Every call has a leg with audio both ways in packets of 20 ms, of which 1 % are lost and 1 % change places; the caller
-presses a key every five seconds, as a tone and as telephone events in turn; keys are listened for on both tracks, and
-silence on the caller's. All is recorded in stereo. Each call is handed 200 ms of packets at a time and moved on; the
-bytes of its file are written to a folder, or dropped. The traffic is made beforehand, and is the same at every run.
+Every call has two legs; what the first one says and what it hears from the other comes in packets of 20 ms, of which
+1 % are lost and 1 % change places; the caller presses a key every five seconds, as a tone and as telephone events in
+turn; keys are listened for on both tracks, and silence on the caller's. All is recorded in stereo. Each call is handed
+200 ms of packets at a time and moved on; the bytes of its file are written to a folder, or dropped. The traffic is made
+beforehand, and is the same at every run.
+
+Besides: what an action costs from the customer's JSON to the events that it brings, and a packet that is handed in by
+itself. Of these it is the quickest of several goes, for whatever else the machine does only adds to it.
 """
 
 from __future__ import annotations
@@ -17,18 +21,23 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from array import array
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from callreel import kernels
 from callreel.actions import StartRecording, StopRules
 from callreel.call import Call
+from callreel.dialects import Session
+from callreel.dialects.chime import Chime
+from callreel.dialects.graph import Graph
+from callreel.dialects.sinch import Sinch
 from callreel.events import DigitReceived, RecordingFinished, RecordingStarted
 from callreel.kernels import g711, tone
 
-__all__ = ["Result", "add_calls_arguments", "measure", "run_calls"]
+__all__ = ["ACTIONS", "Result", "action_us", "add_calls_arguments", "measure", "packet_us", "run_calls"]
 
 PACKET_MS = 20
 PACKET_SAMPLES = 160
@@ -49,6 +58,69 @@ RECORD = struct.Struct(
 )  # kernels.pcap.DTYPE: time, frame, offset, length, and what RTP does not need
 RTP = struct.Struct(">BBHII")
 MAX_OPEN_FILES = 500
+STARTED_AT = datetime(2026, 1, 1, tzinfo=UTC)
+GOES = 7
+"""So often something short is measured."""
+CALLS_A_GO = 200
+PACKETS_A_GO = 5_000
+
+
+def _graph() -> Session:
+    return Graph(new_id=lambda: "operation", new_token=lambda: "token", base_url="https://acme.example")
+
+
+ACTIONS: dict[str, tuple[Callable[[], Session], Any]] = {
+    "StartCallRecording": (
+        Chime,
+        {
+            "SchemaVersion": "1.0",
+            "Actions": [
+                {
+                    "Type": "StartCallRecording",
+                    "Parameters": {
+                        "CallId": "call",
+                        "Track": "BOTH",
+                        "Destination": {"Type": "S3", "Location": "acme-calls/support"},
+                    },
+                }
+            ],
+        },
+    ),
+    "RecordAudio": (
+        Chime,
+        {
+            "SchemaVersion": "1.0",
+            "Actions": [
+                {
+                    "Type": "RecordAudio",
+                    "Parameters": {
+                        "CallId": "call",
+                        "DurationInSeconds": "10",
+                        "SilenceDurationInSeconds": 3,
+                        "RecordingTerminators": ["#"],
+                        "RecordingDestination": {
+                            "Type": "S3",
+                            "BucketName": "acme-messages",
+                            "Prefix": "new",
+                        },
+                    },
+                }
+            ],
+        },
+    ),
+    "StartRecording": (
+        lambda: Sinch(application_key="acme", callbacks=False),
+        {"svaml": {"instructions": [{"name": "StartRecording", "options": {"destinationUrl": "sdrive://"}}]}},
+    ),
+    "record": (
+        _graph,
+        {
+            "path": "/app/calls/call/record",
+            "body": {"playBeep": False, "stopTones": ["#"], "maxRecordDurationInSeconds": 10},
+        },
+    ),
+}
+"""What is measured of the vendors' actions: whose session reads it, and what the customer sends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +180,14 @@ def run_calls(options: Namespace) -> int:
                 f"{result.calls_per_core:>14,}{result.bytes_per_call:>14,}{result.digits:>9,}"
             )
         sys.stdout.flush()
+    actions = {name: round(action_us(session, document), 1) for name, (session, document) in ACTIONS.items()}
+    packet = round(packet_us(), 3)
+    if options.json:
+        print(json.dumps({"action_us": actions, "packet_us": packet}))
+    else:
+        told = ", ".join(f"{name} {cost} us" for name, cost in actions.items())
+        print(f"an action from JSON to its events: {told}")
+        print(f"a packet handed in by itself: {packet} us")
     return 0
 
 
@@ -152,9 +232,50 @@ def measure(size: int, seconds: int, streams: list[_Stream], out: Path | None) -
     )
 
 
+def action_us(session: Callable[[], Session], document: Any) -> float:
+    """Microseconds of CPU from a customer's JSON to what `events` hands out, each time of a call of its own."""
+    text, least = json.dumps(document), math.inf
+    for _ in range(GOES):
+        calls = [Call("call", started_at=STARTED_AT, now=0.0, dialect=session()) for _ in range(CALLS_A_GO)]
+        for call in calls:
+            call.add_leg()
+            call.events()
+        started_s = time.process_time()
+        for call in calls:
+            call.request(json.loads(text), now=0.0)
+            call.events()
+        least = min(least, time.process_time() - started_s)
+    return 1e6 * least / CALLS_A_GO
+
+
+def packet_us() -> float:
+    """Microseconds of CPU for `receive_rtp` with one packet; what recording it costs comes with `handle_timeout`."""
+    packets = [
+        RTP.pack(0x80, 0, number, number * PACKET_SAMPLES, 1) + bytes(PACKET_SAMPLES)
+        for number in range(PACKETS_A_GO)
+    ]
+    a_step = round(STEP_S * 1000) // PACKET_MS
+    times_s = [number * PACKET_MS / 1000 for number in range(PACKETS_A_GO)]
+    least = math.inf
+    for _ in range(GOES):
+        call = Call("call", started_at=STARTED_AT, now=0.0)
+        call.add_leg()
+        cost_s = 0.0
+        for first in range(0, PACKETS_A_GO, a_step):
+            step = range(first, first + a_step)
+            started_s = time.perf_counter()
+            for number in step:
+                call.receive_rtp("LEG-A", packets[number], now=times_s[number])
+            cost_s += time.perf_counter() - started_s
+            call.handle_timeout(now=times_s[step[-1]])
+        least = min(least, cost_s)
+    return 1e6 * least / PACKETS_A_GO
+
+
 def _call(number: int) -> Call:
-    call = Call(f"call-{number}", started_at=datetime(2026, 1, 1, tzinfo=UTC), now=0.0)
+    call = Call(f"call-{number}", started_at=STARTED_AT, now=0.0)
     call.add_leg(payload_types={0: "PCMU", EVENT_TYPE: "telephone-event"})
+    call.add_leg("LEG-B")
     rules = StopRules(terminators=frozenset("A"), trailing_silence_ms=3_600_000)
     call.start_recording(StartRecording(rules=rules), now=0.0)
     return call

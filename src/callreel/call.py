@@ -18,7 +18,7 @@ What the host is asked for in events, and how it answers:
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -144,7 +144,7 @@ class Call:
         self._taking: defaultdict[str, list[Recording]] = defaultdict(list)  # the same, by leg
         self._refusal: ActionError | None = None
         self._started: dict[tuple[str, RecordingKind], int] = {}  # how many of a kind a leg has had
-        self._queue: deque[Action] = deque()
+        self._queue: list[Action] = []
         self._running: Action | None = None
         self._stored_id: str | None = None  # the recording that the running action waits for
         self._events: list[Event] = []
@@ -233,7 +233,7 @@ class Call:
         if self.participants[leg].status is LegStatus.DISCONNECTED:
             return
         self._at(now)
-        self._queue = deque(action for action in self._queue if action.leg != leg)
+        self._queue = [action for action in self._queue if action.leg != leg]
         self._end_recordings(self._position(now), self.legs[leg])
         if (
             self._running is not None
@@ -285,7 +285,16 @@ class Call:
         Takes `count` of them (default: all) from the one with index `first` on, those up to `until_ns`; returns how
         many, fewer when recordings must be moved on first.
         """
-        return self._track(leg, direction).receiver.receive_batch(data, records, first, count, until_ns)
+        one = self.legs.get(leg)
+        if one is None or self._ended:
+            track = self._track(leg, direction)  # which says what is wrong
+        elif direction == "incoming":  # the usual cases without a call
+            track = one.incoming
+        elif direction == "outgoing":
+            track = one.outgoing
+        else:
+            track = one.track(Direction(direction))
+        return track.receiver.receive_batch(data, records, first, count, until_ns)
 
     def receive_pcm(
         self,
@@ -453,9 +462,10 @@ class Call:
     def handle_timeout(self, *, now: float) -> None:
         """Move everything on to `now`: call it when `next_timeout` is due, or more often."""
         if not self._ended:
-            self._at(now)
-            self._move_on(_nanoseconds(now))
-            self._run()
+            self._now = now
+            self._move_on(round(now * 1e9))
+            if self._queue:
+                self._run()
 
     def next_timeout(self) -> float | None:
         """When `handle_timeout` wants to be called next, on the host's clock; None after the end."""
@@ -513,7 +523,7 @@ class Call:
         if order.stop_running is not None:
             self._stop_running(order.stop_running)
         if order.drop_queue:
-            dropped, self._queue = self._queue, deque()
+            dropped, self._queue = self._queue, []
             for action in dropped if order.stop_running is EndReason.CANCELLED else ():
                 self._tell(
                     ActionEnded(self.call_id, action.action_id, Outcome.CANCELLED, reason=EndReason.CANCELLED)
@@ -527,7 +537,7 @@ class Call:
     def _run(self) -> None:
         """Carry out what waits, up to an action that takes time."""
         while self._running is None and self._queue and not self._ended:
-            self._carry_out(self._queue.popleft())
+            self._carry_out(self._queue.pop(0))
 
     def _carry_out(self, action: Action) -> None:
         try:
@@ -666,6 +676,8 @@ class Call:
         assert isinstance(action, StopRecording | PauseRecording | ResumeRecording)
         self._leg(action.leg)
         recording = self._active(action.leg, action.kind)
+        if not isinstance(action, StopRecording) and recording is not None and recording.started_at is None:
+            recording = None  # its prompt or its beep is being played: nothing runs that could pause
         if recording is None:
             if isinstance(action, StopRecording) and not action.once:
                 return
@@ -790,7 +802,8 @@ class Call:
             if self._as_pcm and recordings:
                 self._write_ahead(leg, recordings)
             for recording in recordings:
-                self._store(recording, recording.flush())
+                for write in recording.flush():
+                    self._writes.append((recording.recording_id, write))
 
     def _write_ahead(self, leg: Leg, recordings: list[Recording]) -> None:
         """Write what has come and is not final: up to now, or where audio has come less than the usual delay ago."""
@@ -809,14 +822,19 @@ class Call:
     def _advance(self, leg: Leg, until: int) -> None:
         """Hand the timeline of a leg up to `until` to its recordings."""
         recordings = self._taking[leg.name]
-        self._finish_complete(recordings)
         at = leg.timelines.position
+        if not recordings:
+            while at < until:
+                at = min(until, at + READ_SAMPLES)
+                leg.timelines.skip(at)
+            return
+        self._finish_complete(recordings)
         while at < until:
-            end = min(until, at + READ_SAMPLES)
+            end = until if until - at < READ_SAMPLES else at + READ_SAMPLES
             for recording in recordings:
-                boundary = recording.boundary(at)
+                boundary = recording.end_at if recording.ends_only else recording.boundary(at)
                 if boundary < end:
-                    end = boundary
+                    end = boundary if boundary > at else at
             if end > at:
                 self._hand_on(leg, at, end, recordings)
                 at = end
@@ -827,7 +845,7 @@ class Call:
         for recording in recordings:
             if recording.position != at:
                 continue
-            if recording.listens:
+            if recording.ends_only or recording.listens:
                 listening.append(recording)
             else:
                 self._store(recording, recording.pass_over(end - at))
@@ -836,11 +854,20 @@ class Call:
             return
         audio = leg.timelines.read(end)
         for recording in listening:
-            self._store(recording, recording.add(audio))
+            for write in recording.add(audio):
+                self._writes.append((recording.recording_id, write))
 
     def _finish_complete(self, recordings: list[Recording]) -> None:
+        """Finish those whose audio has come to its end."""
+        for recording in recordings:
+            if recording.position >= recording.end_at and recording.started_at is not None:
+                break
+        else:
+            return  # nearly always
         for recording in tuple(recordings):
-            if recording.is_complete:
+            if recording.position < recording.end_at or recording.started_at is None:
+                continue
+            if recording.recording_id in self._recordings:  # what one's end sets going may have ended another
                 self._finish(recording)
 
     def _finish(self, recording: Recording) -> None:

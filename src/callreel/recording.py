@@ -107,6 +107,9 @@ FAR = 1 << 62
 
 PREVIEWED_AGAIN_MS = 100
 """So much of a preview is written again by the next one: more than a network's jitter."""
+SETTLED_MS = 40
+"""The first part of that, which should be as it was. If it is not, a late packet has come, or all packets have moved
+because the first one turns out to have been late: then all is written again that is not final."""
 
 PAUSE_TONE = {"hz": 1000.0, "seconds": 0.2, "dbm0": -18.0}
 """The tone of pause and resumption; Amazon Chime names none. 1 kHz is heard through every telephone codec."""
@@ -131,6 +134,7 @@ class Recording:
         "_preview",
         "_previewed",
         "_resamplers",
+        "_settled",
         "_tone",
         "_toned",
         "action",
@@ -138,6 +142,7 @@ class Recording:
         "directions",
         "end_at",
         "end_reason",
+        "ends_only",
         "is_called_off",
         "is_message",
         "key",
@@ -189,6 +194,7 @@ class Recording:
         leg_rate = leg.incoming.sample_rate
         self._preview = Wav(sample_rate=leg_rate, channels=self.channels, tags=tags) if as_pcm else None
         self._previewed = 0
+        self._settled = b""  # of the last preview, from PREVIEWED_AGAIN_MS before its end on
         self._format: Format = self._preview or FORMATS[action.format](
             sample_rate=self.sample_rate, channels=self.channels, tags=tags
         )
@@ -197,6 +203,8 @@ class Recording:
         self.end_at = FAR
         """Where it ends by all that is known."""
         self._pauses: tuple[tuple[int, int], ...] = ()  # (from, to) on the timeline; the last may be open
+        self.ends_only = False
+        """Whether nothing but its end lies ahead by what is known, so that `boundary` is `end_at`."""
         self._passed = 0  # how many of them lie behind
         self._toned = 0  # ... with the tone that follows
         self._tone = b""
@@ -240,6 +248,7 @@ class Recording:
         was = self.state
         self.trigger(Trigger.PAUSE)
         if was is State.RECORDING:
+            self.ends_only = False
             self._pauses += ((max(position, self.position), FAR),)
 
     def resume(self, position: int) -> None:
@@ -322,6 +331,7 @@ class Recording:
                 self._last_media = last_media
             self.end_at = self._ending[0]
         if not self._pauses:
+            self.ends_only = self._media_timeout_ms is None
             return max(at, self.end_at)
         edges = [edge for pause in self._pauses_to_come() for edge in pause if edge > self.position]
         return max(at, min([self.end_at, *edges]))
@@ -354,7 +364,9 @@ class Recording:
                     self._propose_end(self.position + kept, reason)
                     samples, audio = kept, audio[: 4 * kept]
         if self._as_it_is and not self._pauses:
-            return self._write(audio, samples)
+            self.position += samples
+            self._grown = True
+            return self._format.add(audio)
         return self._write_channels(self._channels(audio), samples)
 
     def _channels(self, audio: bytes) -> list[bytes]:
@@ -418,17 +430,30 @@ class Recording:
         until = min(until, self.end_at)
         if self._preview is None or self.started_at is None or until <= max(self._previewed, self.position):
             return []
-        begin = at = max(self.position, self._previewed - self._samples(PREVIEWED_AGAIN_MS))
-        pieces = []
+        again = self._samples(PREVIEWED_AGAIN_MS)
+        begin = max(self.position, self._previewed - again)
+        audio = self._ahead(begin, until)
+        if begin == self._previewed - again and not audio.startswith(self._settled):
+            begin = self.position
+            audio = self._ahead(begin, until)
+        frame_bytes = 2 * self.channels
+        from_end = len(audio) - again * frame_bytes
+        settled_bytes = self._samples(SETTLED_MS) * frame_bytes
+        self._settled = audio[from_end : from_end + settled_bytes] if from_end >= 0 else b""
+        self._previewed = until
+        self._grown = True
+        return self._preview.preview(begin - self.start_position, audio)
+
+    def _ahead(self, begin: int, until: int) -> bytes:
+        """What has come from `begin` up to `until`, silent in pauses."""
+        pieces, at = [], begin
         for pause_begin, pause_end in self._pauses_to_come():
             if pause_begin < until and pause_end > at:
                 pieces.append(self._previewed_audio(at, max(at, pause_begin)))
                 pieces.append(bytes(2 * self.channels * (min(until, pause_end) - max(at, pause_begin))))
                 at = min(until, pause_end)
         pieces.append(self._previewed_audio(at, until))
-        self._previewed = until
-        self._grown = True
-        return self._preview.preview(begin - self.start_position, b"".join(pieces))
+        return b"".join(pieces)
 
     def _previewed_audio(self, begin: int, until: int) -> bytes:
         if begin == until:
@@ -442,11 +467,6 @@ class Recording:
             return []
         self._grown = False
         return self._format.flush()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether its audio has come to its end, so that it is to be finished."""
-        return self.position >= self.end_at and self.started_at is not None
 
     def finish(self, digits: list[tuple[Direction, Digit]]) -> list[Write]:
         """The file's end, with marks for the keys and pauses that fell into it."""

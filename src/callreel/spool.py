@@ -6,6 +6,7 @@ much room is left. No method of a `Take`, and none here but the first and the la
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from callreel.errors import SpoolFullError, UsageError
-from callreel.spool_desk import Desk, Limits, Policy, Report, Take
+from callreel.spool_desk import MANIFEST, Desk, Limits, Policy, Report, Take
 from callreel.spool_files import AudioFiles, FolderLock, PlainFiles, remove_tree
 from callreel.spool_recovery import Left, LeftAudio, read_left
 from callreel.spool_rules import (
@@ -25,6 +26,7 @@ from callreel.spool_rules import (
     State,
     check_no_secrets,
     check_take_id,
+    reason_of,
     to_remove,
 )
 
@@ -39,6 +41,7 @@ __all__ = [
     "Spool",
     "State",
     "Take",
+    "reason_of",
 ]
 
 POLICIES = ("none", "interval", "always")
@@ -164,6 +167,13 @@ class Spool:
                     self._takes[take_id] = left.take
             if left.take.state is left.state and not left.take._is_removed:
                 yield left
+
+    def manifest(self, take_id: str) -> dict[str, Any]:
+        """The manifest of a take that is finished or further, as it is on the disk; OSError or ValueError."""
+        manifest = json.loads((self._desk.takes / take_id / MANIFEST).read_bytes())
+        if not isinstance(manifest, dict):
+            raise ValueError(f"{MANIFEST} is damaged")
+        return manifest
 
     def reports(self) -> list[Report]:
         """What has become of takes since the last time."""

@@ -140,6 +140,7 @@ class Take:
         "audio_path",
         "doubts",
         "folder",
+        "is_safe",
         "lost",
         "shape",
         "since_s",
@@ -157,6 +158,8 @@ class Take:
         """How far it has been brought; `Report` says when that lasts."""
         self.since_s = desk.now()
         """When that was."""
+        self.is_safe = False
+        """Whether a process that dies now leaves a take behind: "running" has been reported."""
         self.shape: Shape | None = None
         self.lost = Lost()
         self.doubts: list[str] = []
@@ -201,7 +204,7 @@ class Take:
         take.state, take.since_s, take.lost, take.doubts = state, since_s, lost, doubts
         take.shape = shape
         take._journal = Journal(take.folder / JOURNAL, journal_bytes)
-        take._is_made = True
+        take._is_made = take.is_safe = True
         take._admission.refusing = True
         take._admission.limit_bytes = -1
         return take
@@ -334,6 +337,14 @@ class Take:
         if self.state not in (State.TOLD, State.KEPT):
             raise UsageError(f"{self.take_id} is {self.state}: nobody has been told")
         self.discard()
+
+    def shed(self) -> None:
+        """Remove the audio of what is delivered, where room is needed; unlike the rest this waits for the disk."""
+        if self.state not in (State.DELIVERED, State.TOLD):
+            raise UsageError(f"{self.take_id} is {self.state}: its audio is needed")
+        for path in list(self.folder.iterdir()):
+            if path.name not in (ABOUT, JOURNAL, MANIFEST):
+                path.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove it, whatever it is, and do not even write what waits: nobody is to have it."""
@@ -676,6 +687,7 @@ class Desk:
             for take in fresh:
                 error = next((errors[path] for path in paths[take] | common if path in errors), None)
                 if error is None:
+                    take.is_safe = True
                     self.report(take.take_id, State.RUNNING, {})
                 elif _is_shortage(error):
                     self._fresh.append(take)  # nothing was tried: next time

@@ -97,8 +97,11 @@ def read_left(desk: Desk, files: AudioFiles, take_id: str) -> Left:
     if damaged:
         problems.append(f"{damaged} damaged lines in the journal")
     if end < len(data):
-        with (folder / JOURNAL).open("r+b") as file:
-            file.truncate(end)
+        try:
+            with (folder / JOURNAL).open("r+b") as file:
+                file.truncate(end)
+        except OSError as error:  # what comes is written over it
+            problems.append(f"the journal cannot be mended: {reason_of(error)}")
 
     state = state_after(entries, has_manifest=manifest is not None)
     last = {entry["kind"]: entry for entry in entries}

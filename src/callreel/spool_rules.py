@@ -72,7 +72,7 @@ NEXT: Mapping[State, frozenset[State]] = {
     State.DELIVERABLE: frozenset({State.DELIVERABLE, State.DELIVERED, State.FAILED}),
     State.DELIVERED: frozenset({State.TOLD}),
     State.TOLD: frozenset(),
-    State.FAILED: frozenset({State.DELIVERABLE, State.KEPT}),
+    State.FAILED: frozenset({State.DELIVERABLE, State.DELIVERED, State.KEPT}),
     State.KEPT: frozenset({State.DELIVERABLE}),
 }
 """From each state where it may go; removed it may be in any."""

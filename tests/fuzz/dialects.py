@@ -9,6 +9,7 @@ with zero bytes between them, a letter and what it takes:
     K key     a key is pressed                                       P byte   the host answers a Play or a Perform
     S byte    the host has stored a recording, or could not          L byte   a second participant
     R C H     ringing, answered, hung up: of the leg the byte says   E        the end of the call
+    D text    of Microsoft Graph: a download, its path and after a blank its token
 
 Accepted: nothing but the UsageError of a request after the end. Held: every recording that began ends once by the end
 of the call; what is to be told is JSON; no event, message or response has the secret of a recording's credentials.
@@ -20,7 +21,7 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -35,6 +36,7 @@ from callreel.kernels import g711, tone
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 CREDENTIALS = f"AKIAIOSFODNN7EXAMPLE:{SECRET}:eu-central-1"
 VENDORS = ("chime", "sinch", "graph")
+STARTED_AT = datetime(2019, 3, 1, tzinfo=UTC)
 LEGS = ("LEG-A", "LEG-B")
 STATUSES = (LegStatus.CONNECTED, LegStatus.OFFERED, LegStatus.DIALED)
 DEPTH_MAX = 5_000
@@ -205,7 +207,7 @@ class Host:
     def __init__(self, vendor: Any, status: LegStatus) -> None:
         self.vendor = vendor
         self.now = 0.0
-        self.call = Call("call-1", started_at=datetime(2019, 3, 1, tzinfo=UTC), now=0.0, dialect=vendor)
+        self.call = Call("call-1", started_at=STARTED_AT, now=0.0, dialect=vendor)
         self.events: list[Any] = []
         self.responses: list[Any] = []
         self.asked: list[Play | Perform] = []
@@ -219,7 +221,7 @@ class Host:
     def step(self, letter: bytes, given: bytes) -> None:
         number = given[0] if given else 0
         leg = LEGS[number & 1]
-        if self.ended and letter not in b"JPS":
+        if self.ended and letter not in b"JPSD":
             return
         match letter:
             case b"J":
@@ -253,6 +255,12 @@ class Host:
                     )
                 else:
                     (self.call.ringing if letter == b"R" else self.call.answered)(leg, now=self.now)
+            case b"D" if isinstance(self.vendor, Graph):
+                path, _, token = given.decode("utf-8", "surrogateescape").partition(" ")
+                at = STARTED_AT + timedelta(seconds=self.now)
+                download = self.vendor.authorize_download(path, token or None, at)
+                assert download.status in (200, 401, 404, 410)
+                assert (download.status == 200) == (download.recording_id is not None)
             case b"E":
                 self.end()
         self.drain()

@@ -12,6 +12,17 @@
  */
 #include "target.h"
 
+/* What a track asks for while it works, until memory is short. */
+static int memory_left; /* so many times; below 0: always */
+static void *scarce_malloc(size_t size_bytes)
+{
+    if (memory_left == 0)
+        return NULL;
+    memory_left -= memory_left > 0;
+    return malloc(size_bytes);
+}
+#define CR_MALLOC scarce_malloc
+
 #include "callreel/survey.h"
 #include "callreel/timeline.h"
 
@@ -21,8 +32,7 @@
 
 typedef struct {
     cr_track track;
-    uint8_t *samples, *kinds;
-    cr_segment *segments;
+    cr_page **pages;
     cr_survey survey;
     int64_t now_ns;
     int host_frames;
@@ -37,10 +47,12 @@ static void check_counts(const player *p)
     FUZZ_CHECK(c->duplicate + c->late + c->undecoded + c->discarded <= c->received);
     FUZZ_CHECK(cr_track_lost(t) >= 0);
     FUZZ_CHECK(c->concealed_samples + c->silence_samples <= p->read_samples);
-    FUZZ_CHECK(t->segment_count <= t->segment_capacity);
-    FUZZ_CHECK(t->event_count <= CR_EVENTS);
-    FUZZ_CHECK(t->digit_count <= CR_DIGITS);
-    FUZZ_CHECK(t->gap_count <= CR_GAPS);
+    FUZZ_CHECK(t->segment_count <= t->segment_capacity && t->segment_capacity <= t->segment_limit);
+    FUZZ_CHECK(t->event_count <= t->event_capacity && t->event_capacity <= CR_EVENTS);
+    for (uint32_t i = 0; i + 1 < t->event_count; i++)
+        FUZZ_CHECK(t->events[i].ended);
+    FUZZ_CHECK(t->digit_count <= t->digit_capacity && t->digit_capacity <= CR_DIGITS);
+    FUZZ_CHECK(t->gap_count <= t->gap_capacity && t->gap_capacity <= CR_GAPS);
     FUZZ_CHECK(t->ssrc_count <= CR_SSRCS);
     FUZZ_CHECK(fabs(t->drift.rate) <= CR_DRIFT_MAX_SLOPE); /* and so no NaN */
     FUZZ_CHECK(isfinite(cr_track_alignment_error(t)) && cr_track_alignment_error(t) >= 0);
@@ -48,7 +60,7 @@ static void check_counts(const player *p)
     for (uint32_t i = 0; i < t->gap_count; i++)
         FUZZ_CHECK(t->gaps[i].samples > 0);
     for (uint32_t i = 0; i < t->digit_count; i++)
-        FUZZ_CHECK(t->digits[(t->digit_head + i) % CR_DIGITS].code < 16);
+        FUZZ_CHECK(t->digits[i].code < 16);
 }
 
 static void check_survey(const cr_survey *s, uint64_t rtp_packets)
@@ -205,7 +217,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t settings = fuzz_u8(&in);
     player *p = (player *)calloc(1, sizeof *p);
     uint32_t rate = 8000, capacity, sample_bytes;
-    size_t segments;
     static int ready;
     if (!p)
         abort();
@@ -220,13 +231,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     sample_bytes = p->host_frames ? 2 : 1;
     if (p->host_frames && settings & 16)
         rate = 48000;
-    capacity = (capacity_ms[settings & 3] * (rate / 1000) + 3) / 4 * 4; /* as in rtp.pyx */
-    segments = cr_track_segments_for(rate, capacity);
-    p->samples = fuzz_memory((size_t)capacity * sample_bytes);
-    p->kinds = fuzz_memory(capacity / 4);
-    p->segments = (cr_segment *)fuzz_memory(segments * sizeof *p->segments);
-    cr_track_init(&p->track, rate, 0, late_ms[settings & 3], capacity, sample_bytes, p->samples, p->kinds, p->segments,
-                  (uint32_t)segments);
+    capacity = capacity_ms[settings & 3] * (rate / 1000); /* as in rtp.pyx */
+    memory_left = settings & 32 ? 40 : -1;
+    p->pages = (cr_page **)fuzz_memory(cr_store_pages_for(capacity) * sizeof *p->pages);
+    cr_track_init(&p->track, rate, 0, late_ms[settings & 3], capacity, sample_bytes, p->pages);
     p->track.render_events = settings >> 2 & 1;
     p->track.codec[0] = CR_CODEC_PCMU;
     p->track.codec[8] = CR_CODEC_PCMA;
@@ -241,9 +249,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     read_samples(p, cr_track_end_position(&p->track));
     check_counts(p);
     check_survey(&p->survey, p->host_frames ? p->rtp_packets - p->track.counts.received : p->rtp_packets);
-    free(p->segments);
-    free(p->kinds);
-    free(p->samples);
+    cr_track_close(&p->track);
+    free(p->pages);
     free(p);
     return 0;
 }

@@ -1,6 +1,5 @@
 """docs/notify.md says what is so: its examples run, its tables are those of the code."""
 
-import base64
 import json
 import re
 import time
@@ -15,9 +14,10 @@ from callreel.notify.signatures import HmacSignature, verify
 from http_server import plain, serving
 from markdown_text import code_spans, fenced, section, table
 from project import ROOT
+from secret_watch import may_hold, secret_base64
 
 TEXT = (ROOT / "docs" / "notify.md").read_text("utf-8")
-SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+SECRET = f"whsec_{secret_base64(32)}"
 TELLING, VERIFYING, FETCHING = fenced(TEXT, "python")
 
 
@@ -46,7 +46,7 @@ def opened(monkeypatch):
 
 
 def test_the_webhook_of_the_example_is_signed_and_its_answer_goes_to_the_call(opened, tmp_path):
-    (tmp_path / "secret").write_text(SECRET)
+    may_hold(tmp_path / "secret").write_text(SECRET)
     requests = []
     message = SimpleNamespace(call_id="c", dialect="chime", kind="invocation", body={"Sequence": 1})
     given = {

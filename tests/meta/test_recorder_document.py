@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields
 from callreel import cli
 from callreel.call import Call
 from callreel.delivery.s3_settings import S3Settings
-from callreel.recorder import RecordedCall, Recorder, Settings, TakeEnded
+from callreel.recorder import RecordedCall, Recorder, Settings, TakeEnded, TakeReplayed
 from callreel.recorder.configuration import Configuration
 from callreel.recorder.settable import KEYS, TABLES, as_toml
 from callreel.recorder.ways import Ways
@@ -69,12 +69,17 @@ def test_the_terminal_event_has_the_members_that_are_listed():
     assert listed == list(TakeEnded._fields)
 
 
+def test_the_event_of_a_replay_has_the_members_that_are_listed():
+    (sentence,) = re.findall(r"`TakeReplayed` with(.*?)\.", TEXT, re.DOTALL)
+    assert code_spans(sentence) == list(TakeReplayed._fields)
+
+
 def test_the_verbs_are_those_of_the_code():
     listed = [code_spans(row[0])[0].partition("(")[0] for row in table(TEXT, "verb")]
     assert set(listed) == verbs(Recorder) | {"Recorder"}
     (sentence,) = re.findall(r"has the verbs of `callreel.Call`:(.*?)\.", TEXT, re.DOTALL)
     assert set(code_spans(sentence)) <= verbs(RecordedCall) & verbs(Call)
-    internal = {"step", "stored", "awaits", "answer", "is_over", "participants"}
+    internal = {"step", "stored", "awaits", "answer", "is_over", "is_safe", "let_go", "participants"}
     assert verbs(RecordedCall) - set(code_spans(sentence)) == internal
 
 

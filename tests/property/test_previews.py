@@ -204,3 +204,19 @@ def test_what_was_asked_for_is_told_and_what_is_written_is_pcm_at_the_legs_rate(
     assert finished.manifest["frames"] == 2 * (rate or RATE)
     assert finished.key.endswith(asked.extension)
     assert plain.file[:4] != take.file[:4] or rate is not None
+
+
+@pytest.mark.parametrize("late_ms", [3, 10, 20, 45])
+@pytest.mark.parametrize("layout", [Layout.STEREO, Layout.INCOMING])
+def test_when_all_packets_move_because_the_first_was_late_what_was_written_ahead_moves_too(late_ms, layout):
+    (_, direction, wire), *others = both(7, 3.0)
+    packets = [(0.02 + late_ms / 1000, direction, wire), *others]
+    seen = []
+    take, finished = record(
+        packets, as_pcm=True, until=3.0, watch=lambda take, _: seen.append(played(take.file)), layout=layout
+    )
+    final = played(take.file[: finished.size_bytes])
+    for audio in seen:
+        for before, after in zip(audio.T, final.T, strict=True):
+            said = before[np.flatnonzero(before)[0] :]
+            np.testing.assert_array_equal(said, after[np.flatnonzero(after)[0] :][: len(said)])

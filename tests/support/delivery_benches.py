@@ -1,16 +1,18 @@
 """A bench for each kind of destination: a store to try, what is in it, and how any of its steps can be made to fail."""
 
 import contextlib
-import errno
 import hashlib
 import os
 import shutil
 from pathlib import Path
 
 from callreel.delivery import Parcel, s3_upload
+from callreel.delivery.drive import LOCK, Drive
 from callreel.delivery.folder import Folder
 from callreel.delivery.s3 import S3
 from fault_proxy import Answer, Cut, FaultProxy, LoseAnswer
+from watched_disk import FAULTS as DISK_FAULTS
+from watched_disk import WatchedDisk
 
 MIB = 1 << 20
 
@@ -37,17 +39,62 @@ def parcel(folder, content, key="calls/2026/one.wav", **changes):
     return Parcel(**given | changes)
 
 
-class FolderBench:
-    """A folder; its steps are the calls into the operating system."""
+class _DiskBench:
+    """A destination that is a folder; its steps are what is asked of the disk, the parcel's own file included."""
 
-    faults = ("error before", "error after", "dead from there on")
     middle = 100_000
     large = 3 * MIB
 
     def __init__(self, folder, monkeypatch):
         self.folder = folder / "destination"
         self._patch = monkeypatch
-        self.store = Folder(self.folder)
+        self.clear()
+
+    def key(self, key):
+        """What the destination makes of a parcel's key."""
+        return key
+
+    def clear(self):
+        """Make it empty."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.begin_anew()
+
+    def begin_anew(self):
+        """The same place, and a store that knows nothing of it."""
+        self.store = self._store(self.folder)
+
+    def tidy(self):
+        """What is done from time to time, and clears away what a dead process has left."""
+
+    def is_left_for_tidying(self, steps):
+        """Whether something may stay until then because the last of these steps has failed."""
+        return False
+
+    def elsewhere(self, folder):
+        return self._store(folder / "another")
+
+    def unreachable(self):
+        (self.folder.parent / "file").write_bytes(b"")
+        return self._store(self.folder.parent / "file" / "folder")
+
+    def steps(self, deliver, parcel):
+        """By the fault, how many steps of `deliver` can fail that way."""
+        with WatchedDisk(self._patch, self.folder, parcel.path) as disk:
+            deliver()
+        return dict.fromkeys(DISK_FAULTS, len(disk.steps))
+
+    @contextlib.contextmanager
+    def failing(self, fault, at, parcel):
+        """The block's step `at` fails; gives the steps as they are done."""
+        with WatchedDisk(self._patch, self.folder, parcel.path, fault=fault, at=at) as disk:
+            yield disk.steps
+        assert len(disk.steps) > at
+
+
+class FolderBench(_DiskBench):
+    """A folder."""
+
+    _store = staticmethod(Folder)
 
     def objects(self):
         there = [path for path in self.folder.rglob("*") if path.is_file() and path.suffix != ".part"]
@@ -56,122 +103,65 @@ class FolderBench:
     def leftovers(self):
         return [path.name for path in self.folder.rglob("*.part")]
 
-    def clear(self):
-        """Make it new: empty, and a store that has seen nothing."""
-        self.store = Folder(self.folder)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def elsewhere(self, folder):
-        return Folder(folder / "another")
+class DriveBench(_DiskBench):
+    """What stands for Sinch Drive: it ignores the folder part of a key, and a sweep clears away what is left."""
 
-    def unreachable(self):
-        (self.folder.parent / "file").write_bytes(b"")
-        return Folder(self.folder.parent / "file" / "folder")
+    @staticmethod
+    def _store(folder):
+        return Drive(folder, retention_s=None)
 
-    def steps(self, deliver):
-        """How many steps `deliver` has."""
-        with self._watched() as watch:
-            deliver()
-        return watch.count
+    def key(self, key):
+        return key.rpartition("/")[2]
 
-    @contextlib.contextmanager
-    def failing(self, fault, at):
-        with self._watched(fault, at) as watch:
-            yield
-        assert watch.count > at
+    def objects(self):
+        """As customers are given them."""
+        found = {}
+        for recording in self.store.list():
+            with self.store.get(recording.key) as download:
+                found[recording.key] = download.read()
+        return found
 
-    @contextlib.contextmanager
-    def _watched(self, fault=None, at=None):
-        watch = _Watch(fault, at)
-        inside = str(self.folder)
-        with self._patch.context() as patch:
+    def leftovers(self):
+        files = [path for path in self.folder.rglob("*") if path.is_file() and path.name != LOCK]
+        named = {one.stored_name for one in self.store.list()}
+        kept = [path for path in files if path.name in named or path.suffix == ".json"]
+        return sorted(path.name for path in set(files) - set(kept))
 
-            def wrap(owner, name):
-                original = getattr(owner, name)
+    def tidy(self):
+        for path in self.folder.rglob("*"):
+            os.utime(path, (0, 0))
+        assert self.store.sweep().damaged == ()
 
-                def wrapped(first, *arguments, **more):
-                    if isinstance(first, Path) and not str(first).startswith(inside):
-                        return original(first, *arguments, **more)
-                    return watch.step(lambda: original(first, *arguments, **more))
-
-                patch.setattr(owner, name, wrapped)
-
-            wrap(os, "fsync")
-            wrap(Path, "mkdir")
-            wrap(Path, "replace")
-            wrap(Path, "hardlink_to")
-            wrap(Path, "unlink")
-            opened = Path.open
-
-            def open_(path, mode="r", *arguments, **more):
-                if mode == "wb" and str(path).startswith(inside):
-                    return _File(watch.step(lambda: opened(path, mode, *arguments, **more)), watch)
-                return opened(path, mode, *arguments, **more)
-
-            patch.setattr(Path, "open", open_)
-            yield watch
-
-
-class _Watch:
-    def __init__(self, fault, at):
-        self.count = 0
-        self._fault, self._at = fault, at
-
-    def step(self, do):
-        number = self.count
-        self.count += 1
-        fails = number == self._at or (self._fault == "dead from there on" and number >= self._at)
-        if fails and self._fault != "error after":
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        result = do()
-        if fails:
-            close = getattr(result, "close", None)
-            if close is not None:
-                close()
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return result
-
-
-class _File:
-    def __init__(self, file, watch):
-        self._file, self._watch = file, watch
-
-    def write(self, data):
-        return self._watch.step(lambda: self._file.write(data))
-
-    def flush(self):
-        return self._watch.step(self._file.flush)
-
-    def __getattr__(self, name):
-        return getattr(self._file, name)
+    def is_left_for_tidying(self, steps):
+        """What was replaced stays if it is not certain that the new name lasts: the power may fail."""
+        return any(step.startswith("replace") and ".json" in step for step in steps)
 
 
 class S3Bench:
-    """A bucket of a real server behind a proxy; its steps are the requests."""
+    """A bucket of a real server behind a proxy; its steps are the requests, and the reading of the parcel's file."""
 
-    faults = (
-        "cut before",
-        "cut within",
-        "answer lost",
-        "answered 500",
-        "answered 503",
-        "answered 403",
-        "dead from there on",
-    )
-    middle = 100_000
-    """One part."""
-    large = 5 * MIB + 1000
+    middle = large = 5 * MIB + 1000
     """Two parts."""
 
-    def __init__(self, server, proxy):
-        self._server, self._proxy = server, proxy
+    def __init__(self, server, proxy, monkeypatch):
+        self._server, self._proxy, self._patch = server, proxy, monkeypatch
         self.bucket = server.bucket()
         proxy.reset()
-        self.store = S3(self.settings(self.bucket))
+        self.begin_anew()
 
     def settings(self, bucket, **changes):
         given = {"endpoint_url": self._proxy.endpoint, "multipart_from_bytes": 50_000, "part_bytes": 5 * MIB}
         return self._server.settings(bucket, **given | changes)
+
+    def key(self, key):
+        return key
+
+    def tidy(self):
+        pass
+
+    def is_left_for_tidying(self, steps):
+        return False
 
     def objects(self):
         return self._server.objects(self.bucket)
@@ -183,6 +173,9 @@ class S3Bench:
         client = self._server.client()
         for one in client.list_objects_v2(Bucket=self.bucket).get("Contents", []):
             client.delete_object(Bucket=self.bucket, Key=one["Key"])
+        self.begin_anew()
+
+    def begin_anew(self):
         self.store = S3(self.settings(self.bucket))
 
     def elsewhere(self, folder):
@@ -191,27 +184,26 @@ class S3Bench:
     def unreachable(self):
         return S3(self.settings("no-such-bucket"))
 
-    def steps(self, deliver):
+    def steps(self, deliver, parcel):
         self._proxy.reset()
-        deliver()
-        return len(self._proxy.seen)
+        with WatchedDisk(self._patch, parcel.path) as disk:
+            deliver()
+        requests = dict.fromkeys((*_REQUEST_FAULTS, _DEAD), len(self._proxy.seen))
+        return requests | dict.fromkeys(_FILE_FAULTS, len(disk.steps))
 
     @contextlib.contextmanager
-    def failing(self, fault, at):
-        one = {
-            "cut before": Cut(),
-            "cut within": Cut(700),
-            "answer lost": LoseAnswer(),
-            "answered 500": Answer(500, body=_said("InternalError")),
-            "answered 503": Answer(503, (("Retry-After", "0"),), _said("SlowDown")),
-            "answered 403": Answer(403, body=_said("AccessDenied")),
-        }
-        if fault == "dead from there on":
+    def failing(self, fault, at, parcel):
+        if fault in _FILE_FAULTS:
+            with WatchedDisk(self._patch, parcel.path, fault=fault, at=at) as disk:
+                yield disk.steps
+            assert len(disk.steps) > at
+            return
+        if fault == _DEAD:
             self._proxy.reset(dict.fromkeys(range(at)), always=Cut())
         else:
-            self._proxy.reset({at: one[fault]})
+            self._proxy.reset({at: _REQUEST_FAULTS[fault]})
         try:
-            yield
+            yield self._proxy.seen
         finally:
             assert len(self._proxy.seen) > at
             self._proxy.reset()
@@ -221,15 +213,28 @@ def _said(code):
     return f"<Error><Code>{code}</Code><Message>so it is</Message></Error>".encode()
 
 
-BENCHES = ("folder", "s3")
+_REQUEST_FAULTS = {
+    "cut before": Cut(),
+    "cut within": Cut(700),
+    "answer lost": LoseAnswer(),
+    "answered 500": Answer(500, body=_said("InternalError")),
+    "answered 503": Answer(503, (("Retry-After", "0"),), _said("SlowDown")),
+    "answered 403": Answer(403, body=_said("AccessDenied")),
+}
+_DEAD = "dead from there on"
+_FILE_FAULTS = tuple(one for one in DISK_FAULTS if one != _DEAD)
+
+BENCHES = ("folder", "drive", "s3")
 
 
 def make_bench(name, request, folder):
     """The bench of that name; S3's skips where the server is not installed."""
     if name == "folder":
         return FolderBench(folder, request.getfixturevalue("monkeypatch"))
+    if name == "drive":
+        return DriveBench(folder, request.getfixturevalue("monkeypatch"))
     server = request.getfixturevalue("s3_server")
     request.getfixturevalue("monkeypatch").setattr(s3_upload, "FIRST_WAIT_S", 0.001)
     proxy = FaultProxy(server.port)
     request.addfinalizer(proxy.close)
-    return S3Bench(server, proxy)
+    return S3Bench(server, proxy, request.getfixturevalue("monkeypatch"))

@@ -12,30 +12,37 @@ A file is JSON:
      "host": {"play_s": 1.0, "perform_s": 0.5, "store_s": 0.1, "fails": {"CheckAccess": "denied", "store": "denied"}},
      "steps": [{"at": 0.5, "request": {...}, "response": {...}},
                {"at": 1.2, "press": "#"}, {"at": 2, "answered": "LEG-A"}, {"at": 3, "hang_up": "LEG-A"},
-               {"at": 9, "end": true}],     "http": {"status", "headers", "body"} is the whole response
+               {"at": 9, "end": true},      "http": {"status", "headers", "body"} is the whole response
+               {"at": 11, "download": "/path", "token": "token-1", "status": 200}],    of Microsoft Graph
      "messages": [{...}, ...],         what the customer is told, in order: each holds at least this
      "recordings": [{"key": "...", "end_reason": "terminator", "duration": 1.3, "deliver": true, ...}],
      "performs": [{"name": "say", "leg": "LEG-A", ...}, ...]}    what the host is asked to carry out; may be left out
 
 What is expected holds a part of what there is: of an object the named members, of a list all. "<any>" stands for
 anything, "<text>" for any text that is not empty, "<absent>" for nothing. A duration may be 20 ms off, because time
-goes by in packets. The host answers what it is asked by itself: a prompt takes `play_s`, another action `perform_s`,
-storing `store_s`.
+goes by in packets. "tones" of a WAV recording are the stretches of nothing but 1 kHz in it, channel by channel:
+[{"channel": 0, "from": 2.0, "to": 2.2}]. A request of Sinch with "signed", which has headers, method, path, body,
+secrets and now, is authenticated first. The host answers what it is asked by itself: a prompt takes `play_s`, another
+action `perform_s`, storing `store_s`.
 Why it fails is a text, or {"message": ..., "field": ...} of an `ActionError`.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import wave
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from callreel.call import Call
+from callreel.dialects.sinch import error_response
+from callreel.dialects.sinch_signing import AuthenticationError, authenticate
 from callreel.errors import ActionError
 from callreel.events import (
     Event,
@@ -55,6 +62,8 @@ FOLDER = Path(__file__).parents[1] / "conformance" / "dialogues"
 STARTED_AT = datetime(2019, 3, 1, 17, 10, 0, 10_000, UTC)
 CALL_ID, TRANSACTION_ID = "call-1", "c4640e3b-1478-40fb-8e38-6f6213adf70b"
 PACKET_S = 0.02
+TONE_HZ = 1000
+"""Of a pause and of a resumption."""
 TOLERANCE_S = 0.02
 
 
@@ -88,11 +97,11 @@ class Dialogue:
         self.events: list[Event] = []
         self.responses: list[Any] = []
         self.files: dict[str, bytearray] = {}
+        self.session = session
+        self.started_at = datetime.fromisoformat(document.get("started_at", STARTED_AT.isoformat()))
         self.call = Call(
             document.get("call_id", CALL_ID),
-            started_at=datetime.fromisoformat(document["started_at"])
-            if "started_at" in document
-            else STARTED_AT,
+            started_at=self.started_at,
             now=0.0,
             transaction_id=TRANSACTION_ID,
             dialect=session,
@@ -128,6 +137,7 @@ class Dialogue:
                 "destination": None if event.destination is None else asdict(event.destination),
                 **{name: event.manifest[name] for name in ("duration", "layout", "format", "sample_rate")},
                 "manifest": event.manifest,
+                "tones": _tones(self.files[event.recording_id]),
             }
             for event in self.events
             if isinstance(event, RecordingFinished)
@@ -158,7 +168,7 @@ class Dialogue:
     def _step(self, step: dict[str, Any], now: float) -> None:
         call, leg = self.call, step.get("leg", "LEG-A")
         if "request" in step:
-            response = call.request(step["request"], now=now)
+            response = _refused(step) or call.request(step["request"], now=now)
             if "response" in step:
                 body = None if response is None else {"status": response.status, **(response.body or {})}
                 self.responses.append((step["response"], body))
@@ -177,6 +187,10 @@ class Dialogue:
             call.add_leg(detect_digits=False, now=now, **options)
         elif "end" in step:
             call.end(now=now)
+        elif "download" in step:
+            at = self.started_at + timedelta(seconds=now)
+            download = self.session.authorize_download(step["download"], step.get("token"), at)
+            self.responses.append((step["status"], download.status))
         else:
             raise ValueError(f"a step that does nothing: {step}")
 
@@ -235,6 +249,42 @@ class Dialogue:
         if "performs" in self.document:
             found += differences(self.document["performs"], self.performs, "performs")
         return found
+
+
+def _refused(step: dict[str, Any]) -> Any:
+    """The answer to a signed request that is not from whom it says; None to one that is, or that is not signed."""
+    if "signed" not in step:
+        return None
+    signed = dict(step["signed"])
+    now, body = datetime.fromisoformat(signed.pop("now")), signed.pop("body").encode()
+    headers, method, path = (signed.pop(name) for name in ("headers", "method", "path"))
+    try:
+        authenticate(headers, method, path, body=body, now=now, **signed)
+    except AuthenticationError as error:
+        return error_response(error.code, str(error))
+    return None
+
+
+def _tones(file: bytearray) -> list[dict[str, Any]] | None:
+    """Where a WAV file sounds of nothing but TONE_HZ, channel by channel; None of another file."""
+    if file[:4] != b"RIFF":
+        return None
+    with wave.open(io.BytesIO(file)) as wav:
+        rate, channels = wav.getframerate(), wav.getnchannels()
+        samples = np.frombuffer(wav.readframes(wav.getnframes()), "<i2").reshape(-1, channels).astype(float)
+    size = round(PACKET_S * rate)
+    turning = np.exp(-2j * np.pi * TONE_HZ * np.arange(size) / rate)
+    found = []
+    for channel in range(channels):
+        frames = samples[: len(samples) // size * size, channel].reshape(-1, size)
+        energy = (frames**2).sum(axis=1)
+        is_tone = (np.abs(frames @ turning) ** 2 * 2 / size > 0.9 * energy) & (energy > size * 100**2)
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], is_tone, [False]]))) * PACKET_S
+        found += [
+            {"channel": channel, "from": float(begin), "to": float(end)}
+            for begin, end in edges.reshape(-1, 2)
+        ]
+    return found
 
 
 def _plain(value: Any) -> Any:

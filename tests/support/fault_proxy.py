@@ -1,4 +1,4 @@
-"""A proxy of HTTP that does to chosen requests what networks and servers do: cut, lose, refuse, dawdle."""
+"""Proxies that do what networks and servers do: cut, lose, refuse, dawdle; one knows HTTP, one does not."""
 
 import contextlib
 import itertools
@@ -145,3 +145,78 @@ def _read_head(client):
 def _break(client):
     """A reset, not a goodbye."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+class ByteProxy:
+    """Passes bytes on; once, after so many of them from the client, it breaks the connection they came by."""
+
+    def __init__(self, port):
+        self._upstream = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.passed_bytes = 0
+        self.cuts = 0
+        self.on_cut = lambda: None
+        self._cut_at_bytes = None
+        self._open_ones = set()
+        self._threads = []
+        self._lock = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut_after(self, count):
+        """Break the connection when so many more bytes have come from the client."""
+        with self._lock:
+            self._cut_at_bytes = self.passed_bytes + count
+
+    def close(self):
+        self._listener.close()
+        for one in tuple(self._open_ones):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self._upstream), timeout=30)
+            except OSError:
+                client.close()
+                continue
+            thread = threading.Thread(target=self._serve, args=(client, server), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, client, server):
+        self._open_ones |= {client, server}
+        back = threading.Thread(target=self._pass, args=(server, client, False), daemon=True)
+        back.start()
+        self._pass(client, server, True)
+        back.join()
+        self._open_ones -= {client, server}
+        client.close()
+        server.close()
+
+    def _pass(self, source, target, is_from_client):
+        with contextlib.suppress(OSError):
+            while data := source.recv(16384):
+                if is_from_client and self._is_cut(len(data)):
+                    self.on_cut()
+                    break
+                target.sendall(data)
+        for one in (source, target):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _is_cut(self, count):
+        with self._lock:
+            self.passed_bytes += count
+            if self._cut_at_bytes is None or self.passed_bytes < self._cut_at_bytes:
+                return False
+            self._cut_at_bytes = None
+            self.cuts += 1
+            return True

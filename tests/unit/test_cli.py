@@ -21,6 +21,7 @@ import capture_writer as writer
 from callreel import cli
 from callreel.kernels import g711
 from capture_writer import rtp_packet
+from secret_watch import MARK, may_hold
 from sip_messages import G729, Dialog, audio, session
 
 ALICE, BOB = ("10.0.0.1", 4000), ("10.0.0.2", 6000)
@@ -320,7 +321,7 @@ SVAML = {
         {"name": "Say", "text": "Hello"},
         {
             "name": "StartRecording",
-            "options": {"destinationUrl": "s3://bucket/calls/", "credentials": "KEY:VERY-SECRET:eu-west-1"},
+            "options": {"destinationUrl": "s3://bucket/calls/", "credentials": f"KEY:{MARK}:eu-west-1"},
         },
     ],
     "action": {"name": "Continue"},
@@ -345,7 +346,7 @@ GRAPH = {"playBeep": True, "stopTones": ["#"], "maxRecordDurationInSeconds": 1}
     ],
 )
 def test_every_vendors_document_is_carried_out(run, capture, tmp_path, document, vendor, action, names):
-    path = tmp_path / "action.json"
+    path = may_hold(tmp_path / "action.json")
     path.write_text(json.dumps(document))
     out = tmp_path / "out"
     status, text, err = run("record", capture(both()), "--out", out, "--action", path, "--json")
@@ -354,7 +355,7 @@ def test_every_vendors_document_is_carried_out(run, capture, tmp_path, document,
     assert {(one["dialect"], one["action"]) for one in manifests} == {(vendor, action)}
     found = sorted(file.name for file in out.rglob("*") if file.is_file() and file.suffix != ".json")
     assert all(fnmatch.fnmatch(*pair) for pair in zip(found, names, strict=True))
-    assert "VERY-SECRET" not in text + "".join(file.read_text() for file in out.rglob("*.json"))
+    assert MARK not in text + "".join(file.read_text() for file in out.rglob("*.json"))
 
 
 @pytest.mark.parametrize(
@@ -401,10 +402,10 @@ def test_an_action_that_cannot_be_carried_out_is_wrong_usage(run, capture, tmp_p
 
 
 def test_the_events_printed_name_what_is_asked_of_the_host_but_no_secret(run, capture, tmp_path):
-    options = {"destinationUrl": "s3://bucket/x", "credentials": "AKIA:SECRET:us-east-1"}
+    options = {"destinationUrl": "s3://bucket/x", "credentials": f"AKIA:{MARK}:us-east-1"}
     conference = {"name": "connectConf", "conferenceId": "c", "record": True, "recordingOptions": options}
     document = {"instructions": [{"name": "StartRecording", "options": options}], "action": conference}
-    action = tmp_path / "action.json"
+    action = may_hold(tmp_path / "action.json")
     action.write_text(json.dumps(document))
     status, text, _ = run("record", capture(both()), "--out", tmp_path / "out", "--action", action, "--json")
     events = [json.loads(line) for line in text.splitlines()]
@@ -414,7 +415,7 @@ def test_the_events_printed_name_what_is_asked_of_the_host_but_no_secret(run, ca
         {"recording": {"kind": "conference", "key": "x"}},
     )
     assert {"kind": "s3", "bucket": "bucket"} in [one.get("destination") for one in events]
-    assert "SECRET" not in text
+    assert MARK not in text
     assert "AKIA" not in text
 
 

@@ -1,5 +1,6 @@
 """`callreel record --destination` and `callreel recover`: to a real bucket, and out of a real spool."""
 
+import errno
 import hashlib
 import io
 import json
@@ -15,9 +16,10 @@ import soundfile
 
 import capture_writer as writer
 from callreel import cli
-from callreel.recorder import Recorder, Settings
+from callreel.recorder import Recorder, Settings, office
+from callreel.spool import Limits
 from capture_writer import rtp_packet
-from recording_host import Clock, Unreliable, record
+from recording_host import Clock, Unreliable, ended, record
 from s3_server import ADMIN, REGION
 
 HERE = Path(__file__).parents[1] / "support"
@@ -277,3 +279,21 @@ def test_a_spool_that_is_in_use_is_let_alone(run, tmp_path):
 def test_a_folder_that_is_no_spool_is_wrong_usage(run, tmp_path):
     status, _, err = run("recover", "--spool", tmp_path)
     assert (status, err) == (2, f"callreel: {tmp_path}: no spool: it has no folder `takes`\n")
+
+
+def test_what_had_failed_by_its_disk_and_is_delivered_now_is_said_to_be_replayed(run, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    clock, settings = Clock(10), Settings(tmp_path / "spool", limits=Limits(take_s=30.0, give_up_s=0.1))
+    with monkeypatch.context() as patch:
+        patch.setattr(office, "finish", refuse)
+        with Recorder(settings, clock=clock) as recorder:
+            record(recorder, clock, "c-1", 0.5)
+            assert ended(recorder)[0].error == "read-only file system"
+            assert recorder.drain(5.0)
+    where = ("recover", "--spool", tmp_path / "spool", "--destination", tmp_path / "out")
+    status, out, _ = run(*where)
+    (file,) = (tmp_path / "out").rglob("*.wav")
+    assert (status, out.splitlines()[-1]) == (0, "1 delivered, 0 failed, 0 left in the spool")
+    assert out.splitlines()[0].endswith(f"replayed  {file.as_uri()}")

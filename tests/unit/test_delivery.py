@@ -1,12 +1,14 @@
 """What every destination promises: one contract, tried on each of them, with a failure at every step."""
 
+import contextlib
 import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from callreel.errors import DeliveryConflictError, DeliveryError
+from callreel.errors import DeliveryConflictError, DeliveryError, DeliveryThrottledError
 from delivery_benches import BENCHES, make_bench, parcel
+from small_disk import small_disk
 
 SMALL = random.Random(1).randbytes(20_000)
 OTHER = random.Random(2).randbytes(20_000)
@@ -38,17 +40,17 @@ def assert_clean(bench, *contents):
 def test_a_delivered_file_is_there_whole_and_the_receipt_says_what_is_there(bench, content, tmp_path):
     one = parcel(tmp_path, content)
     receipt = bench.store.deliver(one)
-    assert bench.objects() == {KEY: content}
+    assert bench.objects() == {bench.key(KEY): content}
     assert bench.leftovers() == []
     assert receipt.size_bytes == len(content)
     assert receipt.checksum == f"sha256:{one.sha256}"
-    assert receipt.location.endswith(KEY)
+    assert receipt.location.endswith(bench.key(KEY))
     assert "://" in receipt.location
 
 
 def test_an_empty_file_is_delivered_too(bench, tmp_path):
     assert bench.store.deliver(parcel(tmp_path, b"")).size_bytes == 0
-    assert bench.objects() == {KEY: b""}
+    assert bench.objects() == {bench.key(KEY): b""}
 
 
 def test_delivering_again_gives_the_same_receipt_and_leaves_one_file(bench, content, tmp_path):
@@ -62,7 +64,7 @@ def test_something_else_of_that_key_is_a_conflict_and_stays(bench, content, tmp_
     bench.store.deliver(parcel(tmp_path, OTHER, metadata={"transaction-id": "t-other"}))
     with pytest.raises(DeliveryConflictError) as caught:
         bench.store.deliver(parcel(tmp_path, content))
-    assert caught.value.key == KEY
+    assert caught.value.key in (KEY, bench.key(KEY))
     assert not caught.value.retryable
     assert_clean(bench, OTHER)
 
@@ -90,7 +92,7 @@ def test_a_file_that_is_gone_is_a_delivery_error(bench, tmp_path):
     one.path.unlink()
     with pytest.raises(DeliveryError) as caught:
         bench.store.deliver(one)
-    assert caught.value.key == KEY
+    assert caught.value.key in (KEY, bench.key(KEY))
     assert_clean(bench)
 
 
@@ -106,7 +108,7 @@ def test_check_and_delivery_refuse_the_same_destination(bench, tmp_path):
     with pytest.raises(DeliveryError) as at_delivery:
         store.deliver(parcel(tmp_path, SMALL))
     assert type(at_check.value) is type(at_delivery.value)
-    assert at_check.value.key == at_delivery.value.key == KEY
+    assert at_check.value.key == at_delivery.value.key in (KEY, bench.key(KEY))
 
 
 def test_a_lane_is_one_destination(bench, tmp_path):
@@ -127,28 +129,90 @@ def test_threads_deliver_side_by_side_and_the_same_parcel_once(bench, tmp_path):
 def test_a_failure_at_any_step_leaves_nothing_half_written_and_reports_nothing_that_is_not_there(
     bench, shorter_content, tmp_path
 ):
-    content = shorter_content
-    one = parcel(tmp_path, content)
-    steps = bench.steps(lambda: bench.store.deliver(one))
-    assert steps > 1
-    for fault in bench.faults:
-        for at in range(steps):
+    one = parcel(tmp_path, shorter_content)
+    fail_at_every_step(bench, one, shorter_content, before={})
+
+
+def test_a_failure_at_any_step_of_an_overwriting_leaves_the_old_file_or_the_new_one(bench, tmp_path):
+    old = parcel(tmp_path, OTHER, metadata={"transaction-id": "t-other"})
+    one = parcel(tmp_path, SMALL, overwrite=True)
+    fail_at_every_step(
+        bench, one, SMALL, before={bench.key(KEY): OTHER}, prepare=lambda: bench.store.deliver(old)
+    )
+
+
+def fail_at_every_step(bench, one, content, before, prepare=lambda: None):
+    """Deliver with every fault at every step there is, each time from the same beginning."""
+    key = bench.key(KEY)
+    after = {key: content}
+    prepare()
+    bench.begin_anew()
+    steps = bench.steps(lambda: bench.store.deliver(one), one)
+    assert all(count >= 2 for count in steps.values()), steps
+    for fault, count in steps.items():
+        for at in range(count):
             bench.clear()
+            prepare()
+            bench.begin_anew()
             receipt = error = None
-            with bench.failing(fault, at):
+            with bench.failing(fault, at, one) as done:
                 try:
                     receipt = bench.store.deliver(one)
                 except DeliveryError as caught:
                     error = caught
             if error is not None:
-                assert error.key == KEY, (fault, at)
-                assert set(bench.objects().values()) <= {content}, (fault, at)
+                assert error.key in (KEY, key), (fault, at)
+                assert bench.objects() in (before, after), (fault, at)
             else:
-                assert bench.objects() == {KEY: content}, (fault, at)
-                assert receipt.checksum == f"sha256:{one.sha256}"
-            if fault != "dead from there on":
+                assert bench.objects() == after, (fault, at)
+                assert (receipt.size_bytes, receipt.checksum) == (len(content), f"sha256:{one.sha256}")
+            if fault != "dead from there on" and not bench.is_left_for_tidying(done[: at + 1]):
                 assert bench.leftovers() == [], (fault, at)
             # Whoever does not know how it went tries again: then it is there, once, and nothing else is.
             bench.store.deliver(one)
-            assert bench.objects() == {KEY: content}, (fault, at)
+            bench.tidy()
+            assert bench.objects() == after, (fault, at)
             assert bench.leftovers() == [], (fault, at)
+
+
+@pytest.mark.parametrize("fault", ["cut within", "answer lost", "dead from there on"])
+def test_a_failure_at_any_step_of_a_file_that_grows_shows_nothing_and_the_next_delivery_clears_away(
+    request, tmp_path, fault
+):
+    bench = make_bench("s3", request, tmp_path)
+    content = random.Random(5).randbytes(bench.large)
+    one = parcel(tmp_path, content)
+    part_bytes = bench.store.part_bytes
+
+    def grow():
+        upload = bench.store.begin(KEY, media_type=one.media_type, metadata=one.metadata)
+        upload.part(1, bytes(part_bytes))  # as it was before the end was known
+        upload.part(2, content[part_bytes:])
+        return bench.store.deliver(one, upload)
+
+    for at in range(bench.steps(grow, one)[fault]):
+        bench.clear()
+        receipt = None
+        with bench.failing(fault, at, one), contextlib.suppress(DeliveryError):
+            receipt = grow()
+        assert bench.objects() in ([{KEY: content}] if receipt else [{}, {KEY: content}]), at
+        bench.store.deliver(one)
+        assert bench.objects() == {KEY: content}, at
+        assert bench.leftovers() == [], at
+
+
+@pytest.mark.parametrize("kind", ["folder", "drive"])
+def test_a_disk_that_is_full_has_nothing_of_a_file_and_gets_it_when_there_is_room(kind, request, tmp_path):
+    content = random.Random(6).randbytes(700_000)
+    first, second = parcel(tmp_path, content, "a.wav"), parcel(tmp_path, content[::-1], "b.wav")
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        bench = make_bench(kind, request, disk)
+        bench.store.deliver(first)
+        with pytest.raises(DeliveryThrottledError) as caught:
+            bench.store.deliver(second)
+        assert caught.value.retryable
+        assert_clean(bench, content)
+        remove = bench.store.delete if kind == "drive" else (lambda key: (bench.folder / key).unlink())
+        remove("a.wav")
+        bench.store.deliver(second)
+        assert_clean(bench, content[::-1])

@@ -41,6 +41,7 @@ from callreel.encryption import (
 )
 from callreel.errors import UsageError
 from project import PACKAGE
+from secret_watch import MARK, may_hold, secret, secret_bytes
 
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DATA_KEY = DataKey("test:1", b"wrapped", bytes(range(32)))
@@ -64,7 +65,7 @@ class OneKey:
 
 def key_file(folder, name="recordings.key", secret=None):
     path = folder / name
-    path.write_bytes(os.urandom(32) if secret is None else secret)
+    may_hold(path).write_bytes(secret_bytes(32, name) if secret is None else secret)
     path.chmod(0o600)
     return path
 
@@ -472,12 +473,11 @@ def test_a_key_file_that_is_none_is_refused(tmp_path):
 
 
 def test_no_secret_is_in_a_repr(tmp_path):
-    path = key_file(tmp_path, secret=b"0123456789abcdef0123456789abcdef")
+    path = key_file(tmp_path, secret=secret_bytes(32))
     keys = KeyFile(path)
-    data_key = DataKey("id", b"wrapped", b"secret--" * 4)
+    data_key = DataKey("id", b"wrapped", secret_bytes(32, "data"))
     shown = repr(keys) + repr(data_key) + str(data_key) + repr(KmsKey("alias/x")) + keys.key_id
-    assert "0123456789abcdef" not in shown
-    assert "secret--" not in shown
+    assert MARK not in shown
 
 
 def test_without_cryptography_it_is_said_what_to_install(monkeypatch):
@@ -497,7 +497,7 @@ def kms_client(endpoint_url=None):
         region_name="eu-central-1",
         endpoint_url=endpoint_url,
         aws_access_key_id="test",
-        aws_secret_access_key="test",
+        aws_secret_access_key=secret("kms"),
         config=Config(retries={"total_max_attempts": 1}, connect_timeout=1, read_timeout=1),
     )
 
@@ -563,7 +563,7 @@ def local_kms():
     class Answers(BaseHTTPRequestHandler):
         def do_POST(self):
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            secret = bytes(range(32))
+            secret = secret_bytes(32, "plain")
             if self.headers["X-Amz-Target"].endswith("GenerateDataKey"):
                 body = {"KeyId": ARN, "CiphertextBlob": b64encode(b"W" + secret[::-1]).decode()}
                 body["Plaintext"] = b64encode(secret).decode()
@@ -687,7 +687,7 @@ def test_decrypt_takes_what_an_unfinished_file_holds_and_says_so(tmp_path, capsy
 def test_decrypt_asks_kms_by_way_of_a_local_stand_in(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret("kms"))
     (tmp_path / "clear").write_bytes(SAMPLE)
     with local_kms() as url:
         keys = KmsKey("alias/recordings", client=kms_client(url))

@@ -21,6 +21,7 @@ from callreel.errors import UsageError, WavError
 from callreel.finishing import ENCRYPTED_MEDIA_TYPE, Finishing, SpoolAudio, finish
 from callreel.formats import FORMATS, Mark, Wav
 from callreel.kernels import pcm, tone, wav
+from secret_watch import may_hold, secret_bytes
 
 SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TAGS = {"title": "call-7f3", "date": "2026-03-01T12:00:00.000Z", "call-id": "c-1"}
@@ -297,7 +298,7 @@ def test_what_is_no_spool_file_is_refused_and_leaves_nothing(tmp_path, data):
 def keys_in(folder):
     path = folder / "key"
     if not path.exists():
-        path.write_bytes(os.urandom(32))
+        may_hold(path).write_bytes(secret_bytes(32))
         path.chmod(0o600)
     return KeyFile(path)
 

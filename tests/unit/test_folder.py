@@ -17,6 +17,7 @@ from callreel.errors import (
     DestinationMissingError,
 )
 from delivery_benches import parcel
+from privileges import without_privileges
 
 CONTENT = random.Random(1).randbytes(20_000)
 
@@ -112,11 +113,14 @@ def test_what_a_process_left_that_died_between_two_names_is_cleared_away(tmp_pat
     assert list(target.parent.iterdir()) == [target]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_the_check_finds_a_folder_that_may_not_be_written_to(tmp_path):
+@pytest.mark.parametrize("key", ["one.wav", "a/b/one.wav"])
+def test_the_check_and_the_delivery_refuse_a_folder_that_may_not_be_written_to(tmp_path, key):
     (tmp_path / "there").mkdir(mode=0o500)
-    with pytest.raises(DeliveryDeniedError):
-        Folder(tmp_path / "there").check("one.wav")
+    folder, one = Folder(tmp_path / "there"), parcel(tmp_path, CONTENT, key)
+    for attempt in (lambda: folder.check(key), lambda: folder.deliver(one)):
+        with pytest.raises(DeliveryDeniedError):
+            without_privileges(attempt)
+    assert list((tmp_path / "there").iterdir()) == []
 
 
 def test_a_disk_that_cannot_be_read_now_is_worth_another_try(tmp_path, monkeypatch):

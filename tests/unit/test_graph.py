@@ -36,6 +36,7 @@ from callreel.events import (
     VendorMessage,
 )
 from callreel.kernels import tone, wav
+from secret_watch import secret
 from streams import RATE, S_NS, arrive, encoded, event, renumbered, talk
 
 START = datetime(2026, 5, 6, 7, 8, 9, 250_000, UTC)
@@ -44,9 +45,9 @@ PATH = f"/app/calls/{CALL_ID}"
 
 
 def session(**options):
-    """A session whose ids are id-1, id-2 ... and whose tokens are secret-1, secret-2 ..."""
+    """A session whose ids are id-1, id-2 ... and whose tokens are `secret(1)`, `secret(2)` ..."""
     new_id = (f"id-{n}" for n in count(1)).__next__
-    new_token = (f"secret-{n}" for n in count(1)).__next__
+    new_token = (secret(n) for n in count(1)).__next__
     options = {"base_url": "https://calls.example", **options}
     return Graph(new_id=new_id, new_token=new_token, **options)
 
@@ -493,7 +494,7 @@ def test_a_download_with_a_wrong_token_or_none_is_unauthorized():
     host = Host(session())
     first, second = host.completed(0), host.completed(5)
     now = START + timedelta(seconds=10)
-    for token in (None, "", "secret-3", first["recordingAccessToken"] + "x", "\ud800", "é"):
+    for token in (None, "", secret(3), first["recordingAccessToken"] + "x", "\ud800", "é"):
         assert host.graph.authorize_download(first["recordingLocation"], token, now) == Download(401)
     other = second["recordingAccessToken"]
     assert host.graph.authorize_download(first["recordingLocation"], other, now) == Download(401)
@@ -505,8 +506,8 @@ def test_tokens_are_compared_in_constant_time(monkeypatch):
     told = host.completed()
     compared = []
     monkeypatch.setattr(hmac, "compare_digest", lambda *pair: compared.append(pair))
-    assert host.graph.authorize_download(told["recordingLocation"], "secret-1", START) == Download(401)
-    assert compared == [(b"secret-1", b"secret-1")]
+    assert host.graph.authorize_download(told["recordingLocation"], secret(1), START) == Download(401)
+    assert compared == [(secret(1).encode(), secret(1).encode())]
 
 
 def test_a_recording_can_be_downloaded_more_than_once():
@@ -536,17 +537,17 @@ def test_what_never_was_a_recording_is_not_found():
     host = Host(session())
     host.completed()
     for path in ("", "/recordings/id-9", "https://calls.example/recordings/"):
-        assert host.graph.authorize_download(path, "secret-1", START) == Download(404)
+        assert host.graph.authorize_download(path, secret(1), START) == Download(404)
 
 
 def test_a_token_is_in_the_message_and_in_no_repr():
     host = Host(session())
     told = host.completed()
-    assert json.loads(json.dumps(told))["recordingAccessToken"] == "secret-1"
+    assert json.loads(json.dumps(told))["recordingAccessToken"] == secret(1)
     kept = Host(session(keep_operations=True))
     kept.completed()
     for thing in (host.events, host.graph, kept.graph, kept.graph.__dict__):
-        assert "secret-1" not in repr(thing)
+        assert secret(1) not in repr(thing)
 
 
 # ---- the file ----

@@ -1,6 +1,5 @@
 """The rules of the timeline (docs/architecture.md), one test each, on simulated senders."""
 
-import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +9,7 @@ from callreel.errors import UsageError
 from callreel.kernels import g711, rtp, tone
 from callreel.legs import Codec, Digit, DigitSource, Direction, Leg, Track, codec_of
 from capture_writer import rtcp_sender_report, rtp_packet, telephone_event
+from heap import allocated_bytes, needs_the_heap
 from streams import (
     MS,
     MS_NS,
@@ -1331,26 +1331,30 @@ def test_keys_are_found_in_host_frames_of_16_khz():
 # ---- the object ----
 
 
-def test_memory_per_leg_is_bounded():
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        leg = Leg("LEG-A", track(), track())
-        created = tracemalloc.get_traced_memory()[0] - before
-        data, table = records(arrive(talk(codes(60 * RATE))))
-        at = 0
-        before = tracemalloc.get_traced_memory()[0]
-        while at < len(table):
-            for one in (leg.incoming, leg.outgoing):
-                taken = one.receive_batch(data, table, at, 50, force=True)
-                one.digits()
-                one.read(one.ready(int(table["time_ns"][at + taken - 1])))
-            at += taken
-        grown = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-    assert created + grown < 100_000  # bytes, both tracks
-    assert grown < 8_000  # what a track needs only when it is fed
+@needs_the_heap
+def test_memory_per_leg_is_bounded_and_given_back():
+    data, table = records(arrive(talk(codes(60 * RATE))))
+    last = len(table) - 100  # 2 s in which nothing is read
+    before = allocated_bytes()
+    leg = Leg("LEG-A", track(), track())
+    tracks = (leg.incoming, leg.outgoing)
+    at = 0
+    while at < last:
+        for one in tracks:
+            one.receive_batch(data, table, at, 10, force=True)
+            one.digits()
+            one.read(one.ready(int(table["time_ns"][at + 9])))
+        at += 10
+    while_read = allocated_bytes() - before
+    for one in tracks:
+        one.receive_batch(data, table, at, force=True)
+        assert one.counts["discarded"] == 0
+    unread = allocated_bytes() - before
+    for one in tracks:
+        one.read(one.end)
+    assert while_read < 50_000  # bytes, both tracks
+    assert unread < 80_000
+    assert allocated_bytes() - before < 36_000  # its state, and what the C library keeps at hand
 
 
 def test_skipped_audio_is_not_in_what_follows_and_not_counted():

@@ -6,6 +6,7 @@ import dataclasses
 import ipaddress
 import json
 import logging
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -46,11 +47,12 @@ from callreel.notify.signatures import BearerToken, HmacSignature, SignatureErro
 from callreel.notify.webhooks import Webhook
 from callreel.patience import Deadline, TooSlowError, within
 from http_server import authority, plain, serving
+from secret_watch import MARK, may_hold, secret_base64
 
 AT = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 NAME = "hooks.example"
-SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-OTHER_SECRET = "whsec_" + base64.b64encode(bytes(range(1, 33))).decode()
+SECRET = f"whsec_{secret_base64(32)}"
+OTHER_SECRET = f"whsec_{secret_base64(32, 'other')}"
 
 
 def told(kind="notification", dialect="chime", body=None, event_id="call-1:7"):
@@ -357,7 +359,7 @@ def test_a_lane_is_what_fails_together():
 
 
 def test_sinch_authenticates_what_its_signer_signed(https):
-    secret = base64.b64encode(b"callback secret").decode()
+    secret = secret_base64(16)
     signer = CallbackSigner("app-key", lambda: secret)
     with https(plain(), signer=signer) as (server, webhook):
         webhook.tell(told(dialect="sinch"))
@@ -371,10 +373,13 @@ def test_sinch_authenticates_what_its_signer_signed(https):
 def test_graph_gets_the_bearer_token_that_is_there_now(https, tmp_path):
     file = tmp_path / "token"
     with https(plain(202), signer=BearerToken(FromFile(file))) as (server, webhook):
-        for token in ("first", "second"):
-            file.write_text(f"{token}\n")
+        for token in (f"{MARK}-1", f"{MARK}-2"):
+            may_hold(file).write_text(f"{token}\n")
             webhook.tell(told(dialect="graph"))
-    assert [one.headers["authorization"] for one in server.requests] == ["Bearer first", "Bearer second"]
+    assert [one.headers["authorization"] for one in server.requests] == [
+        f"Bearer {MARK}-1",
+        f"Bearer {MARK}-2",
+    ]
 
 
 def test_a_webhook_that_cannot_be_signed_is_not_sent(https, tmp_path, monkeypatch):
@@ -512,7 +517,7 @@ def test_a_secret_is_printable_text_without_spaces(secret):
 
 
 def test_references_show_where_a_secret_is_and_not_the_secret(tmp_path, monkeypatch):
-    (tmp_path / "secret").write_text("hunter2\n")
+    may_hold(tmp_path / "secret").write_text("hunter2\n")
     monkeypatch.setenv("HOOK_SECRET", "hunter2")
     for source in (FromFile(tmp_path / "secret"), FromEnvironment("HOOK_SECRET")):
         assert secret_of(source) == "hunter2"
@@ -584,11 +589,11 @@ def aws(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
     @contextlib.contextmanager
-    def begin(answer, **others):
-        with serving(answer) as server:
+    def begin(answer, tls=None, **others):
+        with serving(answer, tls=tls) as server:
             given = {
                 "region": "us-east-1",
-                "endpoint_url": f"http://127.0.0.1:{server.port}",
+                "endpoint_url": f"http{'s' if tls else ''}://127.0.0.1:{server.port}",
                 "session": boto3.Session(
                     aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="hunter2-secret"
                 ),
@@ -729,6 +734,30 @@ def test_without_credentials_nothing_is_sent_and_somebody_must_act(aws, tmp_path
         function.tell(told())
     assert caught.value.retryable
     assert server.requests == []
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_over_tls_the_certificate_is_checked_before_anything_is_sent(aws, ca, is_trusted):
+    given = {"tls": ca.certify("127.0.0.1"), "ca_file": str(ca.file) if is_trusted else None}
+    with aws(plain(200, b"[]"), **given) as (server, function):
+        if is_trusted:
+            assert function.tell(told("invocation")) == Answer([])
+            return
+        with pytest.raises(DeliveryDeniedError, match="SSLError") as caught:
+            function.tell(told())
+    assert caught.value.retryable
+    assert server.requests == []
+
+
+def test_over_tls_a_connection_that_breaks_is_an_interruption(aws, ca):
+    given = {"tls": ca.certify("127.0.0.1"), "ca_file": str(ca.file)}
+
+    def answer(request, connection):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    with aws(answer, **given) as (_, function), pytest.raises(DeliveryInterruptedError) as caught:
+        function.tell(told())
+    assert caught.value.retryable
 
 
 def test_when_lambda_cannot_be_reached_another_try_may_go_well(aws):

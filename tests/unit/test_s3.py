@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import functools
 import hashlib
 import json
 import pickle
@@ -9,6 +10,7 @@ import random
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -28,8 +30,9 @@ from callreel.errors import (
     UsageError,
 )
 from delivery_benches import parcel
-from fault_proxy import Answer, Cut, FaultProxy, LoseAnswer, Slow
+from fault_proxy import Answer, ByteProxy, Cut, FaultProxy, LoseAnswer, Slow
 from s3_server import ADMIN, allow, running
+from secret_watch import MARK, may_hold, secret
 
 MIB = 1 << 20
 KEY = "calls/2026/one.wav"
@@ -58,6 +61,12 @@ def store(s3_server, bucket):
         return S3(s3_server.settings(bucket, **changes))
 
     return make
+
+
+@pytest.fixture(params=["http", "https"])
+def either(request, store):
+    """The same over http and over https, where boto3 sends other bytes."""
+    return functools.partial(store, tls=request.param == "https")
 
 
 def head(s3_server, bucket, key=KEY):
@@ -136,6 +145,18 @@ def test_the_first_part_which_holds_the_header_goes_last(s3_server, bucket, prox
     store(endpoint_url=proxy.endpoint, **in_parts()).deliver(parcel(tmp_path, LONG))
     sent = [target for method, target in proxy.seen if method == "PUT"]
     assert [target.partition("partNumber=")[2].partition("&")[0] for target in sent] == ["2", "1"]
+
+
+def test_a_file_of_8_mib_goes_in_parts_and_one_byte_less_goes_as_a_whole(store, proxy, tmp_path):
+    assert S3Settings("b").multipart_from_bytes == S3Settings("b").part_bytes == 8 * MIB
+    mine = store(endpoint_url=proxy.endpoint)
+    for size_bytes, methods in (
+        (8 * MIB - 1, ["PUT", "HEAD"]),
+        (8 * MIB, ["GET", "HEAD", "POST", "PUT", "POST"]),
+    ):
+        proxy.reset()
+        mine.deliver(parcel(tmp_path, bytes(size_bytes), f"{size_bytes}.wav"))
+        assert [method for method, _ in proxy.seen] == methods
 
 
 def test_a_file_has_at_most_10_000_parts(s3_server, tmp_path, monkeypatch):
@@ -231,9 +252,9 @@ def test_a_delivery_clears_away_what_a_dead_process_left_under_its_key(s3_server
 # ---- who may -------------------------------------------------------------------------------------
 
 
-def test_a_user_who_may_only_put_passes_the_check_and_delivers(s3_server, bucket, store, tmp_path):
+def test_a_user_who_may_only_put_passes_the_check_and_delivers(s3_server, bucket, either, tmp_path):
     user = s3_server.user(allow(*PUT_ONLY, bucket=bucket))
-    mine = store(credentials=user, **in_parts())
+    mine = either(credentials=user, **in_parts())
     mine.check(KEY)
     assert s3_server.objects(bucket) == {}
     assert s3_server.unfinished(bucket) == []
@@ -243,9 +264,9 @@ def test_a_user_who_may_only_put_passes_the_check_and_delivers(s3_server, bucket
 
 
 def test_who_may_only_put_is_not_told_that_what_nobody_can_look_at_is_theirs(
-    s3_server, bucket, store, tmp_path
+    s3_server, bucket, either, tmp_path
 ):
-    mine = store(credentials=s3_server.user(allow(*PUT_ONLY, bucket=bucket)))
+    mine = either(credentials=s3_server.user(allow(*PUT_ONLY, bucket=bucket)))
     mine.deliver(parcel(tmp_path, CONTENT))
     with pytest.raises(DeliveryConflictError, match="s3:GetObject"):
         mine.deliver(parcel(tmp_path, CONTENT))
@@ -268,8 +289,8 @@ def test_the_right_to_read_makes_a_repeated_delivery_recognised(s3_server, bucke
     assert mine.deliver(parcel(tmp_path, CONTENT)) == receipt
 
 
-def test_rights_below_another_prefix_are_no_rights(s3_server, bucket, store, tmp_path):
-    mine = store(credentials=s3_server.user(allow(*PUT_ONLY, bucket=bucket, keys="ok/*")))
+def test_rights_below_another_prefix_are_no_rights(s3_server, bucket, either, tmp_path):
+    mine = either(credentials=s3_server.user(allow(*PUT_ONLY, bucket=bucket, keys="ok/*")))
     mine.check("ok/one.wav")
     for attempt in (lambda: mine.check(KEY), lambda: mine.deliver(parcel(tmp_path, CONTENT))):
         with pytest.raises(DeliveryDeniedError) as caught:
@@ -278,7 +299,7 @@ def test_rights_below_another_prefix_are_no_rights(s3_server, bucket, store, tmp
     mine.deliver(parcel(tmp_path, CONTENT, "ok/one.wav"))
 
 
-def test_an_acl_that_the_buckets_policy_denies_is_found_by_the_check(s3_server, bucket, store, tmp_path):
+def test_an_acl_that_the_buckets_policy_denies_is_found_by_the_check(s3_server, bucket, either, tmp_path):
     acl = {"StringEquals": {"s3:x-amz-acl": "public-read"}}
     deny = {
         "Effect": "Deny",
@@ -290,8 +311,8 @@ def test_an_acl_that_the_buckets_policy_denies_is_found_by_the_check(s3_server, 
     policy = {"Version": "2012-10-17", "Statement": [deny]}
     s3_server.client().put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
     user = s3_server.user(allow(*PUT_ONLY, bucket=bucket))
-    store(credentials=user, acl="bucket-owner-full-control").check(KEY)
-    denied = store(credentials=user, acl="public-read")
+    either(credentials=user, acl="bucket-owner-full-control").check(KEY)
+    denied = either(credentials=user, acl="public-read")
     for attempt in (lambda: denied.check(KEY), lambda: denied.deliver(parcel(tmp_path, CONTENT))):
         with pytest.raises(DeliveryDeniedError):
             attempt()
@@ -300,24 +321,27 @@ def test_an_acl_that_the_buckets_policy_denies_is_found_by_the_check(s3_server, 
 @pytest.mark.parametrize(
     ("credentials", "code"),
     [
-        (S3Credentials(ADMIN.access_key, "wrong-secret"), "SignatureDoesNotMatch"),
-        (S3Credentials("AKIDNOBODY000000", "wrong-secret"), "InvalidAccessKeyId"),
+        (S3Credentials(ADMIN.access_key, secret("wrong")), "SignatureDoesNotMatch"),
+        (S3Credentials("AKIDNOBODY000000", secret("wrong")), "InvalidAccessKeyId"),
     ],
     ids=["wrong secret", "unknown key"],
 )
-def test_wrong_credentials_are_denied_for_good_and_never_told(store, tmp_path, credentials, code):
-    mine = store(credentials=credentials)
+def test_wrong_credentials_are_denied_for_good_and_never_told(either, tmp_path, credentials, code):
+    mine = either(credentials=credentials)
     for attempt in (lambda: mine.check(KEY), lambda: mine.deliver(parcel(tmp_path, CONTENT))):
         with pytest.raises(DeliveryDeniedError, match=code) as caught:
             attempt()
         assert not caught.value.retryable
         told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
-        assert "wrong-secret" not in told
+        assert MARK not in told
         assert credentials.access_key not in told
 
 
-def test_a_bucket_that_is_not_there_is_missing_or_denied_but_never_tried_again(s3_server, bucket, tmp_path):
-    nowhere = s3_server.settings("no-such-bucket")
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+def test_a_bucket_that_is_not_there_is_missing_or_denied_but_never_tried_again(
+    s3_server, bucket, tmp_path, tls
+):
+    nowhere = s3_server.settings("no-such-bucket", tls=tls)
     for attempt in (S3(nowhere).check, lambda _: S3(nowhere).deliver(parcel(tmp_path, CONTENT))):
         with pytest.raises(DestinationMissingError) as caught:
             attempt(KEY)
@@ -325,11 +349,11 @@ def test_a_bucket_that_is_not_there_is_missing_or_denied_but_never_tried_again(s
     # Who may not know which buckets there are is told something else.
     user = s3_server.user(allow(*PUT_ONLY, bucket=bucket))
     with pytest.raises(DeliveryDeniedError) as denied:
-        S3(s3_server.settings("no-such-bucket", credentials=user)).deliver(parcel(tmp_path, CONTENT))
+        S3(s3_server.settings("no-such-bucket", tls=tls, credentials=user)).deliver(parcel(tmp_path, CONTENT))
     assert not denied.value.retryable
 
 
-def test_a_clock_that_is_two_hours_off_is_denied_and_worth_another_try(store, tmp_path, monkeypatch):
+def test_a_clock_that_is_two_hours_off_is_denied_and_worth_another_try(either, tmp_path, monkeypatch):
     import botocore.auth
 
     now = botocore.auth.get_current_datetime
@@ -339,7 +363,7 @@ def test_a_clock_that_is_two_hours_off_is_denied_and_worth_another_try(store, tm
 
     monkeypatch.setattr(botocore.auth, "get_current_datetime", late)
     with pytest.raises(DeliveryDeniedError, match=r"RequestTimeTooSkewed.*clock") as caught:
-        store().deliver(parcel(tmp_path, CONTENT))
+        either().deliver(parcel(tmp_path, CONTENT))
     assert caught.value.retryable
 
 
@@ -348,13 +372,13 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(store, tmp_path):
         store(tls=True, ca_bundle=None).deliver(parcel(tmp_path, CONTENT))
 
 
-def test_the_printed_policy_is_enough_for_a_delivery_that_was_told_twice(s3_server, bucket, store, tmp_path):
+def test_the_printed_policy_is_enough_for_a_delivery_that_was_told_twice(s3_server, bucket, either, tmp_path):
     policy = bucket_policy(bucket, principal="arn:aws:iam::000000000000:user/x", read_back=True)
     (rights,) = (
         {name: one[name] for name in ("Effect", "Action", "Resource")} for one in policy["Statement"]
     )
     rights["Action"].remove("s3:ListMultipartUploadParts")  # a right that this server does not know
-    mine = store(credentials=s3_server.user(rights), acl="bucket-owner-full-control", **in_parts())
+    mine = either(credentials=s3_server.user(rights), acl="bucket-owner-full-control", **in_parts())
     for key, content in (("small", CONTENT), ("large", LONG)):
         mine.check(key)
         receipt = mine.deliver(parcel(tmp_path, content, key))
@@ -392,6 +416,64 @@ def test_a_server_that_is_killed_in_the_middle_of_parts_gets_the_file_afterwards
         proxy.close()
 
 
+def test_a_server_that_is_killed_in_the_middle_of_a_put_has_nothing_of_it_and_gets_the_file_afterwards(
+    tmp_path_factory, tmp_path
+):
+    with running(tmp_path_factory.mktemp("killed")) as server:
+        bucket = server.bucket()
+        proxy = ByteProxy(server.port)
+        store = S3(server.settings(bucket, endpoint_url=f"http://127.0.0.1:{proxy.port}"))
+        store.deliver(parcel(tmp_path, CONTENT, "before"))
+        proxy.cut_after(3 * MIB)
+        proxy.on_cut = server.kill
+        with pytest.raises(DeliveryInterruptedError) as caught:
+            store.deliver(parcel(tmp_path, LONG))
+        assert (caught.value.retryable, proxy.cuts) == (True, 1)
+        server.start()
+        assert server.objects(bucket) == {"before": CONTENT}
+        store.deliver(parcel(tmp_path, LONG))
+        assert server.objects(bucket) == {"before": CONTENT, KEY: LONG}
+        proxy.close()
+
+
+def test_a_server_that_is_killed_twice_under_many_deliveries_has_each_file_once_and_whole(
+    tmp_path_factory, tmp_path
+):
+    with running(tmp_path_factory.mktemp("killed")) as server:
+        bucket = server.bucket()
+        contents = {f"{n}": random.Random(n).randbytes(200_000 + n) for n in range(60)}
+        parcels = [parcel(tmp_path, content, key) for key, content in contents.items()]
+        quick = {"connect_timeout_s": 1.0, "read_timeout_s": 5.0, **in_parts(multipart_from_bytes=200_030)}
+        stores = [S3(server.settings(bucket, tls=tls, **quick)) for tls in (False, True)]
+        failures = []
+
+        def deliver(number):
+            one, store = parcels[number], stores[number % 2]
+            while True:
+                try:
+                    return store.deliver(one).checksum == f"sha256:{one.sha256}"
+                except DeliveryError as error:
+                    failures.append(error)
+                    if not error.retryable:
+                        raise
+                    time.sleep(0.1)
+
+        with ThreadPoolExecutor(8) as pool:
+            deliveries = [pool.submit(deliver, number) for number in range(len(parcels))]
+            for so_many in (10, 30):
+                while sum(one.done() for one in deliveries) < so_many:
+                    time.sleep(0.005)
+                server.kill()
+                server.start()
+            assert all(one.result(60) for one in deliveries)
+        assert failures
+        assert server.objects(bucket) == contents
+        for one in parcels:
+            stores[0].deliver(one)  # what was left of uploads is cleared away
+        assert server.unfinished(bucket) == []
+        assert server.objects(bucket) == contents
+
+
 def test_an_upload_survives_the_death_of_its_server(tmp_path_factory):
     with running(tmp_path_factory.mktemp("killed")) as server:
         bucket = server.bucket()
@@ -415,6 +497,22 @@ def test_a_connection_that_breaks_within_a_part_costs_only_that_part(
     mine.deliver(parcel(tmp_path, LONG))
     assert sum(method == "PUT" for method, _ in proxy.seen) == 3
     assert s3_server.objects(bucket) == {KEY: LONG}
+
+
+def test_over_tls_a_connection_that_breaks_within_a_part_costs_only_that_part(s3_server, bucket, store):
+    proxy = ByteProxy(s3_server.tls_port)
+    upload = store(tls=True, endpoint_url=f"https://127.0.0.1:{proxy.port}").begin(
+        KEY, media_type="audio/wav", metadata={}
+    )
+    upload.part(2, LONG[5 * MIB :])
+    proxy.cut_after(2 * MIB)
+    before = proxy.passed_bytes
+    upload.part(1, LONG[: 5 * MIB])
+    assert proxy.cuts == 1
+    assert 7 * MIB < proxy.passed_bytes - before < 8 * MIB
+    upload.complete(size_bytes=len(LONG), sha256=hashlib.sha256(LONG).hexdigest())
+    assert s3_server.objects(bucket) == {KEY: LONG}
+    proxy.close()
 
 
 @pytest.mark.parametrize("at", [4, 5], ids=["part", "complete"])
@@ -716,14 +814,14 @@ def test_what_is_said_to_be_stored_and_is_not_there_is_tried_again(lying, tmp_pa
 
 
 def test_sinchs_credentials_come_apart_and_say_nothing_of_themselves():
-    credentials, region = S3Credentials.parse("AKID:se/cr+et=:eu-west-1")
-    assert (credentials.access_key, credentials.secret_key, region) == ("AKID", "se/cr+et=", "eu-west-1")
-    settings = S3Settings("b", credentials=credentials, region=region, proxy="http://me:pass@proxy:1")
+    credentials, region = S3Credentials.parse(f"AKID:{MARK}/+=:eu-west-1")
+    assert (credentials.access_key, credentials.secret_key, region) == ("AKID", f"{MARK}/+=", "eu-west-1")
+    settings = S3Settings("b", credentials=credentials, region=region, proxy=f"http://me:{MARK}@proxy:1")
     told = repr(credentials) + str(credentials) + repr(settings) + repr(S3(settings))
-    for secret in ("AKID", "se/cr", "pass"):
-        assert secret not in told
-    assert credentials == S3Credentials("AKID", "se/cr+et=")
-    assert hash(credentials) == hash(S3Credentials("AKID", "se/cr+et="))
+    for hidden in ("AKID", MARK):
+        assert hidden not in told
+    assert credentials == S3Credentials("AKID", f"{MARK}/+=")
+    assert hash(credentials) == hash(S3Credentials("AKID", f"{MARK}/+="))
 
 
 @pytest.mark.parametrize("text", ["", "a", "a:b", "a:b:", ":b:c", "a:b:c:d", "a::c"])
@@ -739,7 +837,7 @@ def test_credentials_of_another_form_are_refused_without_repeating_them(text):
         {"bucket": ""},
         {"bucket": "a/b"},
         {"endpoint_url": "ftp://x"},
-        {"endpoint_url": "http://me:secret@x"},
+        {"endpoint_url": f"http://me:{MARK}@x"},
         {"endpoint_url": "http://"},
         {"sse_kms_key_id": "k"},
         {"sse": "AES256", "sse_kms_key_id": "k"},
@@ -753,7 +851,7 @@ def test_credentials_of_another_form_are_refused_without_repeating_them(text):
 def test_settings_that_cannot_be_meant_are_refused_without_repeating_a_secret(wrong):
     with pytest.raises(UsageError) as caught:
         S3Settings(**{"bucket": "b"} | wrong)
-    assert "secret" not in str(caught.value)
+    assert MARK not in str(caught.value)
 
 
 def test_settings_may_be_a_key_of_a_dict_and_go_to_another_process_unless_they_hold_credentials():
@@ -785,6 +883,37 @@ def test_a_proxy_is_gone_through(s3_server, bucket, proxy, store, tmp_path):
     assert s3_server.objects(bucket) == {KEY: CONTENT}
 
 
+@pytest.mark.parametrize("source", ["environment", "file"])
+def test_without_credentials_of_its_own_it_uses_those_that_boto3_finds(
+    s3_server, bucket, store, tmp_path, monkeypatch, source
+):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    file = tmp_path / "credentials"
+    if source == "environment":
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", ADMIN.access_key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ADMIN.secret_key)
+    else:
+        may_hold(file).write_text(
+            f"[default]\naws_access_key_id = {ADMIN.access_key}\naws_secret_access_key = {ADMIN.secret_key}\n"
+        )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    mine = store(credentials=None)
+    mine.deliver(parcel(tmp_path, CONTENT))
+    assert s3_server.objects(bucket) == {KEY: CONTENT}
+
+
+def test_where_boto3_finds_no_credentials_somebody_has_to_give_some(store, tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(DeliveryDeniedError, match=r"NoCredentialsError.*check the credentials") as caught:
+        store(credentials=None).deliver(parcel(tmp_path, CONTENT))
+    assert not caught.value.retryable
+
+
 class _Sts(BaseHTTPRequestHandler):
     """Hands out the temporary credentials of a role."""
 
@@ -792,8 +921,8 @@ class _Sts(BaseHTTPRequestHandler):
         self.server.asked.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
         expires = f"{datetime.datetime.now(datetime.UTC).year + 1}-01-01T00:00:00Z"
         body = f"""<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>
-            <Credentials><AccessKeyId>AKIDROLE00000001</AccessKeyId><SecretAccessKey>role-secret</SecretAccessKey>
-            <SessionToken>role-token</SessionToken><Expiration>{expires}</Expiration>
+            <Credentials><AccessKeyId>AKIDROLE00000001</AccessKeyId><SecretAccessKey>{secret("role")}</SecretAccessKey>
+            <SessionToken>{secret("token")}</SessionToken><Expiration>{expires}</Expiration>
             </Credentials></AssumeRoleResult></AssumeRoleResponse>""".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -872,9 +1001,11 @@ def test_the_exceptions_named_in_the_table_are_botocores():
 
 
 def test_a_secret_that_a_store_repeats_is_not_passed_on():
-    secret = S3Credentials("AKIDX", "sekret", "token-1")
-    error = delivery_error(client_error("X", 400, "AKIDX sekret token-1"), "store", KEY, secret.redacted)
-    assert not any(one in str(error) for one in ("AKIDX", "sekret", "token-1"))
+    own = S3Credentials("AKIDX", secret("key"), secret("token"))
+    said = f"AKIDX {own.secret_key} {own.session_token}"
+    error = delivery_error(client_error("X", 400, said), "store", KEY, own.redacted)
+    assert "(*** *** ***)" in str(error)
+    assert MARK not in str(error)
 
 
 def test_a_delivery_error_survives_a_process_boundary():
@@ -894,7 +1025,7 @@ def stubbed():
 
     def make(*answers, **changes):
         client = boto3.session.Session().client(
-            "s3", region_name="us-east-1", aws_access_key_id="AKIDX", aws_secret_access_key="sekret"
+            "s3", region_name="us-east-1", aws_access_key_id="AKIDX", aws_secret_access_key=secret("stub")
         )
         stub = Stubber(client)
         for operation, parameters, answer in answers:

@@ -8,6 +8,7 @@ import pytest
 from callreel.delivery.s3 import S3
 from callreel.errors import DeliveryConflictError, DeliveryDeniedError, DestinationMissingError
 from delivery_benches import parcel
+from fault_proxy import FaultProxy, LoseAnswer
 from limited_stores import OWNER, STRANGER, juicefs, swift
 from s3_server import ADMIN
 
@@ -50,6 +51,23 @@ def test_a_store_that_ignores_if_none_match_keeps_what_others_put_there_when_tol
     with pytest.raises(DeliveryConflictError):
         store.deliver(parcel(tmp_path, CONTENT, "taken.wav"))
     assert store.deliver(parcel(tmp_path, CONTENT, "free.wav")).size_bytes == len(CONTENT)
+
+
+@pytest.mark.parametrize("conditional_put", [True, False])
+def test_a_store_that_ignores_if_none_match_has_a_file_once_after_a_lost_answer(
+    juice, tmp_path, conditional_put
+):
+    proxy = FaultProxy(juice.port)
+    store = S3(
+        juice.settings("recordings", ADMIN, conditional_put=conditional_put, endpoint_url=proxy.endpoint)
+    )
+    at = 0 if conditional_put else 1
+    proxy.reset({at: LoseAnswer()})
+    one = parcel(tmp_path, CONTENT, f"lost-{conditional_put}.wav")
+    assert store.deliver(one).checksum == f"sha256:{one.sha256}"
+    assert [method for method, _ in proxy.seen[at : at + 2]] == ["PUT", "HEAD"]
+    assert [method for method, _ in proxy.seen].count("PUT") == 1
+    proxy.close()
 
 
 def test_a_store_that_cannot_encrypt_refuses_for_good(juice, tmp_path):

@@ -440,7 +440,7 @@ def test_a_default_destination_that_is_none_is_the_hosts_mistake(url):
         "s3://my-bucket/a%5Cb",
         "s3://my-bucket/\ud800",
         "s3://my-bucket/" + "x" * 1025,
-        "s3://AKID:secret@host/x",
+        "s3://AKID:hunter2@host/x",
         "sdrive://..",
         "s3:/my-bucket/x",
         "",

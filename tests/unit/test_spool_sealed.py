@@ -1,6 +1,5 @@
 """The spool's audio, encrypted: it behaves as plain files do, whenever it is closed or its process dies."""
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -25,12 +24,13 @@ from callreel.recorder import Recorder, Settings
 from callreel.spool_files import PlainFiles
 from callreel.spool_sealed import SealedFiles
 from recording_host import RATE, Clock, Unreliable, ended, feed, record
+from secret_watch import may_hold, secret_bytes
 
 
 @pytest.fixture(scope="module")
 def key_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("keys") / "recordings.key"
-    path.write_bytes(os.urandom(32))
+    may_hold(path).write_bytes(secret_bytes(32))
     path.chmod(0o600)
     return path
 
@@ -191,7 +191,7 @@ class SlowKeys:
         if self.error is not None:
             raise self.error
         self.made += 1
-        return DataKey("kms:k", self.made.to_bytes(4), os.urandom(32))
+        return DataKey("kms:k", self.made.to_bytes(4), secret_bytes(32, str(self.made)))
 
     def open_data_key(self, key_id, wrapped):
         self.opened += 1

@@ -37,24 +37,24 @@
 #define CR_DRIFT_GUESS_MS 10       /* by so much the lowest packet of a second may still be late, in 60 ms of jitter */
 #define CR_DRIFT_ANCHOR_BLOCKS 15 /* 30 s for which a late anchor may be left alone: a short call keeps its samples */
 
+/* What changes by a thousandth at most need not be timed to the sample; the delay is a whole number. */
 typedef struct {
-    double at;    /* samples on the timeline */
-    double delay; /* samples */
+    int32_t at_ms; /* on the timeline; 24 days, and no more behind that */
+    float delay;   /* samples */
 } cr_drift_point;
 
 typedef struct {
-    double from; /* samples on the timeline: the line may be used from here on */
-    double at;
+    double at;    /* samples on the timeline; the line may be used from `ahead` before that on */
     double delay; /* samples, at `at` */
-    double slope; /* samples of delay a sample; negative: the sender's clock is fast */
-    double anchor_error; /* samples of `delay` that are to be left alone */
+    float slope;  /* samples of delay a sample; negative: the sender's clock is fast */
+    float anchor_error; /* samples of `delay` that are to be left alone */
     uint32_t epoch; /* the anchor that delays were counted from */
 } cr_drift_line;
 
 typedef struct {
     cr_drift_point points[CR_DRIFT_BLOCKS];
     cr_drift_line lines[CR_DRIFT_LINES];
-    cr_drift_point block; /* the lowest packet of the block being filled */
+    double block_at, block_delay; /* samples: the lowest packet of the block being filled */
     double block_end;
     double lowest; /* the lowest delay of all, samples */
     double report_first_ntp_s, report_last_ntp_s;
@@ -101,13 +101,18 @@ static inline double cr_drift_report_slope(const cr_drift *d, uint32_t sample_ra
     return slope;
 }
 
+static inline double cr_drift_point_at(const cr_drift_point *point, uint32_t sample_rate)
+{
+    return (double)point->at_ms * (sample_rate / 1000.0);
+}
+
 /* Least squares over the points with `use` set; with `fixed` the slope is given and only the height is sought. */
 static inline void cr_drift_least_squares(const cr_drift_point *points, const uint8_t *use, uint32_t count,
-                                          double at, int fixed, double *slope, double *delay)
+                                          uint32_t sample_rate, double at, int fixed, double *slope, double *delay)
 {
     double n = 0, sx = 0, sy = 0, sxx = 0, sxy = 0;
     for (uint32_t i = 0; i < count; i++) {
-        double x = points[i].at - at, y = points[i].delay;
+        double x = cr_drift_point_at(&points[i], sample_rate) - at, y = points[i].delay;
         if (!use[i])
             continue;
         n += 1;
@@ -131,10 +136,9 @@ static inline double cr_drift_delay(const cr_drift_line *line, double position)
 static inline cr_drift_line *cr_drift_publish(cr_drift *d, double from, double delay, double slope)
 {
     cr_drift_line *line = &d->lines[d->line_count++ % CR_DRIFT_LINES];
-    line->from = from - d->ahead;
     line->at = from;
     line->delay = delay;
-    line->slope = slope;
+    line->slope = (float)slope;
     line->anchor_error = 0;
     line->epoch = d->epoch;
     return line;
@@ -149,7 +153,7 @@ static inline void cr_drift_guess(cr_drift *d, double from, uint32_t sample_rate
     if (d->quiet)
         return;
     for (uint32_t i = 0; i < d->point_count; i++)
-        lowest = fmin(lowest, d->points[i].delay + slope * (from - d->points[i].at));
+        lowest = fmin(lowest, d->points[i].delay + slope * (from - cr_drift_point_at(&d->points[i], sample_rate)));
     if (lowest < -CR_DRIFT_GUESS_MS * (sample_rate / 1000.0))
         return;
     cr_drift_publish(d, from, lowest, slope);
@@ -171,15 +175,15 @@ static inline void cr_drift_fit(cr_drift *d, double from, uint32_t sample_rate)
     memset(use, 1, sizeof use);
     for (int pass = 0; pass < 3; pass++) {
         double sum = 0, limit, kept = 0;
-        cr_drift_least_squares(d->points, use, count, at, fixed, &slope, &delay);
+        cr_drift_least_squares(d->points, use, count, sample_rate, at, fixed, &slope, &delay);
         if (pass == 0 && reported &&
             (count < CR_DRIFT_ENOUGH_BLOCKS || fabs(slope - report_slope) < CR_DRIFT_REPORT_TRUST)) {
             fixed = 1;
             slope = report_slope;
-            cr_drift_least_squares(d->points, use, count, at, fixed, &slope, &delay);
+            cr_drift_least_squares(d->points, use, count, sample_rate, at, fixed, &slope, &delay);
         }
         for (uint32_t i = 0; i < count; i++) {
-            double rest = d->points[i].delay - delay - slope * (d->points[i].at - at);
+            double rest = d->points[i].delay - delay - slope * (cr_drift_point_at(&d->points[i], sample_rate) - at);
             if (use[i]) {
                 sum += rest * rest;
                 kept += 1;
@@ -189,7 +193,7 @@ static inline void cr_drift_fit(cr_drift *d, double from, uint32_t sample_rate)
         limit = fmax(sqrt(sum / kept), sample_rate * 0.0005);
         kept = 0;
         for (uint32_t i = 0; i < count; i++) {
-            double rest = d->points[i].delay - delay - slope * (d->points[i].at - at);
+            double rest = d->points[i].delay - delay - slope * (cr_drift_point_at(&d->points[i], sample_rate) - at);
             use[i] = rest <= limit;
             kept += use[i];
         }
@@ -205,13 +209,13 @@ static inline void cr_drift_fit(cr_drift *d, double from, uint32_t sample_rate)
     }
     line = cr_drift_publish(d, from, delay, slope);
     if (!d->anchored) {
-        double anchor = cr_drift_delay(line, d->points[0].at);
+        double anchor = cr_drift_delay(line, cr_drift_point_at(&d->points[0], sample_rate));
         d->anchor_error = fabs(anchor) <= d->tolerance ? anchor : 0;
     }
     d->anchored = 1;
     if (d->point_count >= CR_DRIFT_ANCHOR_BLOCKS)
         d->anchor_error = 0;
-    line->anchor_error = d->anchor_error;
+    line->anchor_error = (float)d->anchor_error;
 }
 
 /* One packet: it arrived at `at` and was `delay` late, both in samples. */
@@ -222,18 +226,21 @@ static inline void cr_drift_observe(cr_drift *d, double at, double delay, uint32
     d->delay_sum += delay;
     d->delay_count += 1;
     if (d->block_open && at >= d->block_end) {
-        d->points[d->point_count++ % CR_DRIFT_BLOCKS] = d->block;
+        cr_drift_point *point = &d->points[d->point_count++ % CR_DRIFT_BLOCKS];
+        double at_ms = floor(d->block_at / (sample_rate / 1000.0));
+        point->at_ms = (int32_t)fmax(-2147483647.0, fmin(2147483647.0, at_ms));
+        point->delay = (float)d->block_delay;
         d->block_open = 0;
         cr_drift_fit(d, at, sample_rate);
     }
     if (!d->block_open) {
         d->block_open = 1;
         d->block_end = at + CR_DRIFT_BLOCK_MS * (sample_rate / 1000.0);
-        d->block.at = at;
-        d->block.delay = delay;
-    } else if (delay < d->block.delay) {
-        d->block.at = at;
-        d->block.delay = delay;
+        d->block_at = at;
+        d->block_delay = delay;
+    } else if (delay < d->block_delay) {
+        d->block_at = at;
+        d->block_delay = delay;
     }
 }
 
@@ -249,8 +256,8 @@ static inline void cr_drift_weigh(cr_drift *d, double quiet, double settled)
 static inline void cr_drift_move(cr_drift *d, double samples)
 {
     for (uint32_t i = 0; i < d->point_count && i < CR_DRIFT_BLOCKS; i++)
-        d->points[i].delay += samples;
-    d->block.delay += samples;
+        d->points[i].delay += (float)samples;
+    d->block_delay += samples;
     d->lowest += samples;
     d->report_first_samples -= samples;
     d->report_last_samples -= samples;
@@ -275,7 +282,7 @@ static inline const cr_drift_line *cr_drift_line_at(const cr_drift *d, uint32_t 
     uint32_t kept = d->line_count < CR_DRIFT_LINES ? d->line_count : CR_DRIFT_LINES;
     for (uint32_t back = 1; back <= kept; back++) {
         const cr_drift_line *line = &d->lines[(d->line_count - back) % CR_DRIFT_LINES];
-        if (line->epoch == epoch && line->from <= position)
+        if (line->epoch == epoch && line->at - d->ahead <= position)
             return line;
     }
     return NULL;
@@ -287,8 +294,9 @@ static inline int64_t cr_drift_next_line(const cr_drift *d, uint32_t epoch, int6
     int64_t next = INT64_MAX / 2;
     for (uint32_t i = 0; i < d->line_count && i < CR_DRIFT_LINES; i++) {
         const cr_drift_line *line = &d->lines[i];
-        if (line->epoch == epoch && line->from > (double)position && line->from < (double)next)
-            next = (int64_t)ceil(line->from);
+        double from = line->at - d->ahead;
+        if (line->epoch == epoch && from > (double)position && from < (double)next)
+            next = (int64_t)ceil(from);
     }
     return next;
 }

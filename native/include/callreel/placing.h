@@ -9,11 +9,33 @@
 #include "callreel/telephone_event.h"
 #include "callreel/track.h"
 
+/* Whether there is room for one more segment. */
+static inline int cr_segment_room(cr_track *t)
+{
+    uint32_t wanted = t->segment_capacity ? 2 * t->segment_capacity : CR_FEW;
+    cr_segment *larger;
+    if (t->segment_count < t->segment_capacity)
+        return 1;
+    wanted = wanted < t->segment_limit ? wanted : t->segment_limit;
+    if (wanted == t->segment_capacity)
+        return 0;
+    larger = (cr_segment *)CR_MALLOC(wanted * sizeof *larger);
+    if (!larger)
+        return 0;
+    for (uint32_t i = 0; i < t->segment_count; i++)
+        larger[i] = *cr_segment_at(t, i);
+    free(t->segments);
+    t->segments = larger;
+    t->segment_capacity = wanted;
+    t->segment_head = 0;
+    return 1;
+}
+
 static inline cr_segment *cr_segment_add(cr_track *t, int64_t first, int64_t nominal, uint32_t timestamp,
                                          int64_t arrival)
 {
     cr_segment *s;
-    if (t->segment_count == t->segment_capacity)
+    if (!cr_segment_room(t))
         return NULL;
     s = cr_segment_at(t, t->segment_count++);
     memset(s, 0, sizeof *s);
@@ -36,7 +58,7 @@ static inline uint32_t cr_segment_cut(cr_track *t, int64_t end, int64_t first)
     cr_segment *head, *tail;
     while (at > 0 && cr_segment_at(t, at - 1)->first >= first)
         at--;
-    if (at == 0 || cr_segment_at(t, at - 1)->end <= first || t->segment_count == t->segment_capacity)
+    if (at == 0 || cr_segment_at(t, at - 1)->end <= first || !cr_segment_room(t))
         return at;
     for (uint32_t i = t->segment_count++; i > at; i--)
         *cr_segment_at(t, i) = *cr_segment_at(t, i - 1);
@@ -167,7 +189,7 @@ static inline void cr_step_refute(cr_track *t)
     if (from >= to)
         return;
     cr_segment_cut(t, from, to);
-    cr_store_set_kinds(&t->store, from, (uint32_t)(to - from), CR_KIND_NONE);
+    cr_store_forget(&t->store, from, (uint32_t)(to - from));
     for (uint32_t i = t->segment_count; i-- > 0;) {
         cr_segment *s = cr_segment_at(t, i);
         int64_t skip = (to < s->end ? to : s->end) - s->first;
@@ -233,9 +255,9 @@ static inline void cr_track_note_hole(cr_track *t, int64_t end, int64_t number)
 {
     cr_hole *hole = &t->holes[t->hole_count++ % CR_HOLES];
     hole->from = end;
-    hole->to = number;
+    hole->samples = (uint32_t)(number - end);
     hole->first_missing = t->first_missing;
-    hole->behind = t->sequence.highest;
+    hole->numbers = (uint32_t)(t->sequence.highest - t->first_missing);
     hole->missing = t->missing;
 }
 
@@ -378,7 +400,10 @@ static inline void cr_track_keep(cr_track *t, int64_t number, const uint8_t *dat
         if (behind->first - number < (int64_t)count)
             count = (uint32_t)(behind->first - number); /* what it says of a later segment is known already */
     }
-    cr_store_write(&t->store, number, data, count, kind);
+    if (!cr_store_write(&t->store, number, data, count, kind)) {
+        t->counts.discarded++; /* there is no memory */
+        return;
+    }
     if (s && s->end < number + (int64_t)count)
         s->end = number + count;
 }
@@ -388,7 +413,7 @@ static inline int cr_track_has_room(const cr_track *t)
 {
     int64_t end = cr_track_stream_end(t);
     int64_t need = cr_ms(t, CR_SPLIT_MS + CR_MARGIN_MS + CR_PACKET_MAX_MS);
-    return end + need <= t->store.low + t->store.capacity && t->segment_count + 2 <= t->segment_capacity;
+    return end + need <= t->store.low + t->store.capacity && t->segment_count + 2 <= t->segment_limit;
 }
 
 #endif

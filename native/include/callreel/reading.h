@@ -116,9 +116,12 @@ static inline void cr_gap_note(cr_track *t, int64_t position, int64_t samples)
     cr_gap *last = t->gap_count ? &t->gaps[t->gap_count - 1] : NULL;
     if (last && llabs(last->position + last->samples - position) <= cr_ms(t, CR_SETTLED_MS)) {
         last->samples = position + samples - last->position;
-    } else if (samples > 0 && t->gap_count < CR_GAPS) {
-        t->gaps[t->gap_count].position = position;
-        t->gaps[t->gap_count++].samples = samples;
+    } else if (samples > 0) {
+        t->gaps = (cr_gap *)cr_roomier(t->gaps, t->gap_count, &t->gap_capacity, CR_GAPS, sizeof *t->gaps);
+        if (t->gap_count < t->gap_capacity) {
+            t->gaps[t->gap_count].position = position;
+            t->gaps[t->gap_count++].samples = samples;
+        }
     }
 }
 
@@ -437,12 +440,13 @@ static inline void cr_track_read(cr_track *t, int64_t until, int16_t *pcm)
 
 /* ---- listening -------------------------------------------------------------------------------------------------- */
 
-/* Received audio in order, for detectors, long before the timeline is final: the next run of it at or after stream
- * number `t->heard`. A gap is waited for no longer than `patience_ms` of newer audio.
+/* Received audio in order, for detectors, long before the timeline is final: what of it follows without a gap at or after
+ * stream number `t->heard`. A gap is waited for no longer than `patience_ms` of newer audio.
  * Returns the number of samples (0: nothing more for now) and where they stand. */
 static inline uint32_t cr_track_hear(cr_track *t, int16_t *pcm, uint32_t room, uint32_t patience_ms,
                                      int64_t *position)
 {
+    uint32_t count = 0;
     for (uint32_t i = 0; i < t->segment_count; i++) {
         cr_segment *s = cr_segment_at(t, i);
         int64_t newest = cr_track_stream_end(t);
@@ -450,27 +454,29 @@ static inline uint32_t cr_track_hear(cr_track *t, int16_t *pcm, uint32_t room, u
             t->heard = s->first;
         if (t->heard < t->store.low)
             t->heard = t->store.low;
-        while (t->heard < s->end) {
+        while (t->heard < s->end && count < room) {
             unsigned kind;
             const uint8_t *samples;
             int64_t left = s->end - t->heard;
-            uint32_t run = cr_store_run(&t->store, t->heard, (uint32_t)(left < room ? left : room), &kind, &samples);
-            if (kind == CR_KIND_NONE) {
-                if (!t->finished && newest - t->heard <= run + cr_ms(t, patience_ms))
+            uint32_t most = left < room - count ? (uint32_t)left : room - count;
+            uint32_t run = cr_store_run(&t->store, t->heard, most, &kind, &samples);
+            if (kind == CR_KIND_NONE || kind == CR_KIND_SILENCE) {
+                if (count)
+                    break;
+                if (kind == CR_KIND_NONE && !t->finished && newest - t->heard <= run + cr_ms(t, patience_ms))
                     return 0;
                 t->heard += run;
                 continue;
             }
-            if (kind == CR_KIND_SILENCE) {
-                t->heard += run;
-                continue;
-            }
-            cr_decode_run(pcm, samples, run, kind, t->store.sample_bytes);
-            *position = cr_segment_position(s) + (t->heard - s->first) +
-                        (i == 0 && s->entered ? cr_floor(cr_track_slew(t) + 0.5) : 0);
+            if (!count)
+                *position = cr_segment_position(s) + (t->heard - s->first) +
+                            (i == 0 && s->entered ? cr_floor(cr_track_slew(t) + 0.5) : 0);
+            cr_decode_run(pcm + count, samples, run, kind, t->store.sample_bytes);
             t->heard += run;
-            return run;
+            count += run;
         }
+        if (count)
+            return count;
     }
     return 0;
 }

@@ -35,6 +35,8 @@ static inline void cr_track_event_packet(cr_track *t, uint32_t timestamp, const 
             if (number < 0)
                 return;
             e = cr_event_begin(t);
+            if (!e)
+                return;
             memset(e, 0, sizeof *e);
             e->first = e->marked = number;
             e->position = cr_track_expected_position(t, number, arrival);
@@ -118,12 +120,15 @@ static inline void cr_track_found(cr_track *t, int64_t sequence, int64_t arrival
     }
     for (uint32_t i = 0; i < kept; i++) {
         cr_hole *hole = &t->holes[i];
-        int64_t end, decided, from = hole->from > t->store.low ? hole->from : t->store.low;
+        int64_t end, decided, to = hole->from + hole->samples;
+        int64_t from = hole->from > t->store.low ? hole->from : t->store.low;
         cr_segment *s;
-        if (sequence < hole->first_missing || sequence >= hole->behind || hole->missing == 0 || --hole->missing)
+        if (sequence < hole->first_missing || sequence >= hole->first_missing + hole->numbers)
             continue;
-        s = cr_track_segment_of(t, hole->to);
-        if (!s || hole->to > s->end || from >= hole->to)
+        if (hole->missing == 0 || --hole->missing)
+            continue;
+        s = cr_track_segment_of(t, to);
+        if (!s || to > s->end || from >= to)
             continue;
         /* Too late if the reader has had to decide: where the hole begins, or, if it knew of none then, where it ends. */
         end = cr_track_expected_position(t, hole->from, arrival);
@@ -134,7 +139,7 @@ static inline void cr_track_found(cr_track *t, int64_t sequence, int64_t arrival
             continue;
         if (s->first >= hole->from)
             s->lost_before = 0;
-        cr_store_mark_silence(&t->store, from, (uint32_t)(hole->to - from));
+        cr_store_mark_silence(&t->store, from, (uint32_t)(to - from));
     }
 }
 
@@ -336,8 +341,8 @@ static inline void cr_track_finish(cr_track *t)
     t->finished = 1;
     if (t->step_open)
         cr_step_confirm(t);
-    for (uint32_t i = 0; i < t->event_count; i++)
-        cr_event_end(t, &t->events[i]);
+    if (t->event_count)
+        cr_event_end(t, &t->events[t->event_count - 1]);
 }
 
 /* Up to where the timeline is final at time `now_ns`. */

@@ -22,11 +22,14 @@ static inline void cr_event_end(cr_track *t, cr_event *e)
     e->ended = 1;
     if (e->code > 15)
         return; /* hook flash, modem and trunk signals: no digit, no tone */
-    if (t->digit_count == CR_DIGITS) {
-        t->digit_head = (t->digit_head + 1) % CR_DIGITS;
+    t->digits = (cr_event_digit *)cr_roomier(t->digits, t->digit_count, &t->digit_capacity, CR_DIGITS, sizeof *digit);
+    if (t->digit_count == t->digit_capacity) {
+        if (!t->digit_count)
+            return;
         t->digit_count--;
+        memmove(&t->digits[0], &t->digits[1], t->digit_count * sizeof *digit);
     }
-    digit = &t->digits[(t->digit_head + t->digit_count++) % CR_DIGITS];
+    digit = &t->digits[t->digit_count++];
     digit->position = e->position;
     digit->duration = e->duration;
     digit->code = e->code;
@@ -34,9 +37,9 @@ static inline void cr_event_end(cr_track *t, cr_event *e)
 
 static inline void cr_events_expire(cr_track *t, int64_t arrival)
 {
-    for (uint32_t i = 0; i < t->event_count; i++)
-        if (!t->events[i].ended && arrival - t->events[i].last_arrival > cr_ms(t, CR_EVENT_IDLE_MS))
-            cr_event_end(t, &t->events[i]);
+    cr_event *last = t->event_count ? &t->events[t->event_count - 1] : NULL;
+    if (last && !last->ended && arrival - last->last_arrival > cr_ms(t, CR_EVENT_IDLE_MS))
+        cr_event_end(t, last);
 }
 
 static inline cr_event *cr_event_find(cr_track *t, uint32_t timestamp, uint8_t code)
@@ -49,13 +52,17 @@ static inline cr_event *cr_event_find(cr_track *t, uint32_t timestamp, uint8_t c
     return NULL;
 }
 
+/* A new one, which ends the one before; where there is no room for more the oldest makes place. NULL: no memory. */
 static inline cr_event *cr_event_begin(cr_track *t)
 {
-    for (uint32_t i = 0; i < t->event_count; i++)
-        cr_event_end(t, &t->events[i]);
-    if (t->event_count == CR_EVENTS) {
-        memmove(&t->events[0], &t->events[1], (CR_EVENTS - 1) * sizeof t->events[0]);
+    if (t->event_count)
+        cr_event_end(t, &t->events[t->event_count - 1]);
+    t->events = (cr_event *)cr_roomier(t->events, t->event_count, &t->event_capacity, CR_EVENTS, sizeof *t->events);
+    if (t->event_count == t->event_capacity) {
+        if (!t->event_count)
+            return NULL;
         t->event_count--;
+        memmove(&t->events[0], &t->events[1], t->event_count * sizeof t->events[0]);
     }
     return &t->events[t->event_count++];
 }

@@ -19,7 +19,7 @@
  *   5. Drift is measured (drift.h) and taken out by resampling, never by a jump.
  *   6. Telephone events sound where the stream has no audio of its own.
  *   7. The result does not depend on how packets are batched or when it is read.
- *   8. Memory is fixed at creation.
+ *   8. Memory is bounded at creation, taken when audio comes, and given back when it has been read.
  */
 #ifndef CALLREEL_TIMELINE_H
 #define CALLREEL_TIMELINE_H
@@ -36,20 +36,23 @@ static inline void cr_track_fetch(const cr_track *t)
 {
     cr_fetch_lines(t, offsetof(cr_track, holes) + sizeof t->holes[0]);
     cr_fetch_lines(&t->hole_count, sizeof t->hole_count);
-    cr_fetch_lines(&t->drift.block, offsetof(cr_track, conceal) - offsetof(cr_track, drift.block));
-    cr_fetch_lines(&t->event_count, sizeof t->event_count);
-    cr_fetch_lines(&t->digit_count, sizeof t->digit_count);
-    cr_fetch_lines(&t->gap_count, offsetof(cr_track, counts) - offsetof(cr_track, gap_count) + sizeof t->counts);
+    cr_fetch_lines(&t->drift.block_at, offsetof(cr_track, conceal) - offsetof(cr_track, drift.block_at));
+    cr_fetch_lines(t + 1, 240); /* the pages of a store of 3.6 s, where they stand right behind the track */
+    cr_fetch_lines(&t->events, sizeof *t - offsetof(cr_track, events));
 }
 
 static inline void cr_track_fetch_store(const cr_track *t, int64_t number, uint32_t ms)
 {
     const cr_sample_store *s = &t->store;
-    uint32_t from = cr_store_index(s, number), most = s->capacity - from, samples = ms * t->samples_per_ms;
-    uint32_t looked_at = samples + CR_LOOKAHEAD_MS * t->samples_per_ms;
-    cr_fetch_lines(s->kinds + from / 4, (looked_at < most ? looked_at : most) / 4);
-    cr_fetch_lines(s->samples + (size_t)from * s->sample_bytes,
-                   (size_t)(samples < most ? samples : most) * s->sample_bytes);
+    uint32_t count = ms * t->samples_per_ms, from, part;
+    for (count = cr_store_clip(s, &number, count); count; number += part, count -= part) {
+        const cr_page *page = *cr_store_page(s, number);
+        part = cr_store_part(number, count, &from);
+        if (!page)
+            continue;
+        cr_fetch_lines(page, sizeof *page);
+        cr_fetch_lines(page->samples + (size_t)from * s->sample_bytes, (size_t)part * s->sample_bytes);
+    }
 }
 
 /* ... where the next `ms` of audio go, ... */

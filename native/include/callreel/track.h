@@ -53,6 +53,7 @@ enum cr_codec {
 #define CR_SLEW_MAX 0.002       /* 2,000 ppm = 3.5 cents: below what a listener notices */
 #define CR_SLEW_TIME_S 8.0      /* an error is worked off in about this time */
 
+#define CR_FEW 4 /* room for so many segments, events, digits and gaps at first: most tracks need no more */
 #define CR_EVENTS 32
 #define CR_DIGITS 24
 #define CR_GAPS 48
@@ -104,9 +105,10 @@ typedef struct {
 
 /* A hole that looks like a loss, until the packets whose numbers are missing have come and have not filled it. */
 typedef struct {
-    int64_t from, to;              /* stream numbers */
-    int64_t first_missing, behind; /* extended sequence numbers: of the first one missing, of the packet at `to` */
-    uint32_t missing;              /* packets */
+    int64_t from;          /* stream number; it reaches up to from + samples */
+    int64_t first_missing; /* extended sequence number; that of the packet behind it is first_missing + numbers */
+    uint32_t samples, numbers;
+    uint32_t missing; /* packets */
 } cr_hole;
 
 typedef struct {
@@ -166,8 +168,9 @@ typedef struct {
 
     /* what is there */
     cr_sample_store store;
-    cr_segment *segments;
+    cr_segment *segments; /* a ring, */
     uint32_t segment_capacity, segment_head, segment_count;
+    uint32_t segment_limit; /* which grows up to here */
 
     /* reading */
     int64_t position;      /* next timeline sample to read */
@@ -189,12 +192,12 @@ typedef struct {
     uint32_t kept;         /* so many of the last samples decoded are kept: */
     int16_t history[CR_HISTORY];
 
-    cr_event events[CR_EVENTS];
-    uint32_t event_count;
-    cr_event_digit digits[CR_DIGITS];
-    uint32_t digit_head, digit_count;
-    cr_gap gaps[CR_GAPS];
-    uint32_t gap_count;
+    cr_event *events; /* all but the last have ended */
+    uint32_t event_count, event_capacity; /* the latter at most CR_EVENTS */
+    cr_event_digit *digits; /* that have ended and were not asked for */
+    uint32_t digit_count, digit_capacity; /* the latter at most CR_DIGITS */
+    cr_gap *gaps; /* of the present read */
+    uint32_t gap_count, gap_capacity; /* the latter at most CR_GAPS */
 
     cr_track_counts counts;
 } cr_track;
@@ -310,15 +313,9 @@ static inline int64_t cr_track_expected_position(const cr_track *t, int64_t numb
 
 /* ---- creation -------------------------------------------------------------------------------------------------- */
 
-/* Segments that a store of `capacity` samples can hold. */
-static inline size_t cr_track_segments_for(uint32_t sample_rate, uint32_t capacity)
-{
-    return capacity / (CR_SEGMENT_MS * sample_rate / 1000) + 4;
-}
-
+/* An empty timeline. `capacity`: samples; `pages`: cr_store_pages_for(capacity) of them. */
 static inline void cr_track_init(cr_track *t, uint32_t sample_rate, int64_t origin_ns, uint32_t late_ms,
-                                 uint32_t capacity, uint32_t sample_bytes, uint8_t *samples, uint8_t *kinds,
-                                 cr_segment *segments, uint32_t segment_capacity)
+                                 uint32_t capacity, uint32_t sample_bytes, cr_page **pages)
 {
     memset(t, 0, sizeof *t);
     t->sample_rate = sample_rate;
@@ -329,13 +326,37 @@ static inline void cr_track_init(cr_track *t, uint32_t sample_rate, int64_t orig
     t->render_events = 1;
     t->conceals = sample_bytes == 1 && sample_rate == CR_CONCEAL_RATE;
     t->kept = t->conceals ? CR_HISTORY : CR_RESAMPLE_HISTORY;
-    t->store.capacity = capacity;
-    t->store.sample_bytes = sample_bytes;
-    t->store.samples = samples;
-    t->store.kinds = kinds;
-    memset(kinds, 0, capacity / 4);
-    t->segments = segments;
-    t->segment_capacity = segment_capacity;
+    cr_store_init(&t->store, capacity, sample_bytes, pages);
+    t->segment_limit = capacity / (CR_SEGMENT_MS * t->samples_per_ms) + 4;
+}
+
+/* Give back the memory that it took since. */
+static inline void cr_track_close(cr_track *t)
+{
+    cr_store_close(&t->store);
+    free(t->segments);
+    free(t->events);
+    free(t->digits);
+    free(t->gaps);
+}
+
+/* `items`, of which there are `count`, or a copy of them with room for twice as many, at most `most`. What has room for
+ * no more afterwards may have no more, or there is no memory. */
+static inline void *cr_roomier(void *items, uint32_t count, uint32_t *capacity, uint32_t most, size_t item_bytes)
+{
+    uint32_t wanted = *capacity ? 2 * *capacity : CR_FEW;
+    void *larger;
+    if (count < *capacity || *capacity == most)
+        return items;
+    wanted = wanted < most ? wanted : most;
+    larger = CR_MALLOC(wanted * item_bytes);
+    if (!larger)
+        return items;
+    if (count)
+        memcpy(larger, items, count * item_bytes);
+    free(items);
+    *capacity = wanted;
+    return larger;
 }
 
 #endif

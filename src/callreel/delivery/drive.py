@@ -44,15 +44,12 @@ from typing import Any, BinaryIO, NamedTuple, Self
 from urllib.parse import quote
 
 from callreel.delivery import Parcel, Receipt
+from callreel.delivery.local import not_stored, unreadable
 from callreel.durable import PART_SUFFIX, sync_folder, written_whole
 from callreel.errors import (
     ActionError,
     DeliveryConflictError,
-    DeliveryDeniedError,
     DeliveryError,
-    DeliveryInterruptedError,
-    DeliveryThrottledError,
-    DestinationMissingError,
 )
 
 __all__ = ["DRIVE_URL", "Download", "Drive", "DriveError", "Recording", "Swept"]
@@ -73,10 +70,6 @@ UNRESERVED = "!$'()*+,;=:@"
 """Besides letters, digits and _.-~ what stands for itself in a key's URL (RFC 3986: pchar without &)."""
 
 STORED_NAME = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{8}")
-
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 class DriveError(ActionError):
@@ -207,7 +200,7 @@ class Drive:
     @property
     def lane(self) -> str:
         """All of one drive fails together."""
-        return f"sdrive:{self.folder}"
+        return f"sdrive://{self.folder.absolute()}"
 
     def check(self, key: str) -> None:
         """Say now whether a recording of that key could be stored."""
@@ -218,7 +211,7 @@ class Drive:
             probe.touch(exist_ok=False)
             probe.unlink()
         except OSError as error:
-            raise _as_delivery_error(error, key) from error
+            raise not_stored(key, error) from error
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Store the file under the last part of its key.
@@ -233,9 +226,7 @@ class Drive:
         try:
             source = parcel.path.open("rb")
         except OSError as error:
-            raise DeliveryError(
-                f"the file to be stored as {key} cannot be read: {error.strerror or error}", key=key
-            ) from error
+            raise unreadable(parcel, error) from error
         try:
             with source:
                 self._make_folders()
@@ -257,7 +248,7 @@ class Drive:
             self._remove_file(stored_name, unless_named=key)
             if isinstance(error, DeliveryError):
                 raise
-            raise _as_delivery_error(error, key) from error
+            raise not_stored(key, error) from error
         return _receipt(recording)
 
     def _settled(self, parcel: Parcel, key: str) -> Receipt | None:
@@ -271,7 +262,7 @@ class Drive:
                 sync_folder(self._index)  # it may be there because this, and nothing else, failed before
                 return _receipt(there)
         except OSError as error:
-            raise _as_delivery_error(error, key) from error
+            raise not_stored(key, error) from error
         if not parcel.overwrite:
             raise DeliveryConflictError(f"there is another recording {key}", key=key)
         return None
@@ -582,14 +573,3 @@ def _from_json(data: bytes, url: str) -> Recording | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return recording if sound else None
-
-
-def _as_delivery_error(error: OSError, key: str) -> DeliveryError:
-    text = f"cannot store {key}: {error.strerror or error}"
-    if error.errno in NO_ROOM:
-        return DeliveryThrottledError(text, key=key, retryable=True)
-    if error.errno in FORBIDDEN:
-        return DeliveryDeniedError(text, key=key)
-    if error.errno in MISSING:
-        return DestinationMissingError(text, key=key)
-    return DeliveryInterruptedError(text, key=key, retryable=True)

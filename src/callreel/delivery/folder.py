@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from callreel.delivery import Parcel, Receipt
-from callreel.delivery.local import changed, unreadable
+from callreel.delivery.local import changed, not_stored, unreadable
 from callreel.durable import sync_folder
 from callreel.errors import (
     DeliveryConflictError,
     DeliveryDeniedError,
     DeliveryError,
     DeliveryInterruptedError,
-    DeliveryThrottledError,
     DestinationMissingError,
 )
 
@@ -31,29 +30,7 @@ __all__ = ["Folder", "PartFile", "Stored"]
 PART_SUFFIX = ".part"
 COPY_BYTES = 1 << 20
 
-# What the system says, and whose matter it is; another try helps where nobody need change anything first.
-_FAULTS: tuple[tuple[type[DeliveryError], bool, tuple[str, ...]], ...] = (
-    (
-        DeliveryDeniedError,
-        False,
-        ("EACCES", "EPERM", "EROFS", "ENAMETOOLONG", "EISDIR", "EINVAL", "EILSEQ", "ELOOP"),
-    ),
-    (DestinationMissingError, False, ("ENOENT", "ENOTDIR", "ENODEV", "ENXIO")),
-    (DeliveryThrottledError, True, ("ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "ENOMEM", "EBUSY")),
-    (
-        DeliveryInterruptedError,
-        True,
-        ("EIO", "ESTALE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETUNREACH"),
-    ),
-    (DeliveryInterruptedError, True, ("ECONNRESET", "ENOTCONN", "EREMOTEIO", "EINTR", "EAGAIN")),
-)
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV}
-_BY_ERRNO = {
-    getattr(errno, name): (error, retryable)
-    for error, retryable, names in _FAULTS
-    for name in names
-    if hasattr(errno, name)
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +70,7 @@ class Folder:
                 self._being_made.add(part)
             return PartFile(key, target, part, self._being_made)
         except OSError as error:
-            raise _as_delivery_error(error, key) from error
+            raise not_stored(key, error) from error
 
     @property
     def lane(self) -> str:
@@ -133,7 +110,7 @@ class Folder:
         except DeliveryError:
             raise
         except OSError as error:
-            raise _as_delivery_error(error, parcel.key) from error
+            raise not_stored(parcel.key, error) from error
 
     def _copy(self, source: BinaryIO, file: PartFile, target: Path, parcel: Parcel) -> Receipt:
         offset, digest = 0, hashlib.sha256()
@@ -214,7 +191,7 @@ class PartFile:
                     self._patches[offset] = data
         except OSError as error:
             self.discard()
-            raise _as_delivery_error(error, self.key) from error
+            raise not_stored(self.key, error) from error
 
     def close(self, *, replace: bool = True) -> Stored:
         """Make the file appear: flush, fsync, rename, fsync of the folder.
@@ -241,7 +218,7 @@ class PartFile:
             self.discard()
             if isinstance(error, FileExistsError):
                 raise
-            raise _as_delivery_error(error, self.key) from error
+            raise not_stored(self.key, error) from error
         return Stored(self._target, size_bytes, digest)
 
     def _link(self) -> bool:
@@ -302,7 +279,7 @@ class PartFile:
         except OSError as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
-            raise _as_delivery_error(error, self.key) from error
+            raise not_stored(self.key, error) from error
         return target
 
 
@@ -320,8 +297,3 @@ def _read(source: BinaryIO, parcel: Parcel) -> bytes:
 
 def _receipt(target: Path, parcel: Parcel) -> Receipt:
     return Receipt(target.absolute().as_uri(), parcel.size_bytes, f"sha256:{parcel.sha256}")
-
-
-def _as_delivery_error(error: OSError, key: str) -> DeliveryError:
-    kind, retryable = _BY_ERRNO.get(error.errno or 0, (DeliveryInterruptedError, True))
-    return kind(f"cannot store {key}: {error.strerror or error}", key=key, retryable=retryable)

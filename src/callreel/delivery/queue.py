@@ -127,10 +127,13 @@ class Queue:
         payload: Mapping[str, Any],
         now_s: float,
         ordered: bool = True,
+        lasting: bool = True,
     ) -> bool:
         """Take an entry in: it is durable when this returns. One that is here already stays as it is (False).
 
         An OSError says that it may not be stored: put it again. `ordered` entries of a group go one after the other.
+        What is put again after a crash in any case need not be `lasting`: then it survives the process, and a loss of
+        power only perhaps.
         """
         if entry_id in self:
             return False
@@ -147,7 +150,7 @@ class Queue:
             # Should it fail half-way, and be put once more, then it is the same file.
             self._names[entry_id] = name
             self._next_number += 1
-        store(self._disk, self.folder / WAITING / name, data)
+        store(self._disk, self.folder / WAITING / name, data, lasting=lasting)
         self._take_in(record, name)
         return True
 
@@ -188,10 +191,11 @@ class Queue:
             )
         return None
 
-    def done(self, entry_id: str) -> None:
+    def done(self, entry_id: str, *, lasting: bool = True) -> None:
         """An entry is done, durably when this returns; of one that is not here nothing is to be done.
 
-        An OSError says that it may come back: it stays leased, and `done` may be said again.
+        An OSError says that it may come back: it stays leased, and `done` may be said again. Where it does no harm that
+        it comes back after a loss of power, that need not be `lasting`.
         """
         item = self._schedule.items.get(entry_id)
         if item is None:
@@ -199,7 +203,8 @@ class Queue:
         path = self._path(entry_id)
         with contextlib.suppress(FileNotFoundError):  # removed by a `done` that failed after it
             self._disk.unlink(path)
-        self._disk.sync_folder(path.parent)
+        if lasting:
+            self._disk.sync_folder(path.parent)
         self._schedule.worked(item)
         self._drop_names(entry_id)
 
@@ -280,6 +285,12 @@ class Queue:
     def is_dead(self, entry_id: str) -> bool:
         """Whether an entry is a dead letter."""
         return entry_id not in self._schedule.items and entry_id in self
+
+    def last_error(self, entry_id: str) -> str | None:
+        """How a dead letter has failed last; None when that cannot be read."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return _checked(self._disk.read(self.folder / DEAD / self._dead[entry_id]), entry_id).error
+        return None
 
     def problems(self) -> list[Problem]:
         """What has been found wrong with files of the queue since this was asked last."""

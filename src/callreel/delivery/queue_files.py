@@ -129,8 +129,9 @@ class Lock:
             other = os.read(self._descriptor, 20).decode("ascii", "replace").strip() or "unknown"
             self.release()
             raise UsageError(f"the queue {folder} is in use by process {other}") from None
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, f"{os.getpid()}\n".encode())
+        with contextlib.suppress(OSError):  # a full disk has no room for the number, but the lock holds
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
         """Let others have it."""
@@ -255,8 +256,8 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def store(disk: Disk, path: Path, data: bytes) -> None:
-    """Let `data` be what `path` holds: all of it, or what was there before."""
+def store(disk: Disk, path: Path, data: bytes, *, lasting: bool = True) -> None:
+    """Let `data` be what `path` holds: all of it, or what was there before, perhaps again after a loss of power."""
     part = path.with_name(path.name + PART_SUFFIX)
     try:
         descriptor = disk.create(part)
@@ -272,7 +273,8 @@ def store(disk: Disk, path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):  # else it is removed when the queue is opened
             disk.unlink(part)
         raise
-    disk.sync_folder(path.parent)
+    if lasting:
+        disk.sync_folder(path.parent)
 
 
 # ---- what an operator does, beside a running process or without one ---------------------------------------------

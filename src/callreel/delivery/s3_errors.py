@@ -6,6 +6,7 @@ by its HTTP status. "Retryable" says whether another try can help though nobody 
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -101,7 +102,7 @@ _NAMES: tuple[tuple[Fault, str], ...] = (
     ),
     (_SETTING, "InvalidProxiesConfigError InvalidS3AddressingStyleError MissingDependencyException"),
     (_REGION, "NoRegionError InvalidRegionError UnknownRegionError UnknownEndpointError"),
-    (_TLS, "SSLError"),
+    (_TLS, "SSLCertVerificationError"),
     (
         _LOST,
         "EndpointConnectionError ConnectTimeoutError ReadTimeoutError ConnectionClosedError ConnectionError",
@@ -110,7 +111,7 @@ _NAMES: tuple[tuple[Fault, str], ...] = (
         _LOST,
         "HTTPClientError ProxyConnectionError ResponseStreamingError IncompleteReadError FlexibleChecksumError",
     ),
-    (_LOST, "AwsChunkedWrapperError ResponseParserError"),
+    (_LOST, "SSLError AwsChunkedWrapperError ResponseParserError"),
 )
 
 BY_NAME: Mapping[str, Fault] = {name: fault for fault, names in _NAMES for name in names.split()}
@@ -166,7 +167,18 @@ def _code_of(error: Exception) -> str:
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         return str(response.get("Error", {}).get("Code") or _status_of(error))
-    return type(error).__name__
+    return "SSLCertVerificationError" if _distrusts(error) else type(error).__name__
+
+
+def _distrusts(error: BaseException | None) -> bool:
+    """Tell whether it is about the certificate: botocore's exception is the same for all that TLS can say."""
+    seen = 0
+    while error is not None and seen < 10:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        inner = next((one for one in error.args if isinstance(one, BaseException)), None)
+        error, seen = inner or error.__cause__ or error.__context__, seen + 1
+    return False
 
 
 def _status_of(error: Exception) -> int:

@@ -55,6 +55,8 @@ UNSHARED = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|\ud800-\udfff]')
 # "General purpose bucket naming rules", and the capitals and underscores of buckets from before them: the
 # StartCallRecording page has "myRecordingBucket".
 BUCKET = re.compile(r"(?!.*\.\.)(?![0-9.]+\Z)[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+# What stands between slashes and names no folder.
+NO_FOLDERS = frozenset({"", ".", ".."})
 # A virtual-hosted address of S3, as an old sample writes a destination.
 S3_HOST = re.compile(r"\.s3[a-z0-9.-]*\.amazonaws\.com\Z")
 
@@ -219,7 +221,7 @@ def _prefix(prefix: Any) -> str | None:
 
 def _has_whole_parts(path: str) -> bool:
     """Whether nothing between its slashes is empty or leads elsewhere."""
-    return not path or not any(part in ("", ".", "..") for part in path.split("/"))
+    return not path or NO_FOLDERS.isdisjoint(path.split("/"))
 
 
 def _silence(given: Mapping[str, Any]) -> tuple[int | None, int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -34,6 +33,7 @@ from callreel.notify import (
     read_answer,
 )
 from callreel.patience import Deadline, TooSlowError, within
+from callreel.quiet import keep_boto3_quiet
 
 __all__ = ["LambdaFunction"]
 
@@ -57,17 +57,6 @@ CODES: Final[Mapping[str, tuple[type[DeliveryError], bool]]] = {
     "SnapStartNotReadyException": (DeliveryInterruptedError, True),
     "EC2ThrottledException": (DeliveryThrottledError, True),
 }
-
-
-LOGGERS: Final = ("boto3", "botocore", "urllib3")
-
-
-def _keep_quiet() -> None:
-    """Leave debugging out of boto3's logs unless it was asked of them by name: it holds bodies and session tokens."""
-    for name in LOGGERS:
-        logger = logging.getLogger(name)
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.INFO)
 
 
 class LambdaFunction:
@@ -171,7 +160,7 @@ class LambdaFunction:
                 import boto3
                 from botocore.config import Config
 
-                _keep_quiet()
+                keep_boto3_quiet()
                 session = self._session or boto3.Session()
                 self._client = session.client(
                     "lambda",
@@ -213,10 +202,11 @@ class LambdaFunction:
             exceptions.TokenRetrievalError,
             exceptions.NoRegionError,
             exceptions.ProfileNotFound,
-            exceptions.SSLError,
         )
         words = f"{who}: {type(error).__name__}"
-        if isinstance(error, denied):
+        # botocore has one exception for a certificate that is not to be trusted and for all else that TLS can say.
+        distrusted = isinstance(error, exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
+        if distrusted or isinstance(error, denied):
             return DeliveryDeniedError(words, retryable=True)
         if isinstance(error, exceptions.ParamValidationError):
             return DeliveryError(words)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from callreel.errors import UsageError
 from callreel.events import Event
-from callreel.recorder import RecordedCall, Recorder, Settings, TakeEnded
+from callreel.recorder import RecordedCall, Recorder, Settings, TakeEnded, TakeReplayed
 
 if TYPE_CHECKING:
     from callreel.dialects import Session
@@ -133,7 +133,7 @@ class AsyncRecorder:
 
     # -- what waits ------------------------------------------------------------------------------------------------
 
-    def events(self) -> AsyncIterator[Event | TakeEnded]:
+    def events(self) -> AsyncIterator[Event | TakeEnded | TakeReplayed]:
         """What the host is asked for and told, in order, until the recorder is closed; a cancelled wait loses none."""
         return _Events(self)
 
@@ -167,7 +167,7 @@ class AsyncRecorder:
             with contextlib.suppress(RuntimeError):  # that loop is closed
                 loop.call_soon_threadsafe(_wake, waiter)
 
-    async def _next_event(self) -> Event | TakeEnded | None:
+    async def _next_event(self) -> Event | TakeEnded | TakeReplayed | None:
         """The next event; None when the recorder is closed and all have been handed out."""
         while True:
             # The order matters: who is not listening when the bell rings looks once more before waiting.
@@ -195,7 +195,7 @@ class _Events:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event | TakeEnded:
+    async def __anext__(self) -> Event | TakeEnded | TakeReplayed:
         event = await self._recorder._next_event()
         if event is None:
             raise StopAsyncIteration

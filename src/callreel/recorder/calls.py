@@ -7,6 +7,7 @@ the spool and to the office, neither of which waits for a disk or a network.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,8 +20,10 @@ from callreel.events import (
     Event,
     LegStatus,
     Perform,
+    Play,
     RecordingFinished,
     RecordingStarted,
+    StopPlaying,
     VendorMessage,
 )
 from callreel.formats import Write
@@ -39,6 +42,9 @@ T = TypeVar("T")
 
 NO_ROOM = ActionError("there is no room for another recording", field="system")
 DRAINING = ActionError("no recordings are begun any more", field="system")
+
+HELD_S = 2.0
+"""So long what happens may remain untold because a disk does not take a recording that begins."""
 
 
 class RecordedCall:
@@ -66,6 +72,11 @@ class RecordedCall:
         """By recording id; the reason where there is none."""
         self.is_refusing = False
         """Whether the recorder drains, so that nothing new is begun."""
+        self._unsafe: set[str] = set()
+        """Takes that are not yet on the disk: a process that dies now knows nothing of them afterwards."""
+        self._held: list[Event] = []
+        """What is not told before they are."""
+        self._held_until = 0.0
 
     def __repr__(self) -> str:
         """Its id."""
@@ -204,6 +215,8 @@ class RecordedCall:
             self._check_room()
             self._call.handle_timeout(now=now)
             self._drain()
+            if self._held and time.monotonic() >= self._held_until:
+                self._let_go()
             return self._call.next_timeout()
 
     def stored(self, recording_id: str, error: str | None) -> None:
@@ -216,6 +229,24 @@ class RecordedCall:
         """Whether a list of actions waits for a recording to be stored."""
         with self._lock:
             return self._call.awaits(recording_id)
+
+    def is_safe(self, take_id: str) -> None:
+        """A take that has begun is on the disk, or never will be: what waited for it is told."""
+        with self._lock:
+            self._unsafe.discard(take_id)
+            if not self._unsafe:
+                self._let_go()
+
+    def let_go(self) -> None:
+        """Tell what waits, whether or not it is safe."""
+        with self._lock:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._unsafe.clear()
+        held, self._held = self._held, []
+        for event in held:
+            self._tell(event)
 
     def answer(self, document: Any) -> None:
         """Hand in what a customer answered to an invocation; nothing any more after the call's end."""
@@ -276,6 +307,8 @@ class RecordedCall:
         except (SpoolFullError, UsageError) as error:
             self._takes[event.recording_id] = str(error)
         else:
+            self._unsafe.add(take_id)
+            self._held_until = time.monotonic() + HELD_S
             self._office.begun(take, self, event)
 
     def _hand_on(self, event: Event) -> None:
@@ -283,12 +316,20 @@ class RecordedCall:
             case RecordingFinished():
                 take = self._takes.pop(event.recording_id)
                 self._office.finished(self, event, take)
+            case Play() | StopPlaying() | Perform():
+                self._tell(event)  # what the host is to do, it does at once
+            case _ if self._unsafe:
+                self._held.append(event)
+            case _:
+                self._tell(event)
+        if isinstance(event, CallEnded):
+            self._call.legs.clear()  # they are large, and its recordings may be on their way for days
+
+    def _tell(self, event: Event) -> None:
+        match event:
             case VendorMessage():
                 self._office.say(event, self)
             case Perform(name="CheckAccess"):
                 self._office.check(event, self)
             case _:
                 self._office.tell_host(event)
-                if isinstance(event, CallEnded):
-                    self._call.legs.clear()  # who keeps a call that is over keeps no audio
-                    self._office.ended(self)

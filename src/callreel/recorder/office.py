@@ -3,9 +3,12 @@
     recording ends ─> take.finish ─> "finished" ─> make the file ─> take.deliverable ─> "deliverable" ─> queue
     queue ─> store.deliver ─> take.delivered ─> "delivered" ─> call.stored, messages, terminal event ─> take.told
                 └─ error ─> queue.retry ─> ... ─> dead letter ─> take.fail ─> "failed" ─> the same, with the error
+    a dead letter that is tried again ─> take.deliverable ─> ... ─> "delivered" ─> `TakeReplayed` ─> take.told
 
 One thread keeps the books: it alone touches the queue and the jobs, and waits for disks. Others, of three pools, make
-files, deliver and tell. Whoever has something for it puts it into its inbox and goes on.
+files, deliver and tell. Whoever has something for it puts it into its inbox and goes on. What a disk refuses that must
+not be lost is tried again until it goes (`_insist`). A take is told of when that lasts in the queue, not before; so
+every crash in between leads to the same event once more, with the same id.
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ import logging
 import random
 import time
 import uuid
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Container, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -32,7 +36,13 @@ from callreel.delivery import GrowingStore, Parcel, Receipt, Store
 from callreel.delivery.error_classes import TOLD, ErrorClass, class_of, text_of
 from callreel.delivery.queue import Entry, Queue
 from callreel.encryption import KeyServiceError, ReadyKeys, SealedReader, WrongKeyError
-from callreel.errors import ActionError, CallreelError, DeliveryDeniedError, DeliveryError
+from callreel.errors import (
+    ActionError,
+    CallreelError,
+    DeliveryDeniedError,
+    DeliveryError,
+    UsageError,
+)
 from callreel.events import Event, Perform, RecordingFinished, RecordingStarted, VendorMessage
 from callreel.finishing import finish
 from callreel.formats import FORMATS
@@ -50,21 +60,21 @@ from callreel.notify import (
 from callreel.recorder.books import about_of, destination_of, marks_of, recovered_manifest
 from callreel.recorder.growing import UPLOAD, Growing
 from callreel.recorder.settings import Settings
-from callreel.spool import Left, Spool, State, Take
+from callreel.spool import Left, Report, Spool, State, Take, reason_of
 from callreel.spool_sealed import opened
 
 if TYPE_CHECKING:
     from callreel.call import Call
     from callreel.recorder.calls import RecordedCall
 
-__all__ = ["Office", "TakeEnded", "Wake"]
+__all__ = ["Office", "TakeEnded", "TakeReplayed", "Wake"]
 
 log = logging.getLogger("callreel.recorder")
 
 NOWHERE = "nowhere"
-"""The lane of what has no destination that is offered."""
+"""The lane of what has no destination that is offered, and of messages whose notifier cannot be found."""
 
-DELIVERY, MESSAGE, TERMINAL = "deliver", "say", "end"
+DELIVERY, MESSAGE, TERMINAL, REPLAY = "deliver", "say", "end", "replay"
 """What an entry of the queue is for: the first part of its id."""
 
 WAITED_FOR_S = 10.0
@@ -75,6 +85,8 @@ KEY_AGAIN_S = 60.0
 """When a take is looked at again whose key is not there."""
 GROWERS = 4
 """Parts of recordings that still run, sent at a time: what has ended goes first, and has threads of its own."""
+INSIST_EVERY_S = 0.5
+"""When that is tried again which a disk has refused and which must not be lost."""
 RETIRE_EVERY_S = 5.0
 """How often it is looked what of the spool need not be kept any longer."""
 
@@ -93,6 +105,17 @@ class TakeEnded(NamedTuple):
     """Where it is, as a URL; None when it was not delivered."""
     error: str | None
     """Why not; None also for what was called off and is not to be delivered."""
+    manifest: Mapping[str, Any]
+
+
+class TakeReplayed(NamedTuple):
+    """A recording whose terminal event said that it failed is at its destination after all."""
+
+    take_id: str
+    call_id: str
+    recording_id: str
+    key: str
+    location: str
     manifest: Mapping[str, Any]
 
 
@@ -125,6 +148,33 @@ class _Job:
     """Of its failure."""
     growing: Growing | None = None
     """Where it goes part by part while it runs."""
+    is_called_off: bool = False
+    """Nobody is to have it."""
+    is_told: bool = False
+    """Its terminal event is out, or waits to be written into the queue."""
+    is_told_failed: bool = False
+    """That event says that it failed."""
+    is_empty: bool = False
+    """There is nothing in it that anybody could have."""
+    make_until: float = 0.0
+    """How long a disk that refuses the finished file is tried."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing to be replayed, although it has failed."""
+        return self.is_called_off or self.is_empty
+
+
+class _NobodyError(DeliveryDeniedError):
+    """Another process of the host's knows whom to tell; one that only recovers must not take it for told."""
+
+
+class _Message(NamedTuple):
+    """What only this process knows of a message in the queue."""
+
+    call: RecordedCall
+    secrets: Mapping[str, Any]
+    """They are in no file."""
 
 
 class Office:
@@ -139,13 +189,15 @@ class Office:
         store_for: Callable[[Destination | None, str], tuple[Store, str]],
         notifier_for: Callable[[VendorMessage], Notifier | None],
         events: Notifier | None,
-        tell_host: Callable[[Event | TakeEnded], None],
+        tell_host: Callable[[Event | TakeEnded | TakeReplayed], None],
+        wall_clock: Callable[[], float],
     ) -> None:
         """Open the queue in the spool's folder; nothing is done before `start`.
 
         `keys`: to encrypt with, None for files in the clear.
         `store_for` gives the store and the key there of a destination and a key; any thread may ask it. `events` is
-        told every terminal event, durably; `tell_host` hears of everything in this process.
+        told every terminal event, durably; `tell_host` hears of everything in this process. `wall_clock`: seconds since
+        1970, which may be set back.
         """
         self.tell_host = tell_host
         self._spool = spool
@@ -153,19 +205,21 @@ class Office:
         self._store_for = store_for
         self._notifier_for = notifier_for
         self._events = events
+        self._wall_clock = wall_clock
         self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._queue = Queue(
             spool.folder / "queue",
-            now_s=time.time(),
+            now_s=wall_clock(),
             random=random.random,
             lane_limit=settings.per_destination,
         )
         self._jobs: dict[str, _Job] = {}
-        self._calls: dict[str, RecordedCall] = {}
-        self._messages: Counter[str] = Counter()
-        """How many of a call have not been told, by call id."""
-        self._secrets: dict[str, Mapping[str, Any]] = {}
-        """Of notifications, by id: they are in no file."""
+        self._kept: dict[str, _Job] = {}
+        """Those that failed and were told of: they wait for somebody who replays them."""
+        self._messages: dict[str, _Message] = {}
+        """By id, those of this process."""
+        self._undone: deque[Callable[[], object]] = deque()
+        """What the disk has refused, and what came after it."""
         self._sent: set[str] = set()
         """Entries that are on their way."""
         self._makers = ThreadPoolExecutor(settings.makers, "callreel-make")
@@ -177,15 +231,18 @@ class Office:
         self._counting = Lock()
         self._postponed: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = count()
-        self._retired_at = 0.0
+        self._give_up_s = settings.limits.give_up_s
+        self._retire_at = 0.0
         self._thread = Thread(target=self._work, name="callreel-office", daemon=True)
         self.is_idle = Flag()
         """Set while nothing is to be done but what waits for its time."""
 
     def start(self) -> None:
         """Begin to work."""
+        self._post(
+            self._recover
+        )  # before anything is sent: the queue has entries of takes that are not known yet
         self._thread.start()
-        self._post(self._recover)
 
     def wake(self) -> None:
         """Something has become of a take."""
@@ -201,19 +258,25 @@ class Office:
         self._thread.join()
         for pool in (self._makers, self._carriers, self._tellers, self._growers):
             pool.shutdown(cancel_futures=True)
+        for job in self._jobs.values():
+            if job.call is not None:
+                self._do(job.call.let_go)
         self._do_the_rest()
+        self._insist_on()
+        if self._undone:
+            log.error(
+                "%d things could not be written to the queue of %s", len(self._undone), self._spool.folder
+            )
         self._queue.close()
 
     def __len__(self) -> int:
         """How many takes are not yet where they belong, messages not yet told, and things not yet looked at."""
-        jobs = [
-            job.take for job in list(self._jobs.values()) if job.take.state not in (State.TOLD, State.KEPT)
-        ]
+        jobs = [job.take for job in list(self._jobs.values())]
         # A take that waits for its delivery has an entry in the queue, which is none of the messages.
         in_both = sum(
             take.state is State.DELIVERABLE and f"{DELIVERY}:{take.take_id}" in self._queue for take in jobs
         )
-        return len(jobs) + len(self._queue) - in_both + self._waiting
+        return len(jobs) + len(self._queue) - in_both + self._waiting + len(self._undone)
 
     # -- from the calls, any thread --------------------------------------------------------------------------------
 
@@ -233,23 +296,32 @@ class Office:
 
     def say(self, event: VendorMessage, call: RecordedCall) -> None:
         """Tell a customer something."""
-        notifier = self._notifier_for(event)
-        if notifier is None:
-            self.tell_host(event)
-            return
+        try:
+            notifier = self._notifier_for(event)
+        except Exception:
+            # The host's own function: what it is asked about is kept, and it is asked again.
+            log.exception("nobody knows whom a message of call %s is for", event.call_id)
+            lane = NOWHERE
+        else:
+            if notifier is None:
+                self.tell_host(event)
+                return
+            lane = notifier.lane
         kind = INVOCATION if event.kind == INVOCATION else NOTIFICATION
         told = Notification(
-            uuid.uuid4().hex, event.call_id, event.dialect, kind, event.body, datetime.now(UTC)
+            uuid.uuid4().hex,
+            event.call_id,
+            event.dialect,
+            kind,
+            event.body,
+            datetime.fromtimestamp(self._wall_clock(), UTC),
         )
-        self._post(partial(self._put_message, told, notifier.lane, call))
+        self._post(partial(self._put_message, told, lane, call))
 
     def check(self, event: Perform, call: RecordedCall) -> None:
         """See whether a recording could be delivered, before it begins."""
-        self._carriers.submit(self._do, partial(self._check, event, call))
-
-    def ended(self, call: RecordedCall) -> None:
-        """A call is over; it is kept for as long as its recordings are on their way."""
-        self._post(partial(self._ended, call))
+        with suppress(RuntimeError):  # it is closed, and so is the call
+            self._carriers.submit(self._do, partial(self._check, event, call))
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
@@ -271,8 +343,11 @@ class Office:
                 self._done()
 
     def _next(self) -> Callable[[], object] | None:
-        now_s = time.time()
-        wait_s = max(0.0, min(self._queue.next_due(now_s) - now_s, RETIRE_EVERY_S))
+        now_s = self._wall_clock()
+        wait_s = min(self._queue.next_due(now_s) - now_s, RETIRE_EVERY_S)
+        if self._postponed:
+            wait_s = min(wait_s, self._postponed[0][0] - time.monotonic())
+        wait_s = max(0.0, wait_s)
         if self._inbox.empty() and not self._sent:
             self.is_idle.set()
         try:
@@ -283,7 +358,7 @@ class Office:
         return work
 
     def _later(self, wait_s: float, work: Callable[[], object]) -> None:
-        """Do something in a while; `RETIRE_EVERY_S` is how exactly."""
+        """Do something in a while."""
         heapq.heappush(self._postponed, (time.monotonic() + wait_s, next(self._numbers), work))
 
     def _do_postponed(self) -> None:
@@ -296,32 +371,74 @@ class Office:
         except Exception:
             log.exception("the office goes on, but something was not done")
 
+    def _insist(self, work: Callable[[], object]) -> None:
+        """Do what must not be lost: now, or as soon as no disk refuses it; all such work in its order."""
+        self._undone.append(work)
+        if len(self._undone) == 1:
+            self._insist_on()
+
+    def _insist_on(self) -> None:
+        while self._undone:
+            try:
+                self._undone[0]()
+            except OSError as error:
+                log.error("the queue cannot be written, it is tried again: %s", error.strerror)
+                self._later(INSIST_EVERY_S, self._insist_on)
+                return
+            except Exception:
+                log.exception("the office goes on, but something was not done")
+            self._undone.popleft()
+
+    def _for(self, job: _Job, work: Callable[[], object]) -> None:
+        """Do something for a take; when that cannot be done it fails, so that its event comes."""
+        try:
+            work()
+        except Exception as error:
+            log.exception("take %s cannot go on", job.take.take_id)
+            self._fail(job, text_of(error))
+
     def _done(self) -> None:
         with self._counting:
             self._waiting -= 1
 
     def _hear_spool(self) -> None:
         for report in self._spool.reports():
-            job = self._jobs.get(report.take_id)
-            if job is None:
-                continue
-            match report.kind:
-                case State.FINISHED:
-                    self._makers.submit(self._do, partial(self._make, job))
-                case State.DELIVERABLE:
-                    self._do(partial(self._put_delivery, job))
-                case State.DELIVERED | State.FAILED:
-                    job.reason = job.reason or report.facts.get("reason")
-                    self._do(partial(self._tell_end, job))
-                case State.TOLD | State.KEPT:
-                    self._retired_at = 0.0
-                case "removed":
-                    del self._jobs[report.take_id]
-        now_s = time.time()
-        if now_s - self._retired_at >= RETIRE_EVERY_S:
-            self._retired_at = now_s
-            self._spool.retire(now_s)
-            self._grow()
+            job = self._jobs.get(report.take_id) or self._kept.get(report.take_id)
+            if job is not None:
+                self._do(partial(self._heard, job, report))
+        if time.monotonic() >= self._retire_at:
+            self._retire_at = time.monotonic() + RETIRE_EVERY_S
+            self._do(lambda: self._spool.retire(self._wall_clock()))
+            self._do(self._grow)
+
+    def _heard(self, job: _Job, report: Report) -> None:
+        take = job.take
+        if job.call is not None and report.kind != "degraded":
+            self._do(partial(job.call.is_safe, take.take_id))
+        match report.kind:
+            case State.FINISHED:
+                self._submit_making(job)
+            case State.DELIVERABLE if take.state is State.DELIVERABLE:
+                self._put_delivery(job)
+            case State.DELIVERED:
+                self._tell_end(job)
+            case State.FAILED:
+                facts = dict(report.facts)
+                reason = facts.pop("reason", None)
+                job.reason = job.reason or reason
+                if facts and "bytes" not in job.manifest:  # else it was said when its file was made
+                    degraded = {**(job.manifest.get("degraded") or {}), "spool": facts}
+                    job.manifest = {**job.manifest, "degraded": degraded}
+                self._tell_end(job)
+            case State.TOLD:
+                self._jobs.pop(take.take_id, None)
+                self._retire_at = 0.0
+            case State.KEPT if job.is_over:
+                take.removed()
+            case State.KEPT:
+                self._keep(job)
+            case "removed":
+                self._jobs.pop(take.take_id, None)
 
     def _grow(self) -> None:
         for job in self._jobs.values():
@@ -342,7 +459,7 @@ class Office:
             return None
         try:
             store, key = self._store_for(destination, about["key"])
-        except DeliveryError:
+        except Exception:
             return None  # told when it is delivered
         if not isinstance(store, GrowingStore):
             return None
@@ -362,7 +479,7 @@ class Office:
         try:
             store, place = self._store_for(Destination(kind="s3", bucket=bucket), key)
             store.check(place)
-        except DeliveryError as refused:
+        except Exception as refused:
             told = TOLD[class_of(refused)]
             log.warning("a recording of %s is refused: %s", event.call_id, text_of(refused))
             error = ActionError(told.stored, field=told.check_field)
@@ -376,15 +493,8 @@ class Office:
         if take.shape is not None and take.shape.sample_rate == event.sample_rate:
             growing = self._growing(take, event.destination)
         self._jobs[take.take_id] = _Job(take, take.about, event.destination, call, growing=growing)
-        self._calls[call.call_id] = call
-
-    def _ended(self, call: RecordedCall) -> None:
-        """Forget a call that is over once nothing of it is on its way: until then it may be answered, or told."""
-        if not call.is_over or self._messages[call.call_id]:
-            return
-        if not any(job.call is call for job in self._jobs.values()):
-            self._calls.pop(call.call_id, None)
-            del self._messages[call.call_id]
+        if take.is_safe:  # the spool was quicker
+            call.is_safe(take.take_id)
 
     def _finished(self, call: RecordedCall, event: RecordingFinished, take: Take | str) -> None:
         if isinstance(take, str):
@@ -394,16 +504,17 @@ class Office:
         job.manifest = {**event.manifest, "key": event.key}
         job.metadata, job.finished_at = event.metadata, time.monotonic()
         if event.deliver:
-            take.finish({**job.manifest, "metadata": dict(event.metadata)})
+            self._for(job, lambda: take.finish({**job.manifest, "metadata": dict(event.metadata)}))
             return
+        # It is removed when its event is out: so neither the event nor that it was called off can be lost.
+        job.is_called_off = True
         take.note("called_off", reason=event.end_reason)
-        take.discard()
         self._stop_growing(job)
-        self._tell_terminal(self._terminal(job, None))
+        self._fail(job, "called off")
 
     def _end_without_take(self, call: RecordedCall, event: RecordingFinished, reason: str) -> None:
         if event.deliver:
-            call.stored(event.recording_id, reason)
+            self._do(partial(call.stored, event.recording_id, reason))
         manifest = {**event.manifest, "key": event.key}
         if call.labels:
             manifest["labels"] = dict(call.labels)
@@ -417,7 +528,12 @@ class Office:
             reason,
             manifest,
         )
-        self._tell_terminal(ended)
+        self.tell_host(ended)
+        self._insist(partial(self._put_end, ended))
+
+    def _submit_making(self, job: _Job) -> None:
+        job.make_until = time.monotonic() + self._give_up_s
+        self._makers.submit(self._do, partial(self._make, job))
 
     def _make(self, job: _Job) -> None:
         """Make the file that was asked for; in a maker's thread."""
@@ -442,6 +558,9 @@ class Office:
         except (WrongKeyError, KeyServiceError) as error:
             self._post(partial(self._wait_for_key, job, error))
             return
+        except OSError as error:
+            self._post(partial(self._make_again, job, error))
+            return
         except Exception as error:
             log.exception("take %s cannot be made", take.take_id)
             self._post(partial(self._fail, job, text_of(error)))
@@ -456,7 +575,15 @@ class Office:
                 self._keys.forget(data_key)
         manifest["destination"] = about["destination"]
         job.manifest = {**manifest, "metadata": metadata, "media_type": made.media_type, "file": name}
-        take.deliverable(name, job.manifest)
+        self._post(partial(self._for, job, partial(take.deliverable, name, job.manifest)))
+
+    def _make_again(self, job: _Job, error: OSError) -> None:
+        """A disk has refused the file: as long as it is tried to write a take's end, this is tried too."""
+        if time.monotonic() >= job.make_until:
+            self._fail(job, reason_of(error))
+            return
+        log.warning("take %s cannot be made, it is tried again: %s", job.take.take_id, reason_of(error))
+        self._later(INSIST_EVERY_S, partial(self._makers.submit, self._do, partial(self._make, job)))
 
     def _wait_for_key(self, job: _Job, error: CallreelError) -> None:
         """It stays as it is until its key is there, now or in another process: without it nobody can read it."""
@@ -466,15 +593,26 @@ class Office:
     def _put_delivery(self, job: _Job) -> None:
         try:
             lane = self._store_for(job.destination, job.manifest["key"])[0].lane
-        except DeliveryError:
+        except Exception as error:
+            if not isinstance(error, DeliveryError):
+                log.exception("nobody knows where take %s is to go", job.take.take_id)
             lane = NOWHERE
+        self._insist(partial(self._put_delivery_in, job, lane))
+
+    def _put_delivery_in(self, job: _Job, lane: str) -> None:
+        entry_id = f"{DELIVERY}:{job.take.take_id}"
+        if self._queue.is_dead(entry_id):
+            # Given up by a process that died before the take was told.
+            self._fail(job, self._queue.last_error(entry_id) or "it was given up")
+            return
         self._queue.put(
-            f"{DELIVERY}:{job.take.take_id}",
+            entry_id,
             lane=lane,
             group=job.about["call_id"],
             ordered=False,
             payload={"take_id": job.take.take_id, "key": job.manifest["key"]},
-            now_s=time.time(),
+            now_s=self._wall_clock(),
+            lasting=False,  # the take itself says that it is to be delivered
         )
 
     def _stop_growing(self, job: _Job) -> None:
@@ -482,22 +620,56 @@ class Office:
             self._growers.submit(self._do, job.growing.abort)
 
     def _fail(self, job: _Job, reason: str) -> None:
+        """It cannot go on."""
         self._stop_growing(job)
         job.reason = reason
-        job.take.fail(reason)
+        if job.take.state is State.KEPT:  # it had failed before
+            self._keep(job)
+            return
+        try:
+            job.take.fail(reason)
+        except UsageError as error:
+            log.warning("take %s stays as it is: %s", job.take.take_id, error)
+
+    def _keep(self, job: _Job) -> None:
+        """It has failed, and lies in the spool until somebody replays it; there may be very many of these."""
+        job.manifest = {}
+        self._kept[job.take.take_id] = job
+        self._jobs.pop(job.take.take_id, None)
 
     def _tell_end(self, job: _Job) -> None:
         """It lasts that a take is delivered, or has failed: say so to everyone."""
-        recording_id = job.about["recording_id"]
-        error = (
-            None if job.take.state is State.DELIVERED else job.reason or "the recording could not be stored"
-        )
+        error = None
+        if job.receipt is None and not job.is_called_off:
+            error = job.reason or "the recording could not be stored"
         call, job.call = job.call, None
-        if call is not None:
-            call.stored(recording_id, error)  # what its session says comes into the inbox before what follows
-            self._post(partial(self._ended, call))
-        self._post(partial(self._tell_terminal, self._terminal(job, error)))
-        self._post(job.take.told)
+        if call is not None and not job.is_called_off:
+            # What its session says comes into the inbox before what follows.
+            self._do(partial(call.stored, job.about["recording_id"], error))
+        told: TakeEnded | TakeReplayed | None = None
+        if not job.is_told:
+            job.is_told, job.is_told_failed = True, error is not None
+            told = self._terminal(job, error)
+        elif job.is_told_failed and job.receipt is not None:
+            job.is_told_failed = False
+            told = self._replayed(job, job.receipt.location)
+        if told is not None:
+            self.tell_host(told)
+        end = partial(self._end, job, told)
+        self._post(end if told is None or self._events is None else partial(self._insist, end))
+
+    def _end(self, job: _Job, told: TakeEnded | TakeReplayed | None) -> None:
+        if told is not None:
+            try:
+                self._put_end(told)
+            except OSError:
+                if job.receipt is not None and self._spool.retention.delivered_s == 0:
+                    job.take.shed()  # on a full disk what is delivered gives its room to the event
+                raise
+        if job.take.state is State.FAILED and job.receipt is not None:
+            job.take.delivered(job.receipt._asdict())  # a disk had refused to note it down
+        elif job.take.state in (State.DELIVERED, State.FAILED):
+            job.take.told()
 
     def _terminal(self, job: _Job, error: str | None) -> TakeEnded:
         about = job.about
@@ -509,46 +681,83 @@ class Office:
             str(job.manifest.get("end_reason", "failed")),
             None if job.receipt is None else job.receipt.location,
             error,
-            {**job.manifest, "labels": about["labels"]} if about["labels"] else job.manifest,
+            _labelled(job),
         )
 
-    def _tell_terminal(self, ended: TakeEnded) -> None:
-        self.tell_host(ended)
+    def _replayed(self, job: _Job, location: str) -> TakeReplayed:
+        about = job.about
+        key = str(job.manifest.get("key", about["key"]))
+        return TakeReplayed(
+            job.take.take_id, about["call_id"], about["recording_id"], key, location, _labelled(job)
+        )
+
+    def _put_end(self, ended: TakeEnded | TakeReplayed) -> None:
         if self._events is None:
             return
-        body = {"event": "take_ended", **ended._asdict()}
+        what, name = (TERMINAL, "take_ended") if isinstance(ended, TakeEnded) else (REPLAY, "take_replayed")
+        entry_id = f"{what}:{ended.take_id}"
+        body = {"event": name, **ended._asdict()}
+        now_s = self._wall_clock()
         told = Notification(
-            f"{TERMINAL}:{ended.take_id}", ended.call_id, "callreel", NOTIFICATION, body, datetime.now(UTC)
+            entry_id, ended.call_id, "callreel", NOTIFICATION, body, datetime.fromtimestamp(now_s, UTC)
         )
         self._queue.put(
-            f"{TERMINAL}:{ended.take_id}",
+            entry_id,
             lane=self._events.lane,
-            group=ended.call_id,
+            # Apart from what the call's customer is told: one who does not listen does not keep it from the host.
+            group=f"{TERMINAL}:{ended.call_id}",
             payload=to_payload(told),
-            now_s=time.time(),
+            now_s=now_s,
         )
 
     # -- messages --------------------------------------------------------------------------------------------------
 
     def _put_message(self, told: Notification, lane: str, call: RecordedCall) -> None:
-        self._calls[call.call_id] = call
-        self._messages[call.call_id] += 1
-        self._secrets[told.id] = secrets_of(told)
-        self._queue.put(
-            f"{MESSAGE}:{told.id}", lane=lane, group=told.call_id, payload=to_payload(told), now_s=time.time()
+        self._messages[told.id] = _Message(call, secrets_of(told))
+        payload = to_payload(told)
+        self._insist(
+            lambda: self._queue.put(
+                f"{MESSAGE}:{told.id}",
+                lane=lane,
+                group=told.call_id,
+                payload=payload,
+                now_s=self._wall_clock(),
+            )
         )
 
     # -- what is sent ----------------------------------------------------------------------------------------------
 
     def _send(self) -> None:
         """Send all that may go now."""
-        while (entry := self._queue.lease(time.time())) is not None:
-            self._sent.add(entry.id)
-            what, _, which = entry.id.partition(":")
+        try:
+            while (entry := self._queue.lease(self._wall_clock())) is not None:
+                self._sent.add(entry.id)
+                self._send_one(entry)
+        except Exception:
+            log.exception("the queue gives nothing")
+
+    def _send_one(self, entry: Entry) -> None:
+        what, _, which = entry.id.partition(":")
+        try:
             if what == DELIVERY:
                 self._carry(entry, which)
             else:
-                self._submit(self._tellers, entry, partial(self._tell, entry), self._told)
+                self._submit(self._tellers, entry, partial(self._tell, what, entry), self._told)
+        except Exception as error:
+            log.exception("%s cannot be sent", entry.id)
+            self._sent.discard(entry.id)
+            self._queue.retry(entry.id, error, self._wall_clock())
+
+    def _finish_entry(self, entry: Entry) -> None:
+        """It is done; where a disk refuses that, it is said again.
+
+        Should it come back with the power: what is delivered is known by its take, and an event has its id.
+        """
+        try:
+            self._queue.done(entry.id, lasting=False)
+        except OSError as error:
+            log.error("%s is done, but not in the queue: %s", entry.id, error.strerror)
+            self._later(INSIST_EVERY_S, partial(self._do, partial(self._finish_entry, entry)))
 
     def _submit(
         self,
@@ -571,22 +780,33 @@ class Office:
             return
         if not isinstance(error, DeliveryError):
             log.error("%s went wrong", entry.id, exc_info=error)
-        due_s = self._queue.retry(entry.id, error, time.time())
+        due_s = self._queue.retry(entry.id, error, self._wall_clock())
         what, _, which = entry.id.partition(":")
         log.warning("%s failed, %s: %s", entry.id, class_of(error), text_of(error))
         if what == DELIVERY:
             self._not_delivered(which, error, is_given_up=due_s is None)
-        elif what == MESSAGE:
+        elif what == MESSAGE and not isinstance(error, _NobodyError):
             self._not_told(entry, is_given_up=due_s is None)
 
     def _carry(self, entry: Entry, take_id: str) -> None:
-        job = self._jobs.get(take_id)
-        if job is None:  # removed by hand
-            self._sent.discard(entry.id)
-            self._queue.done(entry.id)
+        job = self._jobs.get(take_id) or self._kept.get(take_id)
+        state = None if job is None else job.take.state
+        if (
+            job is not None and state is State.FAILED
+        ):  # tried again before it has been told of: that comes first
+            self._later(INSIST_EVERY_S, partial(self._send_one, entry))
             return
-        if job.take.state in (State.FAILED, State.KEPT):  # a dead letter that is tried again
+        if job is not None and state is State.KEPT:  # a dead letter that is tried again
+            job.manifest = self._spool.manifest(take_id)
             job.take.deliverable(job.manifest["file"], job.manifest)
+            self._jobs[take_id] = job
+            self._kept.pop(take_id, None)
+        elif (
+            job is None or state is not State.DELIVERABLE
+        ):  # removed by hand, or delivered by a process that died
+            self._sent.discard(entry.id)
+            self._finish_entry(entry)
+            return
         self._submit(self._carriers, entry, partial(self._deliver, job), partial(self._delivered, job))
 
     def _deliver(self, job: _Job) -> Receipt:
@@ -614,8 +834,8 @@ class Office:
 
     def _delivered(self, job: _Job, entry: Entry, receipt: Receipt) -> None:
         job.receipt = receipt
-        job.take.delivered(receipt._asdict())
-        self._queue.done(entry.id)
+        self._for(job, partial(job.take.delivered, receipt._asdict()))
+        self._finish_entry(entry)
 
     def _not_delivered(self, take_id: str, error: BaseException, *, is_given_up: bool) -> None:
         job = self._jobs.get(take_id)
@@ -630,43 +850,38 @@ class Office:
             return
         if kind in AT_ONCE or time.monotonic() - job.finished_at > WAITED_FOR_S:
             call, job.call = job.call, None
-            call.stored(recording_id, TOLD[kind].stored)
+            self._do(partial(call.stored, recording_id, TOLD[kind].stored))
 
-    def _tell(self, entry: Entry) -> Answer | None:
+    def _tell(self, what: str, entry: Entry) -> Answer | None:
         """In a teller's thread."""
-        told = from_payload(entry.payload, self._secrets.get(str(entry.payload["id"])))
-        if entry.id.startswith(f"{TERMINAL}:"):
-            if self._events is None:
-                raise DeliveryDeniedError(
-                    "it is not set who is told of terminal events, [notify.events]", retryable=True
-                )
-            return self._events.tell(told)
-        message = VendorMessage(told.call_id, told.dialect, told.kind, told.body)
-        notifier = self._notifier_for(message)
-        return None if notifier is None else notifier.tell(told)
+        ours = self._messages.get(str(entry.payload["id"]))
+        told = from_payload(entry.payload, None if ours is None else ours.secrets)
+        notifier = self._events
+        if what == MESSAGE:
+            notifier = self._notifier_for(VendorMessage(told.call_id, told.dialect, told.kind, told.body))
+        if notifier is None:
+            whom = (
+                f"{told.dialect} messages, [notify.{told.dialect}]"
+                if what == MESSAGE
+                else "terminal events, [notify.events]"
+            )
+            raise _NobodyError(f"it is not set who is told of {whom}", key=entry.id, retryable=True)
+        return notifier.tell(told)
 
     def _told(self, entry: Entry, answer: Answer | None) -> None:
-        self._queue.done(entry.id)
-        self._secrets.pop(str(entry.payload["id"]), None)
-        call = self._calls.get(str(entry.payload["call_id"]))
-        if call is None:
-            return
-        self._messages[call.call_id] -= 1
-        if answer is not None:
-            call.answer(answer.document)
-        self._ended(call)
+        self._finish_entry(entry)
+        ours = self._messages.pop(str(entry.payload["id"]), None)
+        if ours is not None and answer is not None:
+            ours.call.answer(answer.document)
 
     def _not_told(self, entry: Entry, *, is_given_up: bool) -> None:
-        told = from_payload(entry.payload, self._secrets.get(str(entry.payload["id"])))
+        told = from_payload({**entry.payload, "secrets": []})
         if limits_for(told).is_queued and not is_given_up:
             return
         # A call waits for an answer that cannot come any more.
-        self._queue.done(entry.id)
-        self._secrets.pop(told.id, None)
-        call = self._calls.get(told.call_id)
-        if call is not None:
-            self._messages[told.call_id] -= 1
-        if told.kind == INVOCATION:
+        self._finish_entry(entry)
+        ours = self._messages.pop(told.id, None)
+        if told.kind == INVOCATION and ours is not None:
             self.tell_host(Perform(told.call_id, "", "unanswered", "Hangup", {}))
 
     # -- what dead processes left ------------------------------------------------------------------------------------
@@ -684,24 +899,40 @@ class Office:
 
     def _take_up(self, left: Left) -> None:
         take, about = left.take, left.about
-        if not about or any(line["kind"] == "called_off" for line in left.journal):
-            if not about:
+        if not about:
+            if not _is_empty(left):
+                log.error("take %s is let alone, nobody knows what it is: %s", take.take_id, left.problems)
+            else:
                 log.error("take %s was dead before it had begun", take.take_id)
-            take.discard()
+                take.discard()
             return
-        destination = destination_of(about, self._keys)
-        manifest = left.manifest or {}
-        job = self._jobs[take.take_id] = _Job(take, about, destination, manifest=manifest)
+        job = self._jobs[take.take_id] = _Job(take, about, None)
+        self._for(job, partial(self._go_on, job, left))
+
+    def _go_on(self, job: _Job, left: Left) -> None:
+        take, about = left.take, left.about
+        last = {line["kind"]: line for line in left.journal}
+        job.is_told_failed = State.KEPT in last
+        job.is_told = job.is_told_failed or State.TOLD in last
+        job.manifest = left.manifest or {}
+        job.reason = last.get(State.FAILED, {}).get("reason")
+        job.destination = destination_of(about, self._keys)
         if left.receipt is not None:
             job.receipt = Receipt(**left.receipt)
         upload_ids = [line["upload_id"] for line in left.journal if line["kind"] == UPLOAD]
         if upload_ids and left.state in (State.RUNNING, State.FINISHED, State.DELIVERABLE):
-            job.growing = self._growing(take, destination, upload_ids[-1])
+            job.growing = self._growing(take, job.destination, upload_ids[-1])
+        if "called_off" in last:
+            job.is_called_off = True
+            job.manifest = {"key": about["key"], "end_reason": last["called_off"]["reason"]}
         match left.state:
+            case State.RUNNING if job.is_called_off:
+                self._fail(job, "called off")
             case State.RUNNING if left.is_locked:
                 log.error("take %s waits: %s", take.take_id, "; ".join(left.problems))
             case State.RUNNING:
                 if left.audio is None or left.audio.frames == 0:
+                    job.is_empty = _is_empty(left)
                     job.manifest = {"key": about["key"], "end_reason": "recovered"}
                     why = "; ".join(left.problems) or "nothing of it had been recorded when its process died"
                     self._fail(job, why)
@@ -709,13 +940,21 @@ class Office:
                 job.manifest = recovered_manifest(left)
                 take.finish(job.manifest)
             case State.FINISHED:
-                self._makers.submit(self._do, partial(self._make, job))
+                self._submit_making(job)
             case State.DELIVERABLE:
                 self._put_delivery(job)
             case State.DELIVERED | State.FAILED:
                 self._tell_end(job)
-            case _:
-                pass
+            case State.KEPT if job.is_over or _is_empty(left):
+                take.removed()
+            case State.KEPT if left.file is None and left.audio is not None:
+                # Its disk had refused what was to be made of it: perhaps it does not any more.
+                job.manifest = dict(left.manifest or recovered_manifest(left))
+                self._submit_making(job)
+            case State.KEPT:
+                self._keep(job)
+            case State.TOLD:
+                del self._jobs[take.take_id]
 
     def _do_the_rest(self) -> None:
         """Do what came in while the threads were ending."""
@@ -726,6 +965,19 @@ class Office:
                 return
             if work is not None:
                 self._do(work)
+
+
+def _labelled(job: _Job) -> Mapping[str, Any]:
+    labels = job.about["labels"]
+    return {**job.manifest, "labels": labels} if labels else job.manifest
+
+
+def _is_empty(left: Left) -> bool:
+    """Whether there is for certain no audio of it; what cannot be read may be readable another time."""
+    if left.audio is not None or left.is_locked:
+        return left.audio is not None and left.audio.frames == 0
+    path = left.take.audio_path
+    return not path.exists() or path.stat().st_size == 0
 
 
 def _nothing() -> None:
