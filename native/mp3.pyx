@@ -5,6 +5,7 @@ Nothing here decodes or encodes audio. Bytes go in, whole or in pieces; nothing 
 
 import collections
 import re
+from functools import lru_cache
 
 cimport cython
 cimport buffers
@@ -406,6 +407,17 @@ _ID3_FRAME = re.compile(rb"[A-Z][A-Z0-9]{3}")
 _ID3_KEY = re.compile(r"T(?!XXX)[A-Z0-9]{3}")
 
 
+@lru_cache(64)
+def _id3_key(key):
+    """A frame's id, and what stands before its text: those of one program are few."""
+    is_own = key.startswith("TXXX:")
+    if (len(key) == 5) if is_own else _ID3_KEY.fullmatch(key) is None:
+        raise ValueError(f"{key!r} is not an ID3v2.4 text frame")
+    if "\0" in key:
+        raise ValueError(f"{key!r}: a NUL would end the text")
+    return key[:4].encode(), key[5:].encode() + b"\0" if is_own else b""
+
+
 cdef object _syncsafe(bytes four):
     return four[0] << 21 | four[1] << 14 | four[2] << 7 | four[3]
 
@@ -535,19 +547,16 @@ def id3(tags, padding_bytes=0, *, size_bytes=None):
     written again later. ValueError for a key that is no text frame's, for a NUL, and when it does not fit.
     """
     cdef list frames = []
+    cdef tuple known
     for key, value in tags.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"ID3 keys and values are text, not {key!r}: {value!r}")
-        is_own = key.startswith("TXXX:")
-        if (len(key) == 5) if is_own else _ID3_KEY.fullmatch(key) is None:
-            raise ValueError(f"{key!r} is not an ID3v2.4 text frame")
-        if "\0" in key or "\0" in value:
+        known = _id3_key(key)
+        if "\0" in value:
             raise ValueError(f"{key!r}: a NUL would end the text")
-        text = value.encode()
-        if is_own:
-            text = key[5:].encode() + b"\0" + text
+        text = known[1] + value.encode()
         _need(len(text) + 1, "frame size", 1 << 28)
-        frames += (key[:4].encode(), _syncsafe_bytes(len(text) + 1), b"\0\0\x03", text)
+        frames += (known[0], _syncsafe_bytes(len(text) + 1), b"\0\0\x03", text)
     body = b"".join(frames)
     if not body:
         raise ValueError("an ID3v2 tag holds at least one frame")

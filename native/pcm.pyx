@@ -51,6 +51,7 @@ cdef extern from "callreel/resample.h" nogil:
     ctypedef struct cr_resample_filter:
         uint32_t phases
         uint32_t taps
+        const float *coefficients
     ctypedef struct cr_resampler:
         pass
     int cr_resample_filter_plan(cr_resample_filter *filter, uint32_t from_rate, uint32_t to_rate) noexcept
@@ -424,6 +425,43 @@ cdef class SilenceMeter:
             buffers.release(&source)
 
 
+# Small filters that were designed, for those who come next with the same rates: kept, and never changed.
+cdef struct resample_design:
+    unsigned int from_rate, to_rate
+    float *coefficients
+
+cdef enum:
+    DESIGNS = 32
+    DESIGN_FLOATS = 4096  # of the largest that is kept
+
+cdef resample_design _designs[DESIGNS]
+cdef int _design_count = 0
+cdef object _designing = object()
+
+
+cdef float *_kept_design(unsigned int from_rate, unsigned int to_rate):
+    """The coefficients for these rates, if they are kept."""
+    cdef int i
+    with cython.critical_section(_designing):
+        for i in range(_design_count):
+            if _designs[i].from_rate == from_rate and _designs[i].to_rate == to_rate:
+                return _designs[i].coefficients
+    return NULL
+
+
+cdef bint _keep_design(unsigned int from_rate, unsigned int to_rate, float *coefficients):
+    """Keep them, unless there are too many; whether they are."""
+    global _design_count
+    with cython.critical_section(_designing):
+        if _design_count == DESIGNS:
+            return False
+        _designs[_design_count].from_rate = from_rate
+        _designs[_design_count].to_rate = to_rate
+        _designs[_design_count].coefficients = coefficients
+        _design_count += 1
+    return True
+
+
 cdef class Resampler:
     """A stream's converter from one sample rate to another; belongs to one thread at a time."""
 
@@ -431,6 +469,7 @@ cdef class Resampler:
     cdef cr_resampler resampler
     cdef float *coefficients
     cdef float *window
+    cdef bint shares  # the coefficients, with others
     cdef bint busy
     cdef readonly unsigned int from_rate
     cdef readonly unsigned int to_rate
@@ -438,6 +477,7 @@ cdef class Resampler:
     def __cinit__(self, from_rate, to_rate):
         """Design the filter for these rates, in Hz; ValueError for a rate or ratio not served."""
         cdef int refused
+        cdef size_t floats
         self.coefficients = NULL
         self.window = NULL
         from_rate = index(from_rate)
@@ -453,16 +493,27 @@ cdef class Resampler:
             raise ValueError(
                 f"{from_rate} to {to_rate} Hz needs {self.filter.phases} filter phases, "
                 f"at most {CR_RESAMPLE_MAX_PHASES} are served")
-        self.coefficients = <float *>malloc(<size_t>self.filter.phases * self.filter.taps * sizeof(float))
         self.window = <float *>malloc(cr_resample_window_samples(&self.filter) * sizeof(float))
-        if self.coefficients == NULL or self.window == NULL:
+        if self.window == NULL:
             raise MemoryError
-        with nogil:
-            cr_resample_filter_design(&self.filter, self.coefficients)
+        floats = <size_t>self.filter.phases * self.filter.taps
+        self.coefficients = _kept_design(self.from_rate, self.to_rate)
+        self.shares = self.coefficients != NULL
+        if self.shares:
+            self.filter.coefficients = self.coefficients
+        else:
+            self.coefficients = <float *>malloc(floats * sizeof(float))
+            if self.coefficients == NULL:
+                raise MemoryError
+            with nogil:
+                cr_resample_filter_design(&self.filter, self.coefficients)
+            if floats <= DESIGN_FLOATS:
+                self.shares = _keep_design(self.from_rate, self.to_rate, self.coefficients)
         cr_resampler_start(&self.resampler, &self.filter, self.window)
 
     def __dealloc__(self):
-        free(self.coefficients)
+        if not self.shares:
+            free(self.coefficients)
         free(self.window)
 
     cdef int enter(self) except -1:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,17 @@ def test_data() -> Callable[[str], Path]:
         pytest.skip(f"{relative_path} is not shipped; set CALLREEL_TEST_DATA to the folder that holds it")
 
     return find
+
+
+@pytest.fixture
+def fast_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: for tests that are not about disks, which others keep busy."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="callreel-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

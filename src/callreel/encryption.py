@@ -232,6 +232,7 @@ class KmsKey:
         `client`: boto3's for "kms", when the default chain of credentials is not the one to take.
         """
         self._key_id = key_id
+        keep_boto3_quiet()
         self._client = client
         self._client_settings = {"region_name": region, "endpoint_url": endpoint_url}
 
@@ -271,7 +272,6 @@ class KmsKey:
             if self._client is None:
                 import boto3
 
-                keep_boto3_quiet()
                 self._client = boto3.client("kms", **self._client_settings)
             answer: Mapping[str, Any] = getattr(self._client, operation)(**arguments)
         except botocore.exceptions.ClientError as error:

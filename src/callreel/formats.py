@@ -149,7 +149,8 @@ def _fit_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
     """The first MAX_TAGS of `tags`, names and texts made to fit; of names that became equal the first one."""
     fitting: dict[str, str] = {}
     for name, text in islice((tags or {}).items(), MAX_TAGS):
-        fitting.setdefault(_fit_name(name), _fit(text, MAX_TAG_BYTES))
+        fits = len(text) <= MAX_TAG_BYTES and text.isascii() and text.isprintable()  # as nearly always
+        fitting.setdefault(_fit_name(name), text if fits else _fit(text, MAX_TAG_BYTES))
     return fitting
 
 
@@ -292,8 +293,12 @@ class Wav(_Stages):
     @staticmethod
     def _info_texts(tags: Mapping[str, str]) -> dict[str, str]:
         info = {TAGS["software"].wav_info: SOFTWARE}
-        info |= {TAGS[name].wav_info: text for name, text in tags.items() if name in TAGS}
-        own = [f"{name}={text}" for name, text in tags.items() if name not in TAGS]
+        own = []
+        for name, text in tags.items():
+            if name in TAGS:
+                info[TAGS[name].wav_info] = text
+            else:
+                own.append(f"{name}={text}")
         if own:
             comment = TAGS["comment"].wav_info
             info[comment] = "; ".join([info[comment], *own] if comment in info else own)

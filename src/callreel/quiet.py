@@ -11,7 +11,7 @@ LOGGERS: Final = ("boto3", "botocore", "urllib3")
 
 
 def keep_boto3_quiet() -> None:
-    """Leave debugging out of boto3's logs unless it was asked of them by name; called before a client is made."""
+    """Leave debugging out of boto3's logs unless it was asked of them by name; whoever made the client."""
     for name in LOGGERS:
         logger = logging.getLogger(name)
         if logger.level == logging.NOTSET:

@@ -2,8 +2,6 @@
 
 import os
 import random
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -29,17 +27,6 @@ def seeds():
 def figures():
     """Print a line at the end."""
     return _figures.append
-
-
-@pytest.fixture
-def fast_path(tmp_path):
-    """A folder in memory where there is one: for tests that are not about disks, which others keep busy."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory, prefix="callreel-") as folder:
-        yield Path(folder)
 
 
 def pytest_terminal_summary(terminalreporter):

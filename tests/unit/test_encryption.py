@@ -708,8 +708,8 @@ def test_decrypt_explains_itself(capsys):
 
 
 def test_a_short_secret_is_sealed_and_every_change_to_it_is_noticed(tmp_path):
-    path = tmp_path / "short.key"
-    path.write_bytes(os.urandom(32))
+    path = may_hold(tmp_path / "short.key")
+    path.write_bytes(secret_bytes(32))
     path.chmod(0o600)
     keys = KeyFile(path)
     sealed = seal_text("AKID:secret", keys)

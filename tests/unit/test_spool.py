@@ -981,18 +981,18 @@ def killed_at(folder, moment):
 
 @pytest.mark.parametrize("moment", range(50))
 def test_kill_9_at_any_moment_leaves_files_that_play_and_lack_at_most_the_last_200_ms(
-    tmp_path, spoken, moment
+    fast_path, spoken, moment
 ):
-    handed = killed_at(tmp_path, moment)
-    left_there = {path.parent.name: path.read_bytes() for path in tmp_path.glob("takes/*/audio.wav")}
+    handed = killed_at(fast_path, moment)
+    left_there = {path.parent.name: path.read_bytes() for path in fast_path.glob("takes/*/audio.wav")}
     assert len(left_there) == TAKES or handed <= 1600
-    with open_spool(tmp_path) as spool:
+    with open_spool(fast_path) as spool:
         recovered = {left.take.take_id: left for left in spool.recover()}
     for name, found in left_there.items():
         left, truth = recovered[name], spoken[int(name[1:])]
         assert left.problems == ()
         assert left.take.degradation() is None
-        for data in (found, audio_of(tmp_path, name)):
+        for data in (found, audio_of(fast_path, name)):
             if not data and handed <= 1600:
                 continue
             samples = read_wav(data)
@@ -1000,4 +1000,4 @@ def test_kill_9_at_any_moment_leaves_files_that_play_and_lack_at_most_the_last_2
             final = 4 * STEP * (len(samples) // STEP - 7)
             if final > 0:
                 assert samples.tobytes()[:final] == truth[:final]
-        assert left.audio.frames == len(read_wav(audio_of(tmp_path, name)))
+        assert left.audio.frames == len(read_wav(audio_of(fast_path, name)))

@@ -36,6 +36,7 @@ from callreel.errors import (
     DeliveryInterruptedError,
     DestinationMissingError,
 )
+from callreel.quiet import keep_boto3_quiet
 
 __all__ = ["S3", "S3Credentials", "S3Settings", "Upload", "as_sent"]
 
@@ -62,6 +63,7 @@ class S3:
         Ours is made with the first request.
         """
         self.settings = settings
+        keep_boto3_quiet()
         self.sum = None if settings.checksum is None else Sum(settings.checksum)
         self._client = client
         self._lock = threading.Lock()

@@ -11,7 +11,6 @@ from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
 from callreel.errors import UsageError
-from callreel.quiet import keep_boto3_quiet
 
 __all__ = ["S3Credentials", "S3Settings", "make_client"]
 
@@ -154,7 +153,6 @@ def make_client(settings: S3Settings) -> Any:
     import boto3.session
     from botocore.config import Config
 
-    keep_boto3_quiet()
     with _making:
         core = _session(None if settings.role_arn else settings.credentials)
         if settings.role_arn is not None:

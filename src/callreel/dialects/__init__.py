@@ -7,12 +7,15 @@ answers with messages in the vendor's words, and with orders of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from callreel.actions import NOTHING, Action, EndReason
 from callreel.events import CallView, Event
 
-__all__ = ["Answer", "Order", "Response", "Session"]
+__all__ = ["OBJECT", "Answer", "Order", "Response", "Session"]
+
+OBJECT: Final = (dict, Mapping)
+"""What an object of JSON may be, for `isinstance`: nearly always the first, which is quick to tell."""
 
 
 class Order(NamedTuple):

@@ -38,7 +38,7 @@ from callreel.actions import (
     StartRecording,
     StopRecording,
 )
-from callreel.dialects import Answer, Order, Response
+from callreel.dialects import OBJECT, Answer, Order, Response
 from callreel.dialects.chime_answers import RECORDINGS, SCHEMA_VERSION, InvalidResponseError, read_answer
 from callreel.dialects.chime_digits import ReceiveDigits
 from callreel.dialects.chime_parameters import (
@@ -171,7 +171,7 @@ class Chime:
 
     def request(self, document: Any, call: CallView) -> Answer:
         """Read the answer of the Lambda function, or a request of UpdateSipMediaApplicationCall (`Arguments`)."""
-        if isinstance(document, Mapping) and "Arguments" in document and "SchemaVersion" not in document:
+        if isinstance(document, OBJECT) and "Arguments" in document and "SchemaVersion" not in document:
             return self._update(document, call)
         if not self._somebody(call):
             return Answer()
@@ -193,7 +193,7 @@ class Chime:
             return refusal(404, "NotFound", "There is no such call.")
         arguments = document["Arguments"]
         if (
-            not isinstance(arguments, Mapping)
+            not isinstance(arguments, OBJECT)
             or len(arguments) > MAX_ARGUMENTS
             or not all(isinstance(one, str) for pair in arguments.items() for one in pair)
         ):
@@ -276,7 +276,7 @@ class Chime:
         return self._invoked_leg if self._invoked_leg in legs else legs[0]
 
     def _read_action(self, action_id: str, asked: _Asked, call: CallView) -> Action:
-        given = asked.parameters if isinstance(asked.parameters, Mapping) else {}
+        given = asked.parameters if isinstance(asked.parameters, OBJECT) else {}
         if asked.kind == "RecordAudio":
             return self._record_audio(action_id, asked, given, call)
         if asked.kind in RECORDINGS:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from callreel.dialects import OBJECT
+
 __all__ = ["RECORDINGS", "SCHEMA_VERSION", "InvalidResponseError", "read_answer"]
 
 SCHEMA_VERSION = "1.0"
@@ -59,7 +61,7 @@ def read_answer(
     An answer is understood in the envelope of the StartCallRecording page too (`Statement`), and a single action
     without any, as the RecordAudio page prints it. That to a call which `is_new` must have actions.
     """
-    if not isinstance(document, Mapping):
+    if not isinstance(document, OBJECT):
         raise InvalidResponseError("InvalidResponse", "Response is blank or null")
     if "SchemaVersion" in document or not ("Statement" in document or "Type" in document):
         listed = document.get("Actions")
@@ -70,12 +72,12 @@ def read_answer(
             )
     else:
         listed = document.get("Statement", document)
-        if isinstance(listed, Mapping):
+        if isinstance(listed, OBJECT):
             listed = [listed]
     merged = _read_attributes(document.get("TransactionAttributes"), attributes)
     if listed is None:
         listed = []
-    if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in listed):
+    if not isinstance(listed, list) or not all(isinstance(one, OBJECT) for one in listed):
         raise InvalidResponseError("InvalidActionsList", "Error while reading actions list.")
     if len(listed) > MAX_ACTIONS:
         raise InvalidResponseError("InvalidActionsList", "Too many actions specified in the response.")
@@ -90,7 +92,7 @@ def _read_attributes(attributes: Any, earlier: Mapping[str, str]) -> Mapping[str
     """The attributes as they are from now on: none leaves them, an empty object erases them, others are added."""
     if attributes is None:
         return earlier
-    if not isinstance(attributes, Mapping) or not all(
+    if not isinstance(attributes, OBJECT) or not all(
         isinstance(one, str) for pair in attributes.items() for one in pair
     ):
         raise InvalidResponseError(

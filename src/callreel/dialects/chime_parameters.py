@@ -15,6 +15,7 @@ from typing import Any
 
 from callreel import keys
 from callreel.actions import Layout, StopRules
+from callreel.dialects import OBJECT
 from callreel.errors import InvalidActionError
 from callreel.events import CallView, LegStatus, Participant
 
@@ -102,7 +103,7 @@ def start_call_recording(given: Mapping[str, Any]) -> tuple[Layout, str, str | N
     track, destination = given.get("Track"), given.get("Destination")
     if not isinstance(track, str) or track not in LAYOUT_OF_TRACK:
         raise InvalidActionError(BAD_CALL_ID, field="Track", value=track)
-    if not isinstance(destination, Mapping) or destination.get("Type") != "S3":
+    if not isinstance(destination, OBJECT) or destination.get("Type") != "S3":
         raise InvalidActionError(BAD_CALL_ID, field="Destination", value=destination)
     location = destination.get("Location")
     bucket, _, prefix = location.partition("/") if isinstance(location, str) else ("", "", "")
@@ -186,7 +187,7 @@ def _destination(given: Mapping[str, Any]) -> tuple[str, str, str | None]:
         destination = given.get(name)
         if destination is None:
             continue
-        if not isinstance(destination, Mapping) or destination.get("Type") != "S3":
+        if not isinstance(destination, OBJECT) or destination.get("Type") != "S3":
             raise bad("RecordingDestination", destination)
         return name, _bucket(destination.get("BucketName")), _prefix(destination.get("Prefix"))
     address = given.get("DestinationValue")

@@ -43,7 +43,7 @@ from callreel.actions import (
     StartRecording,
     StopRules,
 )
-from callreel.dialects import Answer, Order, Response
+from callreel.dialects import OBJECT, Answer, Order, Response
 from callreel.errors import UsageError
 from callreel.events import (
     ActionEnded,
@@ -307,7 +307,7 @@ class Graph:
             return Answer(response=self._error(refused, call))
 
     def _read(self, document: Any, call: CallView) -> Answer:
-        if not isinstance(document, Mapping):
+        if not isinstance(document, OBJECT):
             raise _RequestError(400, INVALID_REQUEST, "The request is malformed.")
         path, method = document.get("path"), document.get("method", "POST")
         found = PATH.fullmatch(path) if isinstance(path, str) else None
@@ -601,7 +601,7 @@ def _body(document: Mapping[str, Any]) -> Mapping[str, Any]:
             body = json.loads(body)
         except (ValueError, RecursionError):
             raise _RequestError(400, INVALID_REQUEST, "The body is not JSON.") from None
-    if not isinstance(body, Mapping):
+    if not isinstance(body, OBJECT):
         raise _RequestError(400, INVALID_REQUEST, "The body is not a JSON object.")
     return body
 
@@ -649,8 +649,8 @@ def _prompts(given: Mapping[str, Any], most: int) -> list[Prompt]:
 
 
 def _prompt(given: Any) -> Prompt:
-    media = given.get("mediaInfo") if isinstance(given, Mapping) else None
-    if not isinstance(media, Mapping) or given.get("@odata.type") not in PROMPT_TYPES:
+    media = given.get("mediaInfo") if isinstance(given, OBJECT) else None
+    if not isinstance(media, OBJECT) or given.get("@odata.type") not in PROMPT_TYPES:
         raise _invalid("prompts")
     uri, resource_id = media.get("uri"), media.get("resourceId")
     if not isinstance(uri, str) or len(uri) > MAX_URI_CHARACTERS or not HTTP_URI.fullmatch(uri):

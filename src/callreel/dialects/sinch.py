@@ -42,7 +42,7 @@ from callreel.actions import (
     StartRecording,
     StopRecording,
 )
-from callreel.dialects import Answer, Order, Response
+from callreel.dialects import OBJECT, Answer, Order, Response
 from callreel.dialects.sinch_options import RecordingOptions, SvamlError, generated_name, read_options
 from callreel.dialects.sinch_rooms import COMMANDS, Stay, read_command
 from callreel.errors import ActionError, UsageError
@@ -234,9 +234,9 @@ class Sinch:
 
     def request(self, document: Any, call: CallView) -> Answer:
         """Read the answer to a callback, the body of Manage Call, or what is asked of who is in a conference."""
-        if isinstance(document, Mapping) and ("command" in document or "kick" in document):
+        if isinstance(document, OBJECT) and ("command" in document or "kick" in document):
             return self._in_conference(document, call)
-        if isinstance(document, Mapping) and "svaml" in document:
+        if isinstance(document, OBJECT) and "svaml" in document:
             event, svaml = document.get("event"), document["svaml"]
             if isinstance(event, str) and event in CALLBACKS:
                 if event in self._open:
@@ -391,19 +391,19 @@ class Sinch:
 
     def _read(self, svaml: Any, where: str, call: CallView) -> _Plan:
         """Read a document; `where` it came is a callback, or "patch"."""
-        if not isinstance(svaml, Mapping):
+        if not isinstance(svaml, OBJECT):
             raise SvamlError(INVALID, "SVAML is an object")
         listed, action = svaml.get("instructions"), svaml.get("action")
         if listed is None:
             listed = []
-        if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in listed):
+        if not isinstance(listed, list) or not all(isinstance(one, OBJECT) for one in listed):
             raise SvamlError(INVALID, "'instructions' is a list of objects")
         if action is None and (where in ("ice", "pie") or (where == "patch" and not listed)):
             raise SvamlError(INVALID, "there is no action")
         instructions = [
             (_name(one, INSTRUCTIONS, f"instructions[{number}]"), one) for number, one in enumerate(listed)
         ]
-        if action is not None and not isinstance(action, Mapping):
+        if action is not None and not isinstance(action, OBJECT):
             raise SvamlError(INVALID, "'action' is an object")
         action_name = "" if action is None else _name(action, ACTION_NAMES, "action")
         if action_name and where not in ACTIONS[action_name]:
@@ -821,7 +821,7 @@ def _holds_credentials(value: Any) -> bool:
         if id(one) in seen:
             continue
         seen.add(id(one))
-        if isinstance(one, Mapping):
+        if isinstance(one, OBJECT):
             if any(str(name).lower() == "credentials" for name in one):
                 return True
             waiting += one.values()

@@ -22,6 +22,7 @@ from typing import Any
 
 from callreel import keys
 from callreel.actions import Destination
+from callreel.dialects import OBJECT
 from callreel.errors import InvalidActionError
 
 __all__ = ["RecordingOptions", "SvamlError", "generated_name", "read_options"]
@@ -99,7 +100,7 @@ def read_options(
         raise SvamlError(MISSING, "the recording options are required", field="recordingOptions")
     if given is None:
         given = {}
-    if not isinstance(given, Mapping):
+    if not isinstance(given, OBJECT):
         raise SvamlError(ILLEGAL, "the recording options are no object", field="recordingOptions")
     url = given.get("destinationUrl")
     if url is None:
@@ -190,9 +191,10 @@ def _read_s3_credentials(credentials: Any) -> tuple[str, str]:
 def _key(path: str) -> str:
     """An object key from the path of a URI; empty, or with a slash at its end, for a folder."""
     raw = path.encode("utf-8", "surrogatepass")
-    if re.search(rb"%(?![0-9A-Fa-f]{2})", raw):
-        raise _bad_url("has a % that stands for nothing")
-    raw = re.sub(rb"%(..)", lambda match: bytes.fromhex(match[1].decode("ascii")), raw)
+    if b"%" in raw:
+        if re.search(rb"%(?![0-9A-Fa-f]{2})", raw):
+            raise _bad_url("has a % that stands for nothing")
+        raw = re.sub(rb"%(..)", lambda match: bytes.fromhex(match[1].decode("ascii")), raw)
     try:
         key = raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -239,7 +241,7 @@ def _read_flag(given: Mapping[str, Any], name: str, *, default: bool) -> bool:
 def _read_transcription(given: Any, locales: Collection[str] | None) -> str | None:
     if given is None:
         return None
-    if not isinstance(given, Mapping):
+    if not isinstance(given, OBJECT):
         raise SvamlError(ILLEGAL, "'transcriptionOptions' are no object", field="transcriptionOptions")
     locale = given.get("locale")
     if locale is None:

@@ -78,6 +78,7 @@ class LambdaFunction:
         Credentials are those of `session` (boto3.Session), by default what boto3 finds.
         """
         self._function = function
+        keep_boto3_quiet()
         self._region = region
         self._qualifier = qualifier
         self._endpoint_url = endpoint_url
@@ -160,7 +161,6 @@ class LambdaFunction:
                 import boto3
                 from botocore.config import Config
 
-                keep_boto3_quiet()
                 session = self._session or boto3.Session()
                 self._client = session.client(
                     "lambda",

@@ -31,7 +31,7 @@ from callreel.events import (
     StopPlaying,
 )
 from callreel.kernels import tone
-from callreel.recorder import RecordedCall, Recorder, TakeEnded
+from callreel.recorder import RecordedCall, Recorder, TakeEnded, TakeReplayed
 from callreel.service.media import Media
 from callreel.service.stream import EventStream
 
@@ -296,7 +296,7 @@ class Host:
         except Exception:
             log.exception("the host goes on, but something was not done")
 
-    def _hear(self, event: Event | TakeEnded) -> None:
+    def _hear(self, event: Event | TakeEnded | TakeReplayed) -> None:
         call = self._calls.get(event.call_id)
         tenant = call.tenant if call is not None else _tenant_of(event)
         self.stream.tell(tenant, as_json(event))
@@ -319,6 +319,8 @@ class Host:
                 call.recordings[event.recording_id] = "ended"
             case TakeEnded():
                 call.recordings[event.recording_id] = "failed" if event.error else "delivered"
+            case TakeReplayed():
+                call.recordings[event.recording_id] = "delivered"
             case LegChanged() if event.status is LegStatus.DISCONNECTED:
                 media = call.media.get(event.leg)
                 if media is not None:
@@ -444,7 +446,7 @@ def _prompts_of(name: str, parameters: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def as_json(event: Event | TakeEnded) -> dict[str, Any]:
+def as_json(event: Event | TakeEnded | TakeReplayed) -> dict[str, Any]:
     """An event as those who watch are told it, without a secret."""
     words = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in type(event).__name__)
     body: dict[str, Any] = {"event": words.lstrip("_")}
@@ -473,7 +475,7 @@ def _written(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _tenant_of(event: Event | TakeEnded) -> str:
+def _tenant_of(event: Event | TakeEnded | TakeReplayed) -> str:
     """Whose recording it is that another process began."""
-    labels = event.manifest.get("labels", {}) if isinstance(event, TakeEnded) else {}
+    labels = event.manifest.get("labels", {}) if isinstance(event, TakeEnded | TakeReplayed) else {}
     return str(labels.get("tenant", ""))

@@ -51,11 +51,17 @@ class _Shelf:
         self._library, self._beyond = library, beyond
 
     def tell(self, notification: Notification) -> Answer | None:
-        body = {name: value for name, value in notification.body.items() if name in TakeEnded._fields}
-        ended = TakeEnded(**body)
+        ended = _ended(notification.body)
         labels = ended.manifest.get("labels", {})
         self._library.add(str(labels.get("tenant", "")), ended, now_s=time.time())
         return None if self._beyond is None else self._beyond.tell(notification)
+
+
+def _ended(body: Mapping[str, Any]) -> TakeEnded:
+    """A terminal event, or what has come of a recording after it: it is at its destination after all."""
+    manifest = body["manifest"]
+    later = {"end_reason": manifest.get("end_reason", ""), "error": None}
+    return TakeEnded(**{name: body.get(name, later.get(name)) for name in TakeEnded._fields})
 
 
 class Service:
