@@ -35,6 +35,9 @@ class ServiceSettings:
     """Where media comes in."""
     rtp_ports: tuple[int, int] = (20_000, 29_999)
     """The first and the last."""
+    audiosocket_host: str = "127.0.0.1"
+    audiosocket_port: int | None = None
+    """Where Asterisk connects; 0 for a port that is free, None when nobody does."""
     drain_s: float = 30.0
     """How long running calls may go on when the service is told to end."""
 
