@@ -48,6 +48,8 @@ class ServiceSettings:
             raise UsageError("rtp_ports are the first and the last port, of 1024 to 65535")
         if not 0 <= self.port <= 65_535:
             raise UsageError(f"port {self.port} is none")
+        if not 0 <= (self.audiosocket_port or 0) <= 65_535:
+            raise UsageError(f"port {self.audiosocket_port} is none")
         if not self.is_open and not self.tokens:
             raise UsageError("a tenant needs a token; is_open is for loopback only")
 
