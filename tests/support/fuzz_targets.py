@@ -343,6 +343,43 @@ def encrypted_seeds() -> Iterator[bytes]:
             yield bytes([1, journal]) + b"\0\0\xc8\1\0\x10\x20\2\xfe\0\0\0\0\xf0\x90\3\xfe\0\0\0" + damage
 
 
+def audiosocket_seeds() -> Iterator[bytes]:
+    from callreel.service.audiosocket import message
+
+    stream = message(0x01, bytes(range(16)))
+    for kind in range(0x10, 0x19):
+        stream += message(kind, bytes(320)) + message(0x03, b"5")
+    stream += message(0xFF, b"\4") + message(0x00)
+    for size in (0, 2, 30, 255):
+        yield bytes([size]) + stream
+        yield bytes([size]) + stream[:-200]
+
+
+def media_streams_seeds() -> Iterator[bytes]:
+    import json
+
+    start = {"accountSid": "AC1", "streamSid": "MZ1", "callSid": "CA1", "tracks": ["inbound", "outbound"]}
+    twilio = {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
+    telnyx = {"encoding": "PCMA", "sample_rate": 8000, "channels": 1}
+    media = {"track": "outbound", "chunk": "2", "timestamp": "40", "payload": "fn+AgQ=="}
+    for document in (
+        {"event": "connected", "protocol": "Call", "version": "1.0.0"},
+        {
+            "event": "start",
+            "sequenceNumber": "1",
+            "start": start | {"mediaFormat": twilio},
+            "streamSid": "MZ1",
+        },
+        {"event": "start", "start": {"call_control_id": "v3:1", "media_format": telnyx}, "stream_id": "1"},
+        {"event": "media", "sequenceNumber": "3", "media": media, "streamSid": "MZ1"},
+        {"event": "dtmf", "dtmf": {"track": "inbound_track", "digit": "#"}},
+        {"event": "websocket:dtmf", "digit": "5", "duration": 260},
+        {"event": "mark", "mark": {"name": "callreel-1"}},
+        {"event": "stop", "stop": {"callSid": "CA1"}},
+    ):
+        yield json.dumps(document).encode()
+
+
 def wav_seeds() -> Iterator[bytes]:
     return (path.read_bytes() for path in files("**/*.wav"))
 
@@ -362,6 +399,8 @@ TARGETS = {
         Target(FOLDER / "dialogs.py", 8_192, dialogs_seeds, compiled=False),
         Target(FOLDER / "manifest.py", 4_096, manifest_seeds, compiled=False),
         Target(FOLDER / "dialects.py", 4_096, dialects_seeds, compiled=False),
+        Target(FOLDER / "audiosocket.py", 8_192, audiosocket_seeds, compiled=False),
+        Target(FOLDER / "media_streams.py", 4_096, media_streams_seeds, compiled=False),
         Target(FOLDER / "encrypted.py", 4_096, encrypted_seeds, compiled=False),
         Target(FOLDER / "wav.py", 8_192, wav_seeds),
         Target(FOLDER / "mp3.py", 40_960, mp3_seeds),

@@ -186,6 +186,11 @@ class Recorder:
         except Empty:
             return
 
+    @property
+    def now(self) -> float:
+        """Seconds of the recorder's clock, which verbs without `now` take place at."""
+        return self._clock()
+
     def problems(self) -> list[str]:
         """What was found damaged in the queue, and what was done about it, since the last time."""
         return self._office.problems()

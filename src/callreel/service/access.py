@@ -58,6 +58,25 @@ class Access:
                 found = tenant
         return found
 
+    def media_key(self, tenant: str) -> str:
+        """What a tenant's media streams come with in their URL: made of the tenant's token, which it does not tell."""
+        source = self._tokens.get(tenant)
+        secret = "" if source is None else secret_of(source)
+        return hmac.digest(secret.encode(), f"media streams of {tenant}".encode(), "sha256").hex()[:32]
+
+    def tenant_of_media_key(self, key: str) -> str | None:
+        """Whose media streams come with that key. Every tenant's is compared, whichever it is."""
+        if self._is_open:
+            return "local"
+        found = None
+        for tenant, source in self._tokens.items():
+            is_theirs = hmac.compare_digest(
+                key.encode("utf-8", "surrogateescape"), self.media_key(tenant).encode()
+            )
+            if is_theirs and len(secret_of(source)) >= LEAST_TOKEN_CHARACTERS:
+                found = tenant
+        return found
+
     def cookie_for(self, tenant: str, *, now_s: float) -> str:
         """What the page's cookie says: whose it is, until when, and our signature; it does not outlive the process."""
         text = f"{tenant}.{int(now_s) + SESSION_S}"

@@ -22,7 +22,7 @@ from callreel.service.graph_api import graph_api
 from callreel.service.held import Held
 from callreel.service.host import Host
 from callreel.service.library import Library
-from callreel.service.limits import Limited
+from callreel.service.limits import App, Limited
 from callreel.service.native_api import native_api, status_of
 from callreel.service.refusals import refusal, vendor_of
 from callreel.service.sinch_api import sinch_api
@@ -45,11 +45,12 @@ def make_app(
     is_ready: Callable[[], str | None] = lambda: None,
     metrics: Callable[[], str] = lambda: "",
     clock: Callable[[], float] = time.time,
+    websockets: App | None = None,
 ) -> Any:
     """The application.
 
     `drives` gives a tenant's Sinch Drive, `held` has what Microsoft Graph's customers download, `keys` are what both
-    are encrypted with. `is_ready` says why the service is not, None when it is.
+    are encrypted with. `is_ready` says why the service is not, None when it is. `websockets` serves these.
     """
     app = FastAPI(
         title="callreel",
@@ -130,4 +131,4 @@ def make_app(
     async def failed(request: Request, _: Exception) -> Response:
         return refusal(request.scope["path"], 500, "Internal error", word="failed")
 
-    return Limited(app)
+    return Limited(app, websockets=websockets)

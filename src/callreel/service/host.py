@@ -210,6 +210,7 @@ class Host:
             status=wish.status,
             payload_types=wish.payload_types,
             host_frames=host_frames,
+            host_digits=host_frames,
             detect_digits=wish.detect_digits,
         )
         call.legs[wish.name] = wish

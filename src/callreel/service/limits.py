@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from callreel.service.refusals import refusal
 
-__all__ = ["BODY_BYTES", "BODY_S", "NESTING", "Limited", "error_body", "is_too_deep"]
+__all__ = ["BODY_BYTES", "BODY_S", "NESTING", "App", "Limited", "error_body", "is_too_deep"]
 
 BODY_BYTES: Final = 256 << 10
 NESTING: Final = 32
@@ -46,14 +46,22 @@ def is_too_deep(body: bytes) -> bool:
 class Limited:
     """Reads a request's body before the application sees it, and refuses what is too large or too slow."""
 
-    def __init__(self, app: App, *, body_bytes: int = BODY_BYTES, body_s: float = BODY_S) -> None:
-        """Stand in front of `app`."""
+    def __init__(
+        self,
+        app: App,
+        *,
+        websockets: App | None = None,
+        body_bytes: int = BODY_BYTES,
+        body_s: float = BODY_S,
+    ) -> None:
+        """Stand in front of `app`, and hand WebSockets to an application of their own."""
         self._app, self._body_bytes, self._body_s = app, body_bytes, body_s
+        self._websockets = websockets or app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await (self._websockets if scope["type"] == "websocket" else self._app)(scope, receive, send)
             return
         try:
             body = await asyncio.wait_for(self._body(receive), self._body_s)

@@ -25,6 +25,8 @@ __all__ = ["Prompts", "decode"]
 KEPT_S: Final = 300.0
 KEPT_BYTES: Final = 64 << 20
 LONGEST_S: Final = 600.0
+DECODED_BYTES: Final = 64 << 20
+"""Of one prompt: what it is fetched as may be a hundredth of that."""
 CHANNELS_MAX: Final = 2
 
 
@@ -75,6 +77,8 @@ def decode(data: bytes) -> tuple[bytes, int]:
                     raise MediaError(f"a prompt has at most {LONGEST_S:.0f} s")
                 if not 1 <= audio.channels <= CHANNELS_MAX:
                     raise MediaError(f"a prompt has one or two channels, not {audio.channels}")
+                if audio.frames * audio.channels * 2 > DECODED_BYTES:
+                    raise MediaError(f"a prompt has at most {DECODED_BYTES >> 20} MiB of audio")
                 frames = b"".join(audio.pcm())
                 channels, sample_rate = audio.channels, audio.sample_rate
         except CallreelError:

@@ -23,21 +23,28 @@ from callreel.recorder import Recorder, TakeEnded
 from callreel.service.access import Access, check_exposure
 from callreel.service.app import make_app
 from callreel.service.audio import AudioReader, FileSource, Source
+from callreel.service.audiosocket import AudioSocket
 from callreel.service.customers import DRIVE_PATH, Customers, Routes
 from callreel.service.held import Held
-from callreel.service.host import Host, MediaOpener
+from callreel.service.host import Host, MediaOpener, PromptSource
 from callreel.service.library import Library
 from callreel.service.prompts import Prompts
 from callreel.service.settings import ServiceSettings
 from callreel.service.stream import EventStream
+from callreel.service.websocket_media import MESSAGE_BYTES, WebSocketMedia
 
 __all__ = ["Service", "serve", "serve_until"]
 
 log = logging.getLogger("callreel.service")
 
-CONNECTIONS_MAX = 2000
+CONNECTIONS_MAX = 10_000
+"""Beyond so many no request is served; WebSockets count."""
 KEEP_ALIVE_S = 30
 SWEEP_S = 300.0
+UNTAKEN_BYTES = 256 << 10
+"""Of the kernel, of what is sent and has not been taken."""
+UNTAKEN_MS = 30_000
+"""Who takes nothing of what is sent for so long is gone."""
 LOOK_S = 0.05
 """How often it is looked whether the service is to end."""
 
@@ -73,8 +80,13 @@ class Service:
         *,
         openers: Callable[[Recorder], Mapping[str, MediaOpener]] = lambda recorder: {},
         events: Notifier | None = None,
+        prompts: PromptSource | None = None,
     ) -> None:
-        """Open the spool and begin to work. `openers`: the kinds of media that are offered."""
+        """Open the spool and begin to work.
+
+        `openers`: the kinds of media that are offered besides those over TCP. `prompts`: by default from anywhere that
+        is public.
+        """
         self.settings = settings
         self.access = Access(settings.tokens, is_open=settings.is_open)
         check_exposure(settings.host, self.access)
@@ -95,10 +107,21 @@ class Service:
             notifier_for=self.customers.notifier_for,
             events=_Shelf(self.library, events),
         )
+        self.websockets = WebSocketMedia(lambda: self.recorder.now, self.access)
+        try:
+            self.audiosocket = self._audiosocket()
+        except OSError:
+            self.recorder.close()
+            self.library.close()
+            self._routes.close()
+            raise
+        kinds = {"websocket": self.websockets.open, **openers(self.recorder)}
+        if self.audiosocket is not None:
+            kinds["audiosocket"] = self.audiosocket.open
         self.host = Host(
             self.recorder,
-            openers=openers(self.recorder),
-            prompts=Prompts(),
+            openers=kinds,
+            prompts=prompts or Prompts(),
             stream=self.stream,
             on_begun=self.customers.begun,
         )
@@ -116,10 +139,21 @@ class Service:
             held=self._held,
             keys=keys,
             is_ready=self._why_not_ready,
+            websockets=self.websockets,
         )
         self._is_closed = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep_on, name="callreel-sweep", daemon=True)
         self._sweeper.start()
+
+    def _audiosocket(self) -> AudioSocket | None:
+        """Listen for Asterisk, if that is wanted."""
+        if self.settings.audiosocket_port is None:
+            return None
+        return AudioSocket(
+            lambda: self.recorder.now,
+            host=self.settings.audiosocket_host,
+            port=self.settings.audiosocket_port,
+        )
 
     def listening_on(self, port: int) -> None:
         """HTTP is served on that port: with port 0 nobody knew it before."""
@@ -173,6 +207,8 @@ class Service:
         self._is_closed.set()
         self._sweeper.join()
         self.host.close()
+        if self.audiosocket is not None:
+            self.audiosocket.close()
         self.recorder.close()
         self.library.close()
         self._routes.close()
@@ -214,14 +250,23 @@ async def _serve(
     settings = service.settings
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    listener.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN_BYTES
+    )  # connections take over what it has
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_MS)
     server = _Server(
         uvicorn.Config(
             service.app,
             log_config=None,
+            log_level="info",  # below that are whole requests, with tokens, and audio
             access_log=False,
             server_header=False,
             limit_concurrency=CONNECTIONS_MAX,
             timeout_keep_alive=KEEP_ALIVE_S,
+            ws="websockets-sansio",
+            ws_max_size=MESSAGE_BYTES,
+            ws_per_message_deflate=False,
             timeout_graceful_shutdown=1,
             lifespan="off",
         )

@@ -35,6 +35,9 @@ class ServiceSettings:
     """Where media comes in."""
     rtp_ports: tuple[int, int] = (20_000, 29_999)
     """The first and the last."""
+    audiosocket_host: str = "127.0.0.1"
+    audiosocket_port: int | None = None
+    """Where Asterisk connects; 0 for a port that is free, None when nobody does."""
     drain_s: float = 30.0
     """How long running calls may go on when the service is told to end."""
 
@@ -45,6 +48,8 @@ class ServiceSettings:
             raise UsageError("rtp_ports are the first and the last port, of 1024 to 65535")
         if not 0 <= self.port <= 65_535:
             raise UsageError(f"port {self.port} is none")
+        if not 0 <= (self.audiosocket_port or 0) <= 65_535:
+            raise UsageError(f"port {self.audiosocket_port} is none")
         if not self.is_open and not self.tokens:
             raise UsageError("a tenant needs a token; is_open is for loopback only")
 
