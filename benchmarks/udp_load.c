@@ -2,7 +2,7 @@
  *
  *   udp_load send PORT STREAMS SECONDS CODES    each stream from a port of its own, a packet every 20 ms, SSRC 1 ... STREAMS;
  *                                               prints "ready" and the ports, then waits for a line
- *   udp_load flood PORT SECONDS                 as fast as it goes, from one port
+ *   udp_load flood PORT STREAMS SECONDS         the same as fast as it goes
  *   udp_load bare PORT                          recvmmsg and nothing else until nothing comes for a second; prints packets,
  *                                               the CPU seconds and the seconds that they took
  */
@@ -92,22 +92,22 @@ static int bare(int port)
     return 0;
 }
 
-static int flood(int port, double seconds)
+static int flood(int port, uint32_t streams, double seconds)
 {
-    static uint8_t slots[BATCH][PACKET];
-    static struct mmsghdr messages[BATCH];
-    static struct iovec places[BATCH];
-    int s = udp_socket(0, port);
-    int64_t until = now_ns(CLOCK_MONOTONIC) + (int64_t)(seconds * 1e9);
-    for (int i = 0; i < BATCH; i++) {
-        put_header(slots[i], (uint32_t)i, 1);
-        places[i].iov_base = slots[i];
-        places[i].iov_len = PACKET;
-        messages[i].msg_hdr.msg_iov = &places[i];
-        messages[i].msg_hdr.msg_iovlen = 1;
-    }
-    while (now_ns(CLOCK_MONOTONIC) < until)
-        sendmmsg(s, messages, BATCH, 0);
+    int *sockets = malloc(streams * sizeof *sockets);
+    uint8_t packet[PACKET] = {0};
+    int64_t until;
+    if (!sockets)
+        return 2;
+    for (uint32_t i = 0; i < streams; i++)
+        sockets[i] = udp_socket(0, port);
+    until = now_ns(CLOCK_MONOTONIC) + (int64_t)(seconds * 1e9);
+    for (uint32_t number = 0; now_ns(CLOCK_MONOTONIC) < until; number++)
+        for (uint32_t i = 0; i < streams; i++) {
+            put_header(packet, number, i + 1);
+            if (send(sockets[i], packet, PACKET, 0) < 0)
+                return perror("send"), 2;
+        }
     return 0;
 }
 
@@ -167,8 +167,8 @@ int main(int argc, char **argv)
 {
     if (argc == 3 && !strcmp(argv[1], "bare"))
         return bare(atoi(argv[2]));
-    if (argc == 4 && !strcmp(argv[1], "flood"))
-        return flood(atoi(argv[2]), atof(argv[3]));
+    if (argc == 5 && !strcmp(argv[1], "flood"))
+        return flood(atoi(argv[2]), (uint32_t)atoi(argv[3]), atof(argv[4]));
     if (argc == 6 && !strcmp(argv[1], "send"))
         return send_streams(atoi(argv[2]), (uint32_t)atoi(argv[3]), atof(argv[4]), argv[5]);
     return fprintf(stderr, "see the head of udp_load.c\n"), 2;
