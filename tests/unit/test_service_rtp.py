@@ -140,6 +140,9 @@ def test_what_ffmpeg_sends_is_recorded_sample_by_sample(host, tmp_path, codec, l
     call = host.call()
     media = host.open(call)
     port = media.description["port"]
+    time.sleep(
+        0.3
+    )  # a packet of 173 ms begins so long before it comes, and all of it is to be in the recording
     subprocess.run(
         ["ffmpeg", "-loglevel", "error", "-re", "-i", str(tmp_path / "said.wav"), "-c:a", codec, "-f", "rtp",
          "-rtpflags", "send_bye",

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import secrets
 import socket
 import threading
@@ -31,8 +30,9 @@ from callreel.errors import NoPortError, UsageError
 from callreel.kernels import g711, pcm, udp
 from callreel.legs import Direction
 from callreel.recorder import RecordedCall
-from callreel.service import rtcp
 from callreel.service.media import Done
+from callreel.service.rtp_lane import Lane
+from callreel.service.rtp_sockets import Ends, PortRange, text_of
 
 __all__ = ["Fork", "RtpMedia", "RtpPorts"]
 
@@ -71,7 +71,7 @@ class RtpMedia:
         self,
         ports: RtpPorts,
         call: RecordedCall,
-        lanes: list[_Lane],
+        lanes: list[Lane],
         *,
         payload_types: Mapping[int, str],
         heard: udp.Stream | None,
@@ -131,7 +131,7 @@ class RtpMedia:
         sent = {"sent": 0, "refused": 0, "late_max_ms": 0.0} if self._voice is None else self._voice.counts
         found = {**total, **most, **{f"send_{name}": value for name, value in sent.items()}, **found}
         peer = self._lanes[0].stream.peer
-        found["peer"] = None if peer is None else _text(peer)
+        found["peer"] = None if peer is None else text_of(peer)
         found["has_gone"] = self._lanes[0].stream.has_gone
         return found
 
@@ -227,180 +227,9 @@ class RtpMedia:
             lane.feed(call, None, is_last=True)
 
     @property
-    def ends(self) -> Iterable[_Ends]:
+    def ends(self) -> Iterable[Ends]:
         """The sockets of its own."""
         return {id(lane.ends): lane.ends for lane in self._lanes if not lane.ends.is_shared}.values()
-
-
-class _Ends:
-    """A port's sockets: RTP, and RTCP unless it is multiplexed."""
-
-    __slots__ = ("is_shared", "media", "media_number", "port", "report_number", "reports")
-
-    def __init__(
-        self, port: int, media: socket.socket, reports: socket.socket | None, *, is_shared: bool
-    ) -> None:
-        self.port = port
-        self.media = media
-        self.reports = reports
-        self.is_shared = is_shared
-        self.media_number = -1
-        self.report_number: int | None = None
-
-    def join(self, demultiplexer: udp.Demultiplexer, buffer_bytes: int) -> int:
-        """Be read from now on; returns what the buffer was granted."""
-        self.media_number, granted = demultiplexer.add_socket(
-            self.media.fileno(), shared=self.is_shared, receive_buffer_bytes=buffer_bytes
-        )
-        if self.reports is not None:
-            self.report_number, _ = demultiplexer.add_socket(
-                self.reports.fileno(), shared=self.is_shared, control=True, receive_buffer_bytes=buffer_bytes
-            )
-        return granted
-
-    def sweep(self, demultiplexer: udp.Demultiplexer) -> None:
-        """Read at once what has come."""
-        demultiplexer.sweep(self.media_number)
-        if self.report_number is not None:
-            demultiplexer.sweep(self.report_number)
-
-    def leave(self, demultiplexer: udp.Demultiplexer) -> None:
-        """Be closed; streams on it were closed before."""
-        if self.media_number >= 0:
-            demultiplexer.remove_socket(self.media_number)
-        if self.report_number is not None:
-            demultiplexer.remove_socket(self.report_number)
-        self.media.close()
-        if self.reports is not None:
-            self.reports.close()
-
-    def counts(self, demultiplexer: udp.Demultiplexer) -> Counter[str]:
-        """Datagrams by fate that belong to no stream."""
-        total: Counter[str] = Counter()
-        for number in (self.media_number, self.report_number):
-            if number is not None and number >= 0:
-                total.update(demultiplexer.socket_counts(number))
-        return total
-
-    @property
-    def description(self) -> dict[str, Any]:
-        has_mux = self.reports is None
-        return {"port": self.port, "rtcp_port": self.port + (not has_mux), "rtcp_mux": has_mux}
-
-
-class _Lane:
-    """One direction of a leg: its stream on its way into the call, and our reports of it."""
-
-    __slots__ = (
-        "average_bytes",
-        "direction",
-        "ends",
-        "first",
-        "is_received",
-        "leg",
-        "name",
-        "report_at",
-        "reports_sent",
-        "rest",
-        "ssrc",
-        "stream",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        leg: str,
-        direction: Direction,
-        stream: udp.Stream,
-        ends: _Ends,
-        name: str,
-        *,
-        is_received: bool = True,
-    ) -> None:
-        """`is_received`: it comes from outside, and its sender has our reports; else it is what we have played."""
-        self.leg = leg
-        self.direction = direction
-        self.stream = stream
-        self.ends = ends
-        self.name = name
-        self.is_received = is_received
-        self.ssrc = secrets.randbits(32)
-        self.rest: tuple[bytes, bytes] | None = None
-        """What the call had no room for, or is too early: payloads and records, those from `first` on."""
-        self.first = 0
-        self.average_bytes = 80.0
-        self.report_at = time.monotonic() + rtcp.interval_s(
-            random.random(), self.average_bytes, is_first=True
-        )
-        self.reports_sent = 0
-
-    def feed(self, call: Call, until_ns: int | None, *, is_last: bool = False) -> None:
-        """Hand over what is left of the last time, then what has come since."""
-        if self.rest is not None and not self._hand_over(call, self.rest, until_ns):
-            return
-        self.first = 0
-        self.rest = self.stream.take(all=is_last)
-        if self.rest is not None:
-            self._hand_over(call, self.rest, until_ns)
-
-    def _hand_over(self, call: Call, taken: tuple[bytes, bytes], until_ns: int | None) -> bool:
-        data, records = taken
-        self.first += call.receive_rtp_batch(
-            self.leg, data, records, self.first, until_ns=until_ns, direction=self.direction
-        )
-        if RECORD_BYTES * self.first < len(records):
-            return False
-        self.rest = None
-        return True
-
-    def report(self, voice: udp.Voice | None, *, bye: bool = False) -> None:
-        """Send the report that is due; nothing while there is nobody to tell, or nothing to tell."""
-        self.report_at = time.monotonic() + rtcp.interval_s(
-            random.random(), self.average_bytes, is_first=False
-        )
-        if not self.is_received:
-            return
-        speaks = voice if self.direction is Direction.INCOMING else None
-        to, report = self.stream.control_peer, self.stream.report()
-        sent = None if speaks is None else speaks.sent
-        if to is None or (report is None and not (sent is not None and sent.packets)):
-            return
-        packet = rtcp.compound(
-            self.ssrc, self.name, report, sent=sent, now_ntp=rtcp.ntp(time.time()), bye=bye
-        )
-        self.average_bytes += (len(packet) - self.average_bytes) / 16
-        end = self.ends.media if self.ends.reports is None else self.ends.reports
-        with suppress(OSError):  # the network's trouble: the next one may get through
-            end.sendto(packet, _name(to))
-            self.reports_sent += 1
-
-    @property
-    def statistics(self) -> dict[str, float]:
-        return {**self.stream.counts, "reports_sent": self.reports_sent}
-
-
-RECORD_BYTES = 40  # kernels.pcap.DTYPE
-
-
-class _Range:
-    """Even ports with the odd ones above them; each rests after use. Not guarded against a second thread."""
-
-    def __init__(self, ports: Iterable[int], quarantine_s: float) -> None:
-        chosen = [port for port in ports if port % 2 == 0 and 0 < port < 65535]
-        random.SystemRandom().shuffle(chosen)  # nobody knows where the next call will be
-        self._fresh = deque(chosen)
-        self._resting: deque[tuple[float, int]] = deque()
-        self._quarantine_s = quarantine_s
-
-    def __len__(self) -> int:
-        return len(self._fresh) + len(self._resting)
-
-    def take(self) -> int | None:
-        while self._resting and self._resting[0][0] <= time.monotonic():
-            self._fresh.append(self._resting.popleft()[1])
-        return self._fresh.popleft() if self._fresh else None
-
-    def give_back(self, port: int) -> None:
-        self._resting.append((time.monotonic() + self._quarantine_s, port))
 
 
 class RtpPorts:
@@ -431,7 +260,7 @@ class RtpPorts:
         self._name = f"callreel-{secrets.token_hex(6)}" if name is None else name
         self.demultiplexer = udp.Demultiplexer(memory_bytes=memory_bytes, relearn_ms=round(1000 * relearn_s))
         self._pacer = udp.Pacer(self.demultiplexer)
-        self._range = _Range(ports, quarantine_s)
+        self._range = PortRange(ports, quarantine_s)
         self._lock = threading.Lock()
         self._media: dict[int, RtpMedia] = {}
         self._speakers: dict[udp.Voice, RtpMedia] = {}
@@ -440,7 +269,7 @@ class RtpPorts:
         self._is_closed = False
         self.receive_buffer_bytes = 0
         """What the shared port's buffer was granted."""
-        self._shared: _Ends | None = None
+        self._shared: Ends | None = None
         if shared_port is not None:
             if shared_port % 2:
                 raise UsageError(f"a shared port is even, RTCP is on the one above: not {shared_port}")
@@ -491,8 +320,8 @@ class RtpPorts:
             wanted.append((Direction.OUTGOING, fork.expects, fork.ssrc, fork.own_port))
             if not fork.own_port and fork.expects is None and fork.ssrc is None:
                 raise UsageError("a fork without a port of its own needs an address or an SSRC")
-        ends: list[_Ends] = []
-        lanes: list[_Lane] = []
+        ends: list[Ends] = []
+        lanes: list[Lane] = []
         try:
             for direction, peer, source, own_port in wanted:
                 if self._shared is not None and peer is None and source is None:
@@ -507,11 +336,11 @@ class RtpPorts:
                     peer=None if peer is None else self.address(peer),
                     ssrc=source,
                 )
-                lanes.append(_Lane(leg, direction, stream, end, self._name))
+                lanes.append(Lane(leg, direction, stream, end, self._name))
             heard = self.demultiplexer.open() if puts_sent else None
             if heard is not None:
                 lanes.append(
-                    _Lane(leg, Direction.OUTGOING, heard, ends[-1] if ends else end, "", is_received=False)
+                    Lane(leg, Direction.OUTGOING, heard, ends[-1] if ends else end, "", is_received=False)
                 )
         except BaseException:
             for lane in lanes:
@@ -576,7 +405,7 @@ class RtpPorts:
             scope = int(found.scope_id) if found.scope_id.isdigit() else socket.if_nametoindex(found.scope_id)
         return udp.Address(found.packed, port, scope)
 
-    def voice(self, lane: _Lane, heard: udp.Stream | None, media: RtpMedia) -> udp.Voice:
+    def voice(self, lane: Lane, heard: udp.Stream | None, media: RtpMedia) -> udp.Voice:
         """Who speaks to the peer of a lane."""
         voice = self._pacer.voice(
             lane.ends.media.fileno(),
@@ -611,7 +440,7 @@ class RtpPorts:
 
     # -- within --------------------------------------------------------------------------------------------------
 
-    def _own(self, has_mux: bool) -> _Ends:
+    def _own(self, has_mux: bool) -> Ends:
         tried = 0
         while True:
             with self._lock:
@@ -637,7 +466,7 @@ class RtpPorts:
                 raise
             return ends
 
-    def _bind(self, port: int, *, has_mux: bool, is_shared: bool) -> _Ends:
+    def _bind(self, port: int, *, has_mux: bool, is_shared: bool) -> Ends:
         made: list[socket.socket] = []
         try:
             for number in (port,) if has_mux else (port, port + 1):
@@ -650,9 +479,9 @@ class RtpPorts:
             for one in made:
                 one.close()
             raise
-        return _Ends(port, made[0], None if has_mux else made[1], is_shared=is_shared)
+        return Ends(port, made[0], None if has_mux else made[1], is_shared=is_shared)
 
-    def _release(self, ends: _Ends) -> None:
+    def _release(self, ends: Ends) -> None:
         ends.leave(self.demultiplexer)
         with self._lock:
             self._range.give_back(ends.port)
@@ -693,13 +522,3 @@ def _sums(statistics: Mapping[str, Any]) -> dict[str, int]:
         for name, value in statistics.items()
         if isinstance(value, int) and not isinstance(value, bool) and name not in LATENESS
     }
-
-
-def _name(address: udp.Address) -> tuple[Any, ...]:
-    host = str(ip_address(address.packed))
-    return (host, address.port) if len(address.packed) == 4 else (host, address.port, 0, address.scope)
-
-
-def _text(address: udp.Address) -> str:
-    host = str(ip_address(address.packed))
-    return f"{host}:{address.port}" if len(address.packed) == 4 else f"[{host}]:{address.port}"
