@@ -7,6 +7,7 @@ instrumented on the way in.
 import importlib.util
 import itertools
 import os
+import random
 import struct
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -189,6 +190,29 @@ def sample_store_seeds() -> Iterator[bytes]:
         yield played(
             settings, (write, 4990, 60), (alaw, 0, 1016), (write, 1016, 1), (read, 5099, 0), (runs, 0, 99)
         )
+
+
+def demultiplexer_seeds() -> Iterator[bytes]:
+    """Streams of each kind, their peers and strangers, sound packets and any bytes, taken in between."""
+    chance = random.Random(1)
+    for settings in range(0, 16, 5):
+        for socket in (0, 16, 32, 64, 128, 144, 192):
+            actions = [bytes([128, socket, ssrc]) for ssrc in (0, 1)]
+            for number in range(60):
+                where = (socket & 16) << 1 | chance.randrange(3)
+                kind = chance.randrange(256)
+                actions.append(struct.pack("<BBBHH", 0, where, kind, number, chance.choice([0, 160, 2100])))
+                if number % 7 == 6:
+                    actions.append(bytes([176 + chance.randrange(24)]))
+                if number % 11 == 10:
+                    actions.append(struct.pack("<BH", 232, chance.choice([20, 700, 3000])))
+                if number % 13 == 12:
+                    report = struct.pack(">BBHIQIII", 0x80, 200, 6, kind & 3, 1 << 40, 0, 0, 0)
+                    bye = struct.pack(">BBHI", 0x81, 203, 1, kind & 3)
+                    actions.append(struct.pack("<BBH", 64, where | 16, len(report + bye)) + report + bye)
+                if number % 17 == 16:
+                    actions.append(bytes([chance.randrange(200, 232)]))
+            yield bytes([settings]) + b"".join(actions) + bytes([160, 161, 162])
 
 
 def pcap_seeds() -> Iterator[bytes]:
@@ -389,6 +413,7 @@ TARGETS = {
     for target in (
         Target(FOLDER / "rtp.c", 16_384, rtp_seeds),
         Target(FOLDER / "sample_store.c", 1_024, sample_store_seeds),
+        Target(FOLDER / "demultiplexer.c", 8_192, demultiplexer_seeds),
         Target(FOLDER / "pcap.c", 32_768, pcap_seeds),
         Target(FOLDER / "wav_samples.c", 1_024, wav_samples_seeds),
         Target(FOLDER / "mpeg_frame.c", 16_384, mpeg_frame_seeds),
