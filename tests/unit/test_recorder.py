@@ -541,6 +541,8 @@ def test_a_call_that_is_over_keeps_no_audio(recorder):
     gc.collect()
     assert legs() == []
     assert "LEG-ZZ" in call.participants
+
+
 # ---- packets that are fetched ----
 
 

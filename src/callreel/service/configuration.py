@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -174,13 +175,15 @@ def _read(table: _Table) -> dict[str, Any]:
         "is_open": table.take("is_open", bool, False),
         "rtp_host": table.take("rtp_host", str, "127.0.0.1"),
         "rtp_ports": (table.take("rtp_first_port", int, 20_000), table.take("rtp_last_port", int, 29_999)),
+        "rtp_advertised": table.take("rtp_advertised", str, ""),
         "audiosocket_host": table.take("audiosocket_host", str, "127.0.0.1"),
         "drain_s": table.take("drain_s", float, 30.0),
         "operators": frozenset(table.take("operators", list, [])),
         "metrics_token": table.secret("metrics_token"),
     }
-    port = table.take("audiosocket_port", int, -1)
-    values["audiosocket_port"] = None if port < 0 else port
+    for name in ("audiosocket_port", "rtp_shared_port"):
+        port = table.take(name, int, -1)
+        values[name] = None if port < 0 else port
     tokens: dict[str, SecretSource] = {}
     for tenant, one in table.tables("tokens").items():
         source = one.secret("", is_needed=True)
@@ -235,8 +238,8 @@ def _sinch(table: _Table) -> SinchSettings:
         tenant, backend = one.take("tenant", str, ""), one.take("backend", str, "")
         secret = one.secret("secret", is_needed=True)
         if secret is not None:
-            signer = CallbackSigner(key, lambda secret=secret: secret_of(secret))
-            handler = one.tried(lambda: handler_of(backend, signer=signer)) if backend else None
+            signer = CallbackSigner(key, partial(secret_of, secret))
+            handler = one.tried(partial(handler_of, backend, signer=signer)) if backend else None
             applications[key] = SinchApplication(tenant, secret, handler)
         one.end()
     table.end()

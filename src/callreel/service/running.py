@@ -29,6 +29,8 @@ from callreel.service.held import Held
 from callreel.service.host import Host, MediaOpener, PromptSource
 from callreel.service.library import Library
 from callreel.service.prompts import Prompts
+from callreel.service.rtp import RtpPorts
+from callreel.service.rtp_legs import rtp_opener
 from callreel.service.settings import ServiceSettings
 from callreel.service.stream import EventStream
 from callreel.service.websocket_media import MESSAGE_BYTES, WebSocketMedia
@@ -110,12 +112,17 @@ class Service:
         self.websockets = WebSocketMedia(lambda: self.recorder.now, self.access)
         try:
             self.audiosocket = self._audiosocket()
+            self.rtp = self._rtp()
         except OSError:
             self.recorder.close()
             self.library.close()
             self._routes.close()
             raise
-        kinds = {"websocket": self.websockets.open, **openers(self.recorder)}
+        kinds = {
+            "rtp": rtp_opener(self.rtp),
+            "websocket": self.websockets.open,
+            **openers(self.recorder),
+        }
         if self.audiosocket is not None:
             kinds["audiosocket"] = self.audiosocket.open
         self.host = Host(
@@ -153,6 +160,16 @@ class Service:
             lambda: self.recorder.now,
             host=self.settings.audiosocket_host,
             port=self.settings.audiosocket_port,
+        )
+
+    def _rtp(self) -> RtpPorts:
+        """Ports for RTP."""
+        first, last = self.settings.rtp_ports
+        return RtpPorts(
+            self.settings.rtp_host,
+            range(first, last + 1),
+            shared_port=self.settings.rtp_shared_port,
+            advertised=self.settings.rtp_advertised or None,
         )
 
     def listening_on(self, port: int) -> None:
@@ -209,6 +226,7 @@ class Service:
         self.host.close()
         if self.audiosocket is not None:
             self.audiosocket.close()
+        self.rtp.close()
         self.recorder.close()
         self.library.close()
         self._routes.close()

@@ -35,6 +35,10 @@ class ServiceSettings:
     """Where media comes in."""
     rtp_ports: tuple[int, int] = (20_000, 29_999)
     """The first and the last."""
+    rtp_shared_port: int | None = None
+    """One even port for the legs that ask for it ("shared"); each leg's address or SSRC is announced then."""
+    rtp_advertised: str = ""
+    """What media servers are told to send to; by default `rtp_host`."""
     audiosocket_host: str = "127.0.0.1"
     audiosocket_port: int | None = None
     """Where Asterisk connects; 0 for a port that is free, None when nobody does."""
