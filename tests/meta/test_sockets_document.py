@@ -6,7 +6,7 @@ import re
 import numpy as np
 
 from callreel import addresses
-from callreel.service import audiosocket, encodings, links, prompts, websocket_media
+from callreel.service import audiosocket, encodings, links, prompts, websocket_legs, websocket_media
 from callreel.service.running import Service
 from live_media import delivered, noise, read_wav, starts_at
 from markdown_text import code_spans, fenced, section, table
@@ -53,17 +53,17 @@ def test_the_kinds_of_audiosocket_are_those_it_understands():
 
 def test_the_options_of_a_websocket_leg_are_those_there_are():
     rows = table(TEXT, "option")
-    assert {name for row in rows for name in code_spans(row[0])} == websocket_media.OPTIONS
+    assert {name for row in rows for name in code_spans(row[0])} == websocket_legs.OPTIONS
     values = {code_spans(row[0])[0]: set(code_spans(row[2])) | set(code_spans(row[1])) for row in rows}
     assert values["encoding"] == set(encodings.NAMES)
-    assert values["sample_rate"] - {"pcm16"} == {str(rate) for rate in websocket_media.RATES}
+    assert values["sample_rate"] - {"pcm16"} == {str(rate) for rate in websocket_legs.RATES}
 
 
 def test_the_counts_are_those_that_are_kept():
     listed = {name for row in table(TEXT, "count") for name in code_spans(row[0])}
     sources = "".join(
         (ROOT / "src" / "callreel" / "service" / f"{name}.py").read_text("utf-8")
-        for name in ("links", "audiosocket", "websocket_media")
+        for name in ("links", "audiosocket", "websocket_legs")
     )
     kept = set(re.findall(r'counts\["(\w+)"\]', sources))
     kept |= {
@@ -80,7 +80,7 @@ def test_its_numbers_are_those_of_the_code():
         f"more than {audiosocket.UNSENT_S:.0f} s waiting",
         f"more than {links.KEYS_PER_S} messages of keys in a second",
         f"takes nothing for {links.STALLED_S:.0f} s",
-        f"or {websocket_media.MARK_S:.0f} s later",
+        f"or {websocket_legs.MARK_S:.0f} s later",
         f"have {audiosocket.IDENTIFIED_S:.0f} s to do so",
         f"{audiosocket.STRANGERS_OF_ONE_ADDRESS} of them from one address and {audiosocket.STRANGERS_MAX:,} in all",
         f"at most {websocket_media.MESSAGE_BYTES >> 10} KiB",
@@ -92,7 +92,7 @@ def test_its_numbers_are_those_of_the_code():
     assert websocket_media.START_S == audiosocket.IDENTIFIED_S
     assert websocket_media.STRANGERS_MAX == audiosocket.STRANGERS_MAX
     assert websocket_media.STRANGERS_OF_ONE_ADDRESS == audiosocket.STRANGERS_OF_ONE_ADDRESS
-    assert websocket_media.UNSENT_MESSAGES / encodings.FRAMES_PER_S == audiosocket.UNSENT_S
+    assert websocket_legs.UNSENT_MESSAGES / encodings.FRAMES_PER_S == audiosocket.UNSENT_S
 
 
 def test_the_dialplan_begins_a_call_with_what_the_api_takes(tmp_path):

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from callreel.kernels import g711, tone
-from callreel.service import websocket_media
+from callreel.service import websocket_legs, websocket_media
 from callreel.service.running import Service
 from live_media import delivered, live, manifest_of, noise, read_wav, starts_at, until
 from media_stream_peer import BinaryPeer, PlatformPeer
@@ -285,7 +285,7 @@ def test_a_platform_that_does_not_send_marks_back_is_waited_for_no_longer_than_a
         until(lambda: peer.of("mark"))
         began = time.monotonic()
         assert told.wait(3)
-        assert time.monotonic() - began == pytest.approx(websocket_media.MARK_S, abs=0.3)
+        assert time.monotonic() - began == pytest.approx(websocket_legs.MARK_S, abs=0.3)
         assert reasons == [None]
 
 
