@@ -7,7 +7,7 @@
         async for event in recorder.events(): ...    # until it is closed
 
 What may wait is awaitable, and waits in a thread of the loop's executor or, for events, in none. It belongs to no loop:
-several may use one recorder, each event goes to one of them. Beside the service this is the only module that imports asyncio.
+several may use one recorder, each event goes to one of them. Beside the service no other module imports asyncio.
 """
 
 from __future__ import annotations
