@@ -348,7 +348,7 @@ def test_a_body_that_is_too_large_or_too_deep_is_refused(client):
 
 
 def test_a_body_that_drips_is_given_up(running, monkeypatch):
-    monkeypatch.setattr(running.service.app, "_body_s", 0.3)
+    monkeypatch.setattr(running.service.app._app, "_body_s", 0.3)
     with socket.create_connection(("127.0.0.1", running.port)) as connection:
         head = f"POST /v1/calls HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKENS['acme']}\r\n"
         connection.sendall(head.encode() + b"Content-Length: 100\r\n\r\n{")

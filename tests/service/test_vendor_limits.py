@@ -84,7 +84,7 @@ class Raw:
 
 @pytest.mark.parametrize("vendor", PATHS)
 def test_a_body_that_drips_is_refused_as_the_vendor_does(closed, vendor, monkeypatch):
-    monkeypatch.setattr(closed.service.app, "_body_s", 0.3)
+    monkeypatch.setattr(closed.service.app._app, "_body_s", 0.3)
     with socket.create_connection(("127.0.0.1", closed.port), timeout=10) as connection:
         head = f"{METHODS[vendor]} {PATHS[vendor]} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{"
         connection.sendall(head.encode())

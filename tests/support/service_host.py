@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 
 import httpx2 as httpx
 
@@ -64,3 +65,12 @@ def listening(service):
         stop.set()
         thread.join()
         service.close()
+
+
+def until(read, timeout_s=15.0):
+    """What `read` gives as soon as it gives something."""
+    end = time.monotonic() + timeout_s
+    while not (found := read()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found

@@ -6,8 +6,10 @@ the spool and to the office, neither of which waits for a disk or a network.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -27,7 +29,8 @@ from callreel.events import (
     VendorMessage,
 )
 from callreel.formats import Write
-from callreel.legs import Direction
+from callreel.kernels import pcm
+from callreel.legs import Direction, Track
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -47,8 +50,10 @@ there, and no more of it is written at a time than the spool lets wait."""
 BREATH_S = 0.1
 """How long the spool is waited for between two pieces, where a verb cannot wait for the next step."""
 
+LEVEL_S = 0.2
+"""How much of the latest audio a level is of."""
+
 NO_ROOM = ActionError("there is no room for another recording", field="system")
-DRAINING = ActionError("no recordings are begun any more", field="system")
 
 HELD_S = 2.0
 """So long what happens may remain untold because a disk does not take a recording that begins."""
@@ -92,8 +97,10 @@ class RecordedCall:
         self._sources: list[Source] = []
         self._fed_at = 0.0
         """Up to when sources have been asked."""
-        self.is_refusing = False
-        """Whether the recorder drains, so that nothing new is begun."""
+        self._packets: Counter[str] | None = None
+        """Of the whole call, when it is over."""
+        self.refusal: ActionError | None = None
+        """Why the recorder begins nothing new, when it does not."""
         self._unsafe: set[str] = set()
         """Takes that are not yet on the disk: a process that dies now knows nothing of them afterwards."""
         self._held: list[Event] = []
@@ -320,6 +327,30 @@ class RecordedCall:
         with self._lock:
             return self._call.view(now=self._clock() if now is None else now)
 
+    def packets(self) -> Counter[str]:
+        """Packets of all legs so far, by fate; see `kernels.rtp.Receiver.counts`."""
+        with self._lock:
+            return self._count_packets() if self._packets is None else self._packets
+
+    def levels(self) -> dict[str, dict[str, float]]:
+        """How loud the latest audio of each leg is in each direction, in dBm0: minus infinity for silence.
+
+        It is looked at when this is asked, so it costs nothing while nobody does.
+        """
+        with self._lock:
+            now_ns = round(self._clock() * 1e9)
+            return {
+                name: {str(direction): _level_of(track, now_ns) for direction, track in leg.tracks}
+                for name, leg in self._call.legs.items()
+            }
+
+    def _count_packets(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for leg in self._call.legs.values():
+            for _, track in leg.tracks:
+                found.update(track.counts)
+        return found
+
     def _do(self, verb: Callable[[float], T], now: float | None) -> T:
         with self._lock:
             self._check_room()
@@ -353,8 +384,7 @@ class RecordedCall:
                 time.sleep(BREATH_S / 50)
 
     def _check_room(self) -> None:
-        refusal = DRAINING if self.is_refusing else None if self._spool.is_accepting else NO_ROOM
-        self._call.refuse_recordings(refusal)
+        self._call.refuse_recordings(self.refusal or (None if self._spool.is_accepting else NO_ROOM))
 
     def _drain(self) -> None:
         """Hand on what has come of the last verb: first what begins, then audio, then what ends."""
@@ -395,6 +425,7 @@ class RecordedCall:
             case _:
                 self._tell(event)
         if isinstance(event, CallEnded):
+            self._packets = self._count_packets()
             self._call.legs.clear()  # they are large, and its recordings may be on their way for days
 
     def _tell(self, event: Event) -> None:
@@ -405,3 +436,11 @@ class RecordedCall:
                 self._office.check(event, self)
             case _:
                 self._office.tell_host(event)
+
+
+def _level_of(track: Track, now_ns: int) -> float:
+    """Of what has come last, unless nothing has come for a while."""
+    end, window = track.end, round(LEVEL_S * track.sample_rate)
+    begin = max(track.position, end - window)
+    is_over = end + 2 * window < (now_ns - track.origin_ns) * track.sample_rate // 1_000_000_000
+    return -math.inf if is_over or begin >= end else pcm.level(track.preview(begin, end))[0]

@@ -7,22 +7,25 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from callreel.delivery.drive import Drive
 from callreel.encryption import Keys
 from callreel.errors import CallreelError
-from callreel.service.access import COOKIE, Access
+from callreel.service.access import COOKIE, Access, is_loopback
 from callreel.service.audio import AudioReader
 from callreel.service.chime_api import chime_api
+from callreel.service.counting import Counted
 from callreel.service.customers import Customers
 from callreel.service.graph_api import graph_api
 from callreel.service.held import Held
 from callreel.service.host import Host
 from callreel.service.library import Library
 from callreel.service.limits import App, Limited
+from callreel.service.metrics import CONTENT_TYPE
 from callreel.service.native_api import native_api, status_of
 from callreel.service.refusals import refusal, vendor_of
 from callreel.service.sinch_api import sinch_api
@@ -42,15 +45,18 @@ def make_app(
     drives: Callable[[str], Drive],
     held: Held,
     keys: Keys | None = None,
-    is_ready: Callable[[], str | None] = lambda: None,
-    metrics: Callable[[], str] = lambda: "",
+    obstacles: Callable[[], list[str]] = list,
+    metrics: Callable[[], str] = str,
+    answered: Callable[[str, str, int, float], None] = lambda method, route, status, took_s: None,
+    page: App | None = None,
     clock: Callable[[], float] = time.time,
     websockets: App | None = None,
 ) -> Any:
     """The application.
 
     `drives` gives a tenant's Sinch Drive, `held` has what Microsoft Graph's customers download, `keys` are what both
-    are encrypted with. `is_ready` says why the service is not, None when it is. `websockets` serves these.
+    are encrypted with. `obstacles`: why no recordings are begun; `answered` hears of every request; see `Counted`.
+    `page` is the operator's, below /page; `websockets` serves these.
     """
     app = FastAPI(
         title="callreel",
@@ -63,9 +69,11 @@ def make_app(
     )
 
     async def tenant_of(request: Request) -> str:
-        tenant = access.tenant_of(
-            request.headers.get("authorization"), request.cookies.get(COOKIE), now_s=clock()
-        )
+        # A browser sends the cookie along with what other pages make it send: it opens nothing but what is read.
+        cookie = request.cookies.get(COOKIE) if request.method in ("GET", "HEAD") else None
+        tenant = access.tenant_of(request.headers.get("authorization"), cookie, now_s=clock())
+        if access.is_open and not is_loopback(request.url.hostname or ""):
+            tenant = None  # a name of somebody else's that leads here: a page of theirs asks
         if tenant is None:
             raise HTTPException(
                 401,
@@ -90,13 +98,37 @@ def make_app(
         responses={503: {"description": "not now"}},
     )
     async def readyz() -> Response:
-        reason = is_ready()
-        return PlainTextResponse("ok\n" if reason is None else f"{reason}\n", 200 if reason is None else 503)
+        reasons = obstacles()
+        text = "".join(f"{reason}\n" for reason in reasons)
+        return PlainTextResponse(text or "ok\n", 503 if reasons else 200)
 
-    @app.get("/metrics", tags=["operation"], summary="Figures for Prometheus")
+    @app.get(
+        "/metrics",
+        tags=["operation"],
+        summary="Figures for Prometheus",
+        description="For an operator, or whoever has the token for metrics.",
+        responses={
+            200: {"content": {"text/plain": {}}},
+            401: {"description": "no token, or one that nobody has"},
+            403: {"description": "a tenant who is no operator"},
+        },
+        response_class=Response,
+    )
     async def read_metrics(request: Request) -> Response:
-        await tenant_of(request)
-        return PlainTextResponse(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        if not access.may_measure(request.headers.get("authorization")):
+            tenant = await tenant_of(request)
+            if not access.is_operator(tenant):
+                raise HTTPException(
+                    403, ("forbidden", "these are the figures of all tenants: ask an operator")
+                )
+        return Response(await run_in_threadpool(metrics), media_type=CONTENT_TYPE)
+
+    if page is not None:
+        app.mount("/page", page)
+
+        @app.get("/", include_in_schema=False)
+        async def to_page() -> Response:
+            return RedirectResponse("/page/", 303)
 
     @app.exception_handler(StarletteHTTPException)
     async def told(request: Request, error: StarletteHTTPException) -> Response:
@@ -131,4 +163,4 @@ def make_app(
     async def failed(request: Request, _: Exception) -> Response:
         return refusal(request.scope["path"], 500, "Internal error", word="failed")
 
-    return Limited(app, websockets=websockets)
+    return Counted(Limited(app, websockets=websockets), answered)

@@ -10,6 +10,7 @@ import heapq
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -145,6 +146,10 @@ class Host:
         self._openers = openers
         self._prompts = prompts
         self._on_begun = on_begun
+        self.begun = 0
+        """Calls there have been."""
+        self.ended: Counter[tuple[str, bool]] = Counter()
+        """Recordings that have ended: "delivered", "failed" or "called_off", and whether they lack audio."""
         self._calls: dict[str, LiveCall] = {}
         self._lock = threading.Lock()
         self._players = ThreadPoolExecutor(players, "callreel-prompt")
@@ -186,6 +191,7 @@ class Host:
         )
         call = LiveCall(recorded, tenant, None if dialect is None else dialect.dialect, began, dialect)
         with self._lock:
+            self.begun += 1
             self._calls[call_id] = call
             self._forget_old()
         try:
@@ -287,17 +293,20 @@ class Host:
             if self._timers:
                 wait_s = max(0.001, min(wait_s, self._timers[0][0] - time.monotonic()))
             for event in self.recorder.events(wait_s):
-                self._guarded(partial(self._hear, event))
+                self._guarded(partial(self._hear, event), event.call_id)
             while self._timers and self._timers[0][0] <= time.monotonic():
                 self._guarded(heapq.heappop(self._timers)[2])
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _guarded(self, work: Callable[[], None], call_id: str = "") -> None:
         try:
             work()
         except Exception:
-            log.exception("the host goes on, but something was not done")
+            log.exception("the host goes on, but something was not done", extra={"call_id": call_id})
 
     def _hear(self, event: Event | TakeEnded | TakeReplayed) -> None:
+        if isinstance(event, TakeEnded):
+            outcome = "failed" if event.error else "called_off" if event.location is None else "delivered"
+            self.ended[outcome, bool(event.manifest.get("degraded"))] += 1
         call = self._calls.get(event.call_id)
         tenant = call.tenant if call is not None else _tenant_of(event)
         self.stream.tell(tenant, as_json(event))

@@ -9,7 +9,18 @@ from typing import Any, Final
 
 from callreel.service.refusals import refusal
 
-__all__ = ["BODY_BYTES", "BODY_S", "NESTING", "App", "Limited", "error_body", "is_too_deep"]
+__all__ = [
+    "BODY_BYTES",
+    "BODY_S",
+    "NESTING",
+    "App",
+    "Limited",
+    "Receive",
+    "Scope",
+    "Send",
+    "error_body",
+    "is_too_deep",
+]
 
 BODY_BYTES: Final = 256 << 10
 NESTING: Final = 32

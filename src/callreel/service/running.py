@@ -20,6 +20,7 @@ from callreel.delivery.drive import Drive
 from callreel.keys import safe_component
 from callreel.notify import Answer, Notification, Notifier
 from callreel.recorder import Recorder, TakeEnded
+from callreel.recorder.figures import Milestone
 from callreel.service.access import Access, check_exposure
 from callreel.service.app import make_app
 from callreel.service.audio import AudioReader, FileSource, Source
@@ -28,11 +29,16 @@ from callreel.service.customers import DRIVE_PATH, Customers, Routes
 from callreel.service.held import Held
 from callreel.service.host import Host, MediaOpener, PromptSource
 from callreel.service.library import Library
+from callreel.service.measures import Measures
+from callreel.service.metrics import text_of
+from callreel.service.overload import Overload
+from callreel.service.page import make_page
 from callreel.service.prompts import Prompts
 from callreel.service.rtp import RtpPorts
 from callreel.service.rtp_legs import rtp_opener
 from callreel.service.settings import ServiceSettings
 from callreel.service.stream import EventStream
+from callreel.service.watching import Watch
 from callreel.service.websocket_media import MESSAGE_BYTES, WebSocketMedia
 
 __all__ = ["Service", "serve", "serve_until"]
@@ -83,18 +89,26 @@ class Service:
         openers: Callable[[Recorder], Mapping[str, MediaOpener]] = lambda recorder: {},
         events: Notifier | None = None,
         prompts: PromptSource | None = None,
+        traces: Callable[[Milestone], None] | None = None,
     ) -> None:
         """Open the spool and begin to work.
 
-        `openers`: the kinds of media that are offered besides those over TCP. `prompts`: by default from anywhere that
-        is public.
+        `openers`: the kinds of media that are offered besides ours. `prompts`: by default from anywhere that is public.
+        `traces` is told of everything that took its time, such as a `callreel.service.traces.Traces`.
         """
         self.settings = settings
-        self.access = Access(settings.tokens, is_open=settings.is_open)
+        self.access = Access(
+            settings.tokens,
+            is_open=settings.is_open,
+            operators=settings.operators,
+            metrics_token=settings.metrics_token,
+        )
         check_exposure(settings.host, self.access)
         settings.recorder.spool.mkdir(parents=True, exist_ok=True)
         self.library = Library(settings.recorder.spool / "library.sqlite")
         self.stream = EventStream()
+        self.measures = Measures()
+        self._traces = traces
         self._routes = Routes(settings.recorder.spool / "routes.sqlite")
         self.customers = Customers(
             settings.vendors,
@@ -108,6 +122,7 @@ class Service:
             self._recorder_settings,
             notifier_for=self.customers.notifier_for,
             events=_Shelf(self.library, events),
+            observe=self._observe,
         )
         self.websockets = WebSocketMedia(lambda: self.recorder.now, self.access)
         try:
@@ -135,17 +150,21 @@ class Service:
         keys = settings.recorder.keys()
         self._held = Held(settings.recorder.spool / "held", keys)
         sources: dict[str, Source] = {"file": FileSource(settings.folders)}
-        self.is_draining = False
+        self.watch = Watch(self.recorder, Overload(settings.overload))
+        audio = AudioReader(sources)
         self.app: Any = make_app(
             self.host,
             self.library,
-            AudioReader(sources),
+            audio,
             self.access,
             self.customers,
             drives=self._drive,
             held=self._held,
             keys=keys,
-            is_ready=self._why_not_ready,
+            obstacles=self.recorder.obstacles,
+            metrics=self._metrics,
+            answered=self.measures.answered,
+            page=make_page(self.host, self.library, audio, self.access, settings.recorder.spool),
             websockets=self.websockets,
         )
         self._is_closed = threading.Event()
@@ -209,18 +228,21 @@ class Service:
             for damaged in swept.damaged:
                 log.error("%s is damaged", damaged)
 
-    def _why_not_ready(self) -> str | None:
-        if self.is_draining:
-            return "it is about to end"
-        return None if self.recorder.is_accepting else "the disk of the spool has no room"
+    def _observe(self, milestone: Milestone) -> None:
+        self.measures.observe(milestone)
+        if self._traces is not None:
+            self._traces(milestone)
+
+    def _metrics(self) -> str:
+        return text_of(self.measures.families(self.host, self.watch, self.settings.recorder.spool))
 
     def drain(self, timeout_s: float) -> bool:
         """Begin no recordings any more, and wait for those that run; whether all have ended and are delivered."""
-        self.is_draining = True
         return self.recorder.drain(timeout_s)
 
     def close(self) -> None:
         """End everything; what is not delivered is left to the next start."""
+        self.watch.close()
         self._is_closed.set()
         self._sweeper.join()
         self.host.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from callreel.errors import UsageError
 from callreel.notify.references import SecretSource
 from callreel.recorder import Settings
+from callreel.service.overload import THRESHOLDS, Overload, Threshold
 from callreel.service.vendors import VendorSettings
 
 __all__ = ["ServiceSettings"]
@@ -25,6 +26,10 @@ class ServiceSettings:
     """Of HTTP; 0 for one that is free."""
     tokens: Mapping[str, SecretSource] = field(default_factory=dict)
     """Where the token of each tenant is."""
+    operators: frozenset[str] = frozenset()
+    """Tenants who see the calls and recordings of all, and the figures of the process; one who is alone does anyway."""
+    metrics_token: SecretSource | None = None
+    """Where a token is that opens /metrics and nothing else."""
     is_open: bool = False
     """Whether nobody needs a token; on loopback only."""
     public_url: str = ""
@@ -42,6 +47,8 @@ class ServiceSettings:
     audiosocket_host: str = "127.0.0.1"
     audiosocket_port: int | None = None
     """Where Asterisk connects; 0 for a port that is free, None when nobody does."""
+    overload: Mapping[str, Threshold] = field(default_factory=lambda: THRESHOLDS)
+    """When new recordings are refused, so that those that run stay whole."""
     drain_s: float = 30.0
     """How long running calls may go on when the service is told to end."""
 
@@ -56,6 +63,9 @@ class ServiceSettings:
             raise UsageError(f"port {self.audiosocket_port} is none")
         if not self.is_open and not self.tokens:
             raise UsageError("a tenant needs a token; is_open is for loopback only")
+        if strangers := sorted(self.operators - self.tokens.keys()):
+            raise UsageError(f"the operator {strangers[0]} is no tenant")
+        Overload(self.overload)
 
     @property
     def url(self) -> str:
