@@ -318,8 +318,8 @@ async def _serve(
         await asyncio.sleep(LOOK_S)
     if not (serving.done() or at_once.is_set()):
         log.info("draining: running recordings may take %g s", settings.drain_s)
-        drained = asyncio.create_task(asyncio.to_thread(service.drain, settings.drain_s))
-        while not (drained.done() or at_once.is_set()):
+        until = time.monotonic() + settings.drain_s
+        while not (service.drain(0.0) or at_once.is_set() or time.monotonic() >= until):
             await asyncio.sleep(LOOK_S)
     server.should_exit = True
     await serving
