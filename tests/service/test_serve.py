@@ -49,6 +49,14 @@ def client_of(url, folder):
     return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=20)
 
 
+def where(piece, heard):
+    """Where it is most like `piece`."""
+    heard = heard.astype(float)
+    alike = np.correlate(heard, piece.astype(float), "valid")
+    power = np.sqrt(np.convolve(heard**2, np.ones(len(piece)), "valid")) + 1
+    return int(np.argmax(alike / power))
+
+
 def until(read, timeout_s=20.0):
     end = time.monotonic() + timeout_s
     while not (found := read()):
@@ -85,12 +93,10 @@ def test_alone_it_asks_for_a_token_and_records_what_ffmpeg_sends(served, tmp_pat
     heard = soundfile.read(file, dtype="int16", always_2d=True)[0][:, 0]
     said = soundfile.read(SPEECH, dtype="int16", frames=3 * RATE)[0]
     codes = np.frombuffer(g711.ulaw_decode(g711.ulaw_encode(said.tobytes())), np.int16)
-    size = 2 * RATE
-    at = np.argmax(np.correlate(heard.astype(float), codes[:size].astype(float), "valid"))
-    np.testing.assert_array_less(np.abs(heard[at : at + size].astype(int) - codes[:size]), 1024)
-    assert (
-        np.mean(heard[at : at + size] == codes[:size]) > 0.8
-    )  # ffmpeg's encoder is not ITU's to the last bit
+    at = where(codes[:4000], heard)
+    size = len(codes) - 1024  # what ffmpeg has cut off at the end
+    step = np.maximum(np.abs(codes[:size].astype(int)) / 8, 32)  # its encoder is not ITU's to the last bit
+    assert (np.abs(heard[at : at + size].astype(int) - codes[:size]) <= step).all()
 
 
 def test_sigterm_waits_for_what_runs_and_a_second_one_does_not(served, tmp_path):

@@ -857,13 +857,13 @@ class Office:
         error = future.exception()
         what, _, which = entry.id.partition(":")
         milestone = Milestone(
-            "deliver" if what == DELIVERY else "tell", which, entry.group, began_s, ended_s, entry.lane
+            "deliver" if what == DELIVERY else "tell", which, _call_id(entry), began_s, ended_s, entry.lane
         )
         if error is None:
             self._tell_observer(milestone)
             then(entry, future.result())
             return
-        named = {"call_id": entry.group, "lane": entry.lane}
+        named = {"call_id": _call_id(entry), "lane": entry.lane}
         if not isinstance(error, DeliveryError):
             log.error("%s went wrong", entry.id, exc_info=error, extra=named)
         due_s = self._queue.retry(entry.id, error, self._wall_clock())
@@ -1071,6 +1071,11 @@ def _is_empty(left: Left) -> bool:
 def _named(job: _Job) -> dict[str, str]:
     """What a log says of a take beside its text."""
     return {"call_id": job.about["call_id"], "take_id": job.take.take_id}
+
+
+def _call_id(entry: Entry) -> str:
+    """Of which call an entry of the queue is: terminal events have a group of their own."""
+    return entry.group.removeprefix(f"{TERMINAL}:")
 
 
 def _nothing() -> None:
