@@ -54,7 +54,7 @@ from callreel.spool_rules import (
     shape_of,
 )
 
-__all__ = ["Desk", "Limits", "Policy", "Report", "Take"]
+__all__ = ["PASSES", "Desk", "Limits", "Policy", "Report", "Take"]
 
 Policy = Literal["none", "interval", "always"]
 
@@ -64,8 +64,9 @@ OURS = frozenset(state.value for state in State) | {"header", "lost", "doubt"}
 LINES_MAX_BYTES = 256 << 10
 """Of one take's journal that may wait."""
 MARKS_LOST = "marks left out: " + STALLED
-PASSES = 2
-"""Audio comes twice: at once, and again when it is final."""
+PASSES = 3.5
+"""How much more is written than is heard: audio comes at once, its last 100 ms again with each step of 120 ms, and all
+of it when it is final; once in a while a second of it comes again, because packets have moved."""
 
 
 @dataclass(frozen=True, slots=True)

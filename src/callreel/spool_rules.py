@@ -208,7 +208,7 @@ MAX_RANGES = 100
 class Lost:
     """What of a take is lost: ranges of its file, in order, apart from each other.
 
-    A range that is written again later (audio comes twice: at once, and when it is final) is not lost any more. Beyond
+    A range that is written again later (audio comes at once, and when it is final) is not lost any more. Beyond
     MAX_RANGES the two that are nearest become one: what is told is then more than was lost, never less.
     """
 

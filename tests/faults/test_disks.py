@@ -15,6 +15,7 @@ from callreel.actions import StartRecording
 from callreel.kernels import g711
 from callreel.recorder import Recorder, Settings, TakeEnded, TakeReplayed
 from callreel.spool import Limits, Space, reason_of
+from callreel.spool_desk import PASSES
 from recording_host import PACKET_S, RATE, Clock, Unreliable, ended, feed, packet, payload, record
 from sick_disks import RefusingDisk, SickOs, SmallDisk, may_mount, mount_tmpfs
 from spool_parts import Fault, FaultyFiles
@@ -62,8 +63,9 @@ def recorder_on(disk, tmp_path, clock, limits=PATIENT, **options):
 
 
 def lacks(event):
-    """What its disk has cost a recording. Of packets a busy machine may drop some before that."""
-    return (event.manifest["degraded"] or {}).get("spool")
+    """What its disk has cost a recording; a sync that failed is a doubt, and packets may be dropped before that."""
+    figures = (event.manifest["degraded"] or {}).get("spool")
+    return figures if figures and figures["lost_bytes"] else None
 
 
 def path_of(location):
@@ -311,7 +313,9 @@ def check_all_but_what_is_lost(event, seconds):
     is_there = np.ones(len(audio), bool)
     for one in event.manifest["degraded"]["spool"]["lost"]:
         is_there[one["from_ms"] * 8 : one["to_ms"] * 8 + 8] = False
-    np.testing.assert_array_equal(audio[is_there], said[: len(audio)][is_there])
+    if seconds < 10:  # from there on the sender's clock is followed, by resampling
+        np.testing.assert_array_equal(audio[is_there], said[: len(audio)][is_there])
+    assert np.count_nonzero(audio[is_there][begin:]) > 0.95 * np.count_nonzero(is_there[begin:])
     assert np.count_nonzero(audio[~is_there] == 0) > np.count_nonzero(~is_there) // 3
 
 
@@ -357,10 +361,10 @@ def talk_through(recorder, clock, stall, *, seconds, stalled_s):
 
 
 def test_a_disk_that_stands_still_for_two_seconds_costs_nothing_and_keeps_nobody_waiting(
-    tmp_path, sick, figures
+    fast_path, sick, figures
 ):
     clock = Clock()
-    with Recorder(Settings(tmp_path / "spool", destination=str(tmp_path / "out")), clock=clock) as recorder:
+    with Recorder(Settings(fast_path / "spool", destination=str(fast_path / "out")), clock=clock) as recorder:
         events, longest_s, _ = talk_through(recorder, clock, sick.moves, seconds=4.5, stalled_s=2.0)
     assert longest_s < 0.5
     for event in events.values():
@@ -372,16 +376,15 @@ def test_a_disk_that_stands_still_for_two_seconds_costs_nothing_and_keeps_nobody
 
 
 def test_a_disk_that_stands_still_for_long_costs_memory_up_to_a_limit_then_audio_that_is_told(
-    tmp_path, sick, figures, scale
+    fast_path, sick, figures, scale
 ):
     clock, stalled_s = Clock(), scale(7.0, 60.0)
-    with Recorder(Settings(tmp_path / "spool", destination=str(tmp_path / "out")), clock=clock) as recorder:
+    with Recorder(Settings(fast_path / "spool", destination=str(fast_path / "out")), clock=clock) as recorder:
         events, longest_s, most_bytes = talk_through(
             recorder, clock, sick.moves, seconds=stalled_s + 2.5, stalled_s=stalled_s
         )
     assert longest_s < 0.5
-    bytes_a_second = 2 * 4 * RATE  # audio comes twice: at once, and when it is final
-    assert most_bytes <= 6 * 3.0 * bytes_a_second
+    assert most_bytes <= 6 * 3.0 * PASSES * 4 * RATE
     for name in ("through-0", "through-1", "through-2", "through-3"):
         event = events[name]
         assert event.error is None
@@ -397,7 +400,7 @@ def test_a_disk_that_stands_still_for_long_costs_memory_up_to_a_limit_then_audio
     )
 
 
-def test_a_destination_that_stands_still_keeps_nobody_waiting(tmp_path):
+def test_a_destination_that_stands_still_keeps_nobody_waiting(fast_path):
     class Standing(Unreliable):
         moves = threading.Event()
 
@@ -405,10 +408,10 @@ def test_a_destination_that_stands_still_keeps_nobody_waiting(tmp_path):
             self.moves.wait()
             return super().deliver(parcel)
 
-    clock, store = Clock(), Standing(tmp_path / "out")
+    clock, store = Clock(), Standing(fast_path / "out")
     store.moves.set()
     with Recorder(
-        Settings(tmp_path / "spool"), store_for=lambda _, key: (store, key), clock=clock
+        Settings(fast_path / "spool"), store_for=lambda _, key: (store, key), clock=clock
     ) as recorder:
         events, longest_s, _ = talk_through(recorder, clock, store.moves, seconds=3.5, stalled_s=1.0)
     assert longest_s < 0.25

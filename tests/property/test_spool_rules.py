@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from callreel.formats import Wav
 from callreel.kernels import wav
 from callreel.spool import Limits, State
-from callreel.spool_desk import Desk, Take
+from callreel.spool_desk import PASSES, Desk, Take
 from callreel.spool_files import PlainFiles
 from callreel.spool_recovery import read_left
 from callreel.spool_rules import (
@@ -35,7 +35,7 @@ from spool_parts import Fault, FaultyFiles, hand, read_wav
 
 DATA = 110
 """Where the audio of these files begins."""
-LIMITS = Limits(take_s=0.05, spool_bytes=2600, open_files=1, retry_s=0.25, give_up_s=1e9)
+LIMITS = Limits(take_s=0.1 / PASSES, spool_bytes=2600, open_files=1, retry_s=0.25, give_up_s=1e9)
 NAMES = ("a", "b")
 ERRORS = st.sampled_from([errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE, errno.EROFS])
 
@@ -194,7 +194,7 @@ class Machine(RuleBasedStateMachine):
         if hasattr(self, "takes"):
             assert self.desk.waiting_bytes == sum(take.waiting_bytes for take in self.takes.values())
             assert self.desk.waiting_bytes <= LIMITS.spool_bytes
-            assert all(take.waiting_bytes <= 2 * 0.05 * 16000 for take in self.takes.values())
+            assert all(take.waiting_bytes <= 0.1 * 16000 for take in self.takes.values())
 
     @precondition(lambda self: any((take.folder / "audio.wav").exists() for take in self.takes.values()))
     @rule()

@@ -140,6 +140,7 @@ class S3Server:
                     f"-s3.key.file={self._key}",
                     f"-master.port={master}",
                     f"-volume.port={volume}",
+                    "-volume.max=2000",  # every bucket takes some; by itself it has one for each GiB that is free
                     f"-filer.port={filer}",
                     f"-admin.port={admin}",
                     "-s3.port.iceberg=0",

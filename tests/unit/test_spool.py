@@ -18,6 +18,7 @@ import pytest
 import callreel
 from callreel.errors import SpoolFullError, UsageError
 from callreel.spool import Limits, Retention, Space, State
+from callreel.spool_desk import PASSES
 from callreel.spool_files import Journal
 from callreel.spool_rules import (
     Kept,
@@ -308,7 +309,7 @@ def test_a_stall_of_two_seconds_costs_nothing_and_blocks_nobody(tmp_path):
 
 def test_a_longer_stall_drops_the_newest_audio_marks_it_and_keeps_length_and_offsets(tmp_path):
     fault = Fault()
-    with open_spool(tmp_path, files=FaultyFiles(fault), limits=Limits(take_s=1.0)) as spool:
+    with open_spool(tmp_path, files=FaultyFiles(fault), limits=Limits(take_s=2 / PASSES)) as spool:
         take, speaker = running(spool, pieces=5)
         settle(spool)
         fault.free.clear()
@@ -326,7 +327,7 @@ def test_a_longer_stall_drops_the_newest_audio_marks_it_and_keeps_length_and_off
         first, last = [one for one in heard if one.kind == "degraded"]
         figures = take.degradation()
         found, truth = audio_of(tmp_path), bytes(speaker.truth)
-        # 1 s of what comes twice is 2 s of what comes once: from 1 + 2 s to 1 + 5 s
+        # 2 s of what comes once may wait: lost is from 1 + 2 s to 1 + 5 s
         assert figures["lost"] == [
             {"from_ms": 3000, "to_ms": 6000, "bytes": 3 * 32000, "reason": "disk too slow"}
         ]
@@ -364,7 +365,7 @@ def test_what_waits_of_all_takes_is_bounded(tmp_path):
 
 def test_marks_that_were_dropped_are_left_out_and_told(tmp_path):
     fault = Fault()
-    with open_spool(tmp_path, files=FaultyFiles(fault), limits=Limits(take_s=1.0)) as spool:
+    with open_spool(tmp_path, files=FaultyFiles(fault), limits=Limits(take_s=2 / PASSES)) as spool:
         take, speaker = running(spool, pieces=1)
         fault.free.clear()
         for _ in range(12):
@@ -509,7 +510,7 @@ def small_disk(folder, size):
 
 
 def test_a_disk_that_fills_up_and_is_freed_leaves_a_marked_hole(tmp_path):
-    limits = Limits(take_s=1.0, retry_s=0.01)
+    limits = Limits(take_s=2 / PASSES, retry_s=0.01)
     with small_disk(tmp_path / "disk", "1m") as folder, open_spool(folder / "spool", limits=limits) as spool:
         take, speaker = running(spool, pieces=5)
         settle(spool)
