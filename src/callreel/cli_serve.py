@@ -40,6 +40,7 @@ EPILOG = """\
 examples:
   callreel serve
   callreel serve --port 8080 --rtp-ports 20000-20999
+  callreel serve --check --config /etc/callreel.toml && systemctl restart callreel
   callreel serve --config /etc/callreel.toml --log json
 
 exit status: 0 it was told to end, 2 wrong usage or settings, or the port is taken
@@ -62,6 +63,7 @@ def add_serve_command(commands: Any) -> None:
         "--rtp-ports", metavar="FIRST-LAST", type=_ports, help="where media comes in (default: 20000-29999)"
     )
     parser.add_argument("--log", choices=("text", "json"), default="text", help="form of the log, on stderr")
+    parser.add_argument("--check", action="store_true", help="only look whether the settings will do")
     parser.set_defaults(run=_run)
 
 
@@ -93,6 +95,8 @@ def _run(options: argparse.Namespace) -> int:
     }
     try:
         settings = read_settings(options.config, options=given | _homely(options.config))
+        if options.check:
+            return GOOD
         service = Service(settings)
     except (UsageError, OSError) as error:
         for line in str(error).splitlines():

@@ -144,8 +144,7 @@ host = "127.0.0.1"
 port = 9000
 public_url = "https://calls.example"
 rtp_host = "127.0.0.1"
-rtp_first_port = 30000
-rtp_last_port = 30999
+rtp_ports = [30000, 30999]
 rtp_shared_port = 40000
 rtp_advertised = "198.51.100.1"
 audiosocket_host = "127.0.0.1"
@@ -153,10 +152,9 @@ audiosocket_port = 9092
 drain_s = 5
 operators = ["ops"]
 metrics_token_file = "secret"
-[service.tokens.acme]
-file = "secret"
-[service.tokens.ops]
-env = "OPS_TOKEN"
+[service.tokens]
+acme_file = "secret"
+ops_env = "OPS_TOKEN"
 [service.chime]
 region = "eu-central-1"
 [service.chime.credentials.AKIDEXAMPLE]
@@ -223,6 +221,17 @@ def test_everything_can_be_set_in_the_file(written, tmp_path):
     assert "hunter2" not in repr(settings)
 
 
+def test_a_file_can_be_checked_without_serving(written, tmp_path):
+    command = (sys.executable, "-m", "callreel", "serve", "--check", "--config", written())
+    good = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (good.returncode, good.stdout, good.stderr) == (0, "", "")
+    written(WHOLE.replace("port = 9000", "prot = 9000"))
+    wrong = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("callreel: ")
+    assert "did you mean port?" in wrong.stderr
+
+
 def test_options_count_more_than_the_file(written):
     settings = read_settings(written(), options={"port": 1234, "host": "::1"})
     assert (settings.port, settings.host, settings.url) == (1234, "::1", "https://calls.example")
@@ -240,8 +249,14 @@ def test_options_count_more_than_the_file(written):
             "[service.sinch.applications.app-key] secret: a secret does not stand here; say where it is, by secret_env "
             "or secret_file",
         ),
-        ('file = "secret"\n[service.tokens.ops]', "[service.tokens.ops]", "[service.tokens.acme] needs env"),
-        ('env = "OPS_TOKEN"', 'env = "NO_SUCH_VARIABLE"', "NO_SUCH_VARIABLE"),
+        (
+            'secret_file = "secret"',
+            "",
+            "[service.chime.credentials.AKIDEXAMPLE] needs secret_env (a variable)",
+        ),
+        ('acme_file = "secret"', 'acme = "clear"', "[service.tokens] acme: allowed is NAME_env (a variable)"),
+        ('ops_env = "OPS_TOKEN"', 'ops_env = "NO_SUCH_VARIABLE"', "NO_SUCH_VARIABLE"),
+        ("[30000, 30999]", "[30000]", "[service] rtp_ports is not as it should be; allowed: [first, last]"),
         ('operators = ["ops"]', 'operators = ["nobody"]', "the operator nobody is no tenant"),
         ('handler = "https://customer.example/chime"', 'handler = "nonsense"', "is neither the ARN"),
         ('issuers = ["https://sts.windows.net/acme/"]', "", "Graph's applications need issuers"),

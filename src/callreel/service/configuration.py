@@ -37,6 +37,7 @@ __all__ = ["TABLE", "read_settings"]
 T = TypeVar("T")
 
 TABLE: Final = "service"
+LONGEST_NAME: Final = 40
 WORDS: Final[Mapping[type, str]] = {
     str: "text that is not empty",
     int: "a whole number",
@@ -86,6 +87,30 @@ class _Table:
             if isinstance(value, dict)
         }
 
+    def numbers(self, name: str, default: tuple[int, int]) -> tuple[int, int]:
+        """Two whole numbers."""
+        self._known.append(name)
+        value = self._values.pop(name, list(default))
+        if not isinstance(value, list) or [type(one) for one in value] != [int, int]:
+            self.problems.append(f"[{self.path}] {name} is not as it should be; allowed: [first, last]")
+            return default
+        return value[0], value[1]
+
+    def secrets(self) -> dict[str, SecretSource]:
+        """Where the secrets of names are that are free: NAME_env or NAME_file each."""
+        found = {}
+        for key in list(self._values):
+            name, _, kind = key.rpartition("_")
+            if not name or kind not in ("env", "file"):
+                shown = key if key.isprintable() and len(key) < LONGEST_NAME else "a key"
+                self.problems.append(
+                    f"[{self.path}] {shown}: allowed is NAME_env (a variable) or NAME_file (a path)"
+                )
+                del self._values[key]
+            elif (source := self.secret(name)) is not None:
+                found[name] = source
+        return found
+
     def file(self, name: str) -> Path | None:
         """A path, relative to the folder of the file."""
         text = self.take(name, str, "")
@@ -93,17 +118,16 @@ class _Table:
 
     def secret(self, name: str, *, is_needed: bool = False) -> SecretSource | None:
         """Where a secret is; it is looked at now, and kept nowhere."""
-        prefix = f"{name}_" if name else ""
-        if name and name in self._values:
+        if name in self._values:
             del self._values[name]
             self.problems.append(
                 f"[{self.path}] {name}: a secret does not stand here; say where it is, by {name}_env or {name}_file"
             )
             return None
-        variable, path = self.take(f"{prefix}env", str, ""), self.file(f"{prefix}file")
+        variable, path = self.take(f"{name}_env", str, ""), self.file(f"{name}_file")
         if not variable and path is None:
             if is_needed:
-                self.problems.append(f"[{self.path}] needs {prefix}env (a variable) or {prefix}file (a path)")
+                self.problems.append(f"[{self.path}] needs {name}_env (a variable) or {name}_file (a path)")
             return None
         source: SecretSource = FromEnvironment(variable) if variable else FromFile(path or Path())
         return self.tried(lambda: (secret_of(source), source)[1])
@@ -174,7 +198,7 @@ def _read(table: _Table) -> dict[str, Any]:
         "public_url": table.take("public_url", str, ""),
         "is_open": table.take("is_open", bool, False),
         "rtp_host": table.take("rtp_host", str, "127.0.0.1"),
-        "rtp_ports": (table.take("rtp_first_port", int, 20_000), table.take("rtp_last_port", int, 29_999)),
+        "rtp_ports": table.numbers("rtp_ports", (20_000, 29_999)),
         "rtp_advertised": table.take("rtp_advertised", str, ""),
         "audiosocket_host": table.take("audiosocket_host", str, "127.0.0.1"),
         "drain_s": table.take("drain_s", float, 30.0),
@@ -184,13 +208,7 @@ def _read(table: _Table) -> dict[str, Any]:
     for name in ("audiosocket_port", "rtp_shared_port"):
         port = table.take(name, int, -1)
         values[name] = None if port < 0 else port
-    tokens: dict[str, SecretSource] = {}
-    for tenant, one in table.tables("tokens").items():
-        source = one.secret("", is_needed=True)
-        if source is not None:
-            tokens[tenant] = source
-        one.end()
-    values["tokens"] = tokens
+    values["tokens"] = table.table("tokens").secrets()
     values["vendors"] = VendorSettings(
         chime=_chime(table.table("chime")),
         sinch=_sinch(table.table("sinch")),
