@@ -14,6 +14,9 @@ from callreel.errors import UsageError
 from callreel.notify.references import FromFile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from callreel.recorder.figures import Milestone
     from callreel.service.running import Service
 
 __all__ = ["add_serve_command"]
@@ -64,6 +67,11 @@ def add_serve_command(commands: Any) -> None:
     )
     parser.add_argument("--log", choices=("text", "json"), default="text", help="form of the log, on stderr")
     parser.add_argument("--check", action="store_true", help="only look whether the settings will do")
+    parser.add_argument(
+        "--traces",
+        action="store_true",
+        help="spans for OpenTelemetry, as opentelemetry-instrument sets it up",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -97,7 +105,7 @@ def _run(options: argparse.Namespace) -> int:
         settings = read_settings(options.config, options=given | _homely(options.config))
         if options.check:
             return GOOD
-        service = Service(settings)
+        service = Service(settings, traces=_traces() if options.traces else None)
     except (UsageError, OSError) as error:
         for line in str(error).splitlines():
             print(f"callreel: {line}", file=sys.stderr)
@@ -110,6 +118,18 @@ def _run(options: argparse.Namespace) -> int:
     finally:
         service.close()
     return GOOD
+
+
+def _traces() -> Callable[[Milestone], None]:
+    """What turns that which took its time into spans."""
+    from callreel.service.traces import Traces
+
+    try:
+        return Traces()
+    except ImportError as error:
+        raise UsageError(
+            f"--traces needs the extra packages: pip install 'callreel[otel]' ({error})"
+        ) from None
 
 
 def _homely(config: Path | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def letters(spool):
 def test_a_letter_is_of_whom_its_take_its_call_or_its_manifest_is(spool, letters):
     dead_letter(spool, "deliver:t-1", number=1)
     dead_letter(spool, "deliver:t-2", number=2)
-    dead_letter(spool, "say:x", number=3, group="t-1")
+    dead_letter(spool, "say:x", number=3, group="say:t-1", call_id="t-1")
     dead_letter(spool, "end:gone", number=4, **message_of("acme"))
     dead_letter(spool, "end:odd", number=5, id="x", body={"manifest": "none"})
     dead_letter(spool, "other:kind", number=6, id="x", body=[1])

@@ -1,6 +1,7 @@
 """What a scraper of Prometheus reads: the format, and that the figures are those of what happened."""
 
 import math
+import socket
 
 import pytest
 from hypothesis import given
@@ -139,6 +140,29 @@ def test_a_recorded_call_is_in_the_figures(running):
     assert after["callreel_is_accepting",] == 1
     assert after["process_resident_memory_bytes",] > 1e7
     assert after["process_max_fds",] >= after["process_open_fds",] > 3
+
+
+def test_what_comes_to_the_ports_of_rtp_is_counted_by_fate_also_after_its_call(running):
+    client = running.client()
+    before = read(client)
+    call = client.post("/v1/calls", json={"call_id": "rtp-1", "legs": [{"media": "rtp"}]}).json()
+    port = call["legs"][0]["media"]["port"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        for number in range(5):
+            peer.sendto(packet(number), ("127.0.0.1", port))
+        peer.sendto(b"neither", ("127.0.0.1", port))
+
+        def arrived():
+            found = read(client)
+            return found if found["callreel_rtp_packets_total", ("fate", "received")] == 5 else None
+
+        during = until(arrived)
+    assert during["callreel_rtp_packets_total", ("fate", "foreign")] == 1
+    assert during["callreel_rtp_legs",] == 1
+    assert during["callreel_rtp_ports_free",] < before["callreel_rtp_ports_free",]
+    client.delete("/v1/calls/rtp-1")
+    after = until(lambda: (found := read(client))["callreel_rtp_legs",] == 0 and found)
+    assert after["callreel_rtp_packets_total", ("fate", "received")] == 5
 
 
 def test_a_delivery_that_fails_is_told_by_lane_and_class(tmp_path):

@@ -9,7 +9,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
+from callreel import cli
 from callreel.recorder.figures import Milestone
+from callreel.service import running
 from callreel.service import traces as traces_module
 from callreel.service.running import Service
 from callreel.service.traces import Traces
@@ -35,10 +37,10 @@ def traces(seen):
 
 
 def test_a_recording_is_a_trace_with_what_became_of_it(tmp_path, traces, seen):
-    with listening(Service(settings_in(tmp_path), traces=traces)) as running:
-        client = running.client()
+    with listening(Service(settings_in(tmp_path), traces=traces)) as one:
+        client = one.client()
         client.post("/v1/calls", json={"call_id": "c-1", "legs": [{"media": "none"}], "record": {}})
-        running.service.recorder.call("c-1").receive_rtp("LEG-A", packet(0))
+        one.service.recorder.call("c-1").receive_rtp("LEG-A", packet(0))
         client.delete("/v1/calls/c-1")
         until(lambda: len(seen.get_finished_spans()) == 4)
     spans = seen.by_name()
@@ -85,3 +87,13 @@ def test_opentelemetry_is_imported_only_when_traces_are_asked_for():
         "t.Traces(); assert 'opentelemetry.trace' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_callreel_serve_makes_spans_when_it_is_asked_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    served = []
+    monkeypatch.setattr(running, "serve", lambda service, on_listening: served.append(service._traces))
+    assert cli.main(["serve", "--port", "0"]) == 0
+    assert cli.main(["serve", "--port", "0", "--traces"]) == 0
+    assert served[0] is None
+    assert isinstance(served[1], Traces)

@@ -105,7 +105,7 @@ def _letter(record: Record) -> Letter:
         id=record.id,
         kind=KINDS.get(what, what),
         take_id=which if what in ("deliver", "end") else None,
-        call_id=record.group,
+        call_id=str(record.payload.get("call_id", record.group)),
         lane=record.lane,
         put_s=record.put_s,
         due_s=record.due_s,

@@ -8,9 +8,9 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from callreel.delivery.queue_files import DEAD, QUEUE_FOLDER
 from callreel.recorder.figures import LATENESS_BOUNDS_S, Figures, Milestone
@@ -19,7 +19,7 @@ from callreel.service.metrics import Family, Histogram, Sample, histogram, one
 from callreel.service.watching import Watch
 from callreel.spool import State
 
-__all__ = ["Measures", "dead_letters"]
+__all__ = ["Measures", "dead_letters", "rtp_families"]
 
 WORK_BOUNDS_S: Final = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0)
 REQUEST_BOUNDS_S: Final = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
@@ -27,6 +27,21 @@ WINDOW_S: Final = 10.0
 """At least so long a time the CPU time of a packet is taken over."""
 LANES_MAX: Final = 200
 """Lanes that are told one by one; of thousands of customers' buckets the fullest."""
+
+RTP_FATES: Final = (
+    "received",
+    "reports",
+    "reports_sent",
+    "strangers",
+    "foreign",
+    "malformed",
+    "too_long",
+    "overflowed",
+    "kernel_dropped",
+    "relearnt",
+    "send_sent",
+    "send_refused",
+)
 
 Source = Callable[[], Iterable[Family]]
 
@@ -254,6 +269,20 @@ def _load(host: Host, watch: Watch) -> Iterator[Family]:
         "gauge",
         "1 when recordings may begin, 0 when they are refused.",
         one(host.recorder.is_accepting),
+    )
+
+
+def rtp_families(statistics: Mapping[str, Any]) -> Iterator[Family]:
+    """What came in over RTP and went out, by `RtpPorts.statistics`."""
+    yield Family(
+        "callreel_rtp_packets_total",
+        "counter",
+        "What came to the ports of RTP, and what was played, by fate; see docs/rtp.md.",
+        [Sample({"fate": fate}, statistics.get(fate, 0)) for fate in RTP_FATES],
+    )
+    yield Family("callreel_rtp_legs", "gauge", "Legs that have ports.", one(statistics["legs"]))
+    yield Family(
+        "callreel_rtp_ports_free", "gauge", "Ports that a leg could have now.", one(statistics["ports_free"])
     )
 
 

@@ -29,7 +29,7 @@ from callreel.service.customers import DRIVE_PATH, Customers, Routes
 from callreel.service.held import Held
 from callreel.service.host import Host, MediaOpener, PromptSource
 from callreel.service.library import Library
-from callreel.service.measures import Measures
+from callreel.service.measures import Measures, rtp_families
 from callreel.service.metrics import text_of
 from callreel.service.overload import Overload
 from callreel.service.page import make_page
@@ -133,6 +133,7 @@ class Service:
             self.library.close()
             self._routes.close()
             raise
+        self.measures.add_source(lambda: rtp_families(self.rtp.statistics))
         kinds = {
             "rtp": rtp_opener(self.rtp),
             "websocket": self.websockets.open,
