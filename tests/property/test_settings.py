@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from callreel.errors import UsageError
 from callreel.recorder.configuration import Configuration
 from callreel.recorder.settable import KEYS, PREFIX, TABLES, VARIABLES, as_toml, spelt
+from secret_watch import may_hold, secret
 
-HUSH = "hush-hush-0123456789"
+HUSH = secret("0123456789")
 TEXTS = st.text(st.sampled_from([chr(one) for one in range(1, 127)] + ["é", "€"]), max_size=20)
 SCALARS = st.one_of(
     st.booleans(),
@@ -72,7 +73,7 @@ def test_any_document_is_settings_or_a_usage_error_that_shows_no_secret(tmp_path
         if holds_a_secret(*place)
         or HUSH not in repr(value)  # what stands in the place of something else may be shown
     }
-    path = tmp_path_factory.getbasetemp() / "callreel.toml"
+    path = may_hold(tmp_path_factory.getbasetemp() / "callreel.toml")
     path.write_text(text_of(document), "utf-8")
     tomllib.loads(path.read_text("utf-8"))
     with mock.patch.dict(os.environ, {"HUSH": HUSH}):

@@ -1,6 +1,5 @@
 """Settings from a file, the environment and options: what is read, what is refused and how, what is never shown."""
 
-import base64
 import json
 import os
 import tomllib
@@ -28,9 +27,10 @@ from callreel.recorder.ways import Bearer, Signed, SinchSigned, Ways
 from callreel.spool import Limits, Retention, Space
 from http_server import authority, plain, serving
 from recording_host import Clock, ended, feed
+from secret_watch import may_hold, secret, secret_base64
 
-HUSH = "hush-hush-0123456789"
-WHSEC = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+HUSH = secret("0123456789")
+WHSEC = f"whsec_{secret_base64(32)}"
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def environment(monkeypatch):
 @pytest.fixture
 def write(tmp_path):
     def write(text):
-        path = tmp_path / "callreel.toml"
+        path = may_hold(tmp_path / "callreel.toml")
         path.write_text(text)
         return path
 
@@ -493,9 +493,9 @@ def test_a_secret_that_is_written_in_clear_is_refused_and_not_shown(key, ending,
 
 
 def test_secrets_are_read_from_variables_and_files_and_shown_nowhere(write, environment, tmp_path, capsys):
-    (tmp_path / "hush").write_text(f"{HUSH}\n")
-    (tmp_path / "proxy").write_text(f"http://user:{HUSH}@proxy.example:3128\n")
-    (tmp_path / "whsec").write_text(WHSEC)
+    may_hold(tmp_path / "hush").write_text(f"{HUSH}\n")
+    may_hold(tmp_path / "proxy").write_text(f"http://user:{HUSH}@proxy.example:3128\n")
+    may_hold(tmp_path / "whsec").write_text(WHSEC)
     environment.setenv("WHERE", f"https://customer.example/{HUSH}")
     path = write(
         f"""
@@ -599,13 +599,13 @@ def test_a_webhook_of_chime_or_for_terminal_events_is_signed_with_an_hmac(custom
 
 
 def test_a_webhook_of_sinch_is_signed_as_sinch_signs(customer, environment):
-    secret = base64.b64encode(b"sinch secret").decode()
-    environment.setenv("SINCH", secret)
+    sinch = secret_base64(16)
+    environment.setenv("SINCH", sinch)
     context, path_for = customer("notify.sinch", "application_key = 'acme'", "secret_env = 'SINCH'")
     with context as server:
         Configuration(path_for(server)).settings().notify.notifiers()["sinch"].tell(message("sinch"))
     (request,) = server.requests
-    given = {"body": request.body, "secrets": {"acme": secret}, "now": datetime.now(UTC)}
+    given = {"body": request.body, "secrets": {"acme": sinch}, "now": datetime.now(UTC)}
     assert authenticate(request.headers, "POST", "/calls", **given) == "acme"
 
 
