@@ -102,6 +102,27 @@ def test_alone_it_asks_for_a_token_and_records_what_ffmpeg_sends(served, tmp_pat
     assert (np.abs(heard[at : at + size].astype(int) - codes[:size]) <= step).all()
 
 
+def test_the_example_sends_a_call_and_shows_its_recording(served, tmp_path):
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg")
+    url, _ = served
+    short = tmp_path / "short.wav"
+    subprocess.run(["ffmpeg", "-v", "error", "-t", "2", "-i", SPEECH, short], check=True)
+    result = subprocess.run(
+        [sys.executable, ROOT / "examples" / "send_call.py", short, url],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    location, seconds, _, outcome = result.stdout.split()
+    assert outcome == "delivered"
+    assert 2.0 <= float(seconds) < 4.0
+    assert soundfile.info(location.removeprefix("file://")).channels == 2
+
+
 def test_sigterm_waits_for_what_runs_and_a_second_one_does_not(served, tmp_path):
     url, process = served
     with client_of(url, tmp_path) as client:
