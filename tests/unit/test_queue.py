@@ -703,6 +703,28 @@ def act_done(one):
     one.done("waits")
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_a_start_finds_gone_does_not_come_back_when_the_power_fails(tmp_path, seed):
+    disk = LossyDisk(seed)
+    options = {"now_s": T, "random": lambda: 0.5, "disk": disk}
+    first = Queue(tmp_path / "queue", **options)
+    first.put("one", lane="s3://bucket", group="call", payload={}, now_s=T)
+    assert first.lease(T).id == "one"
+    disk.error, disk.fail_at = errno.EIO, 2  # the file is removed, and that is not made last
+    with pytest.raises(OSError, match="Input/output"):
+        first.done("one")
+    first.close()
+    disk.start()
+    second = Queue(tmp_path / "queue", **options)
+    assert "one" not in second
+    second.close()
+    disk.lose_power()
+    disk.start()
+    third = Queue(tmp_path / "queue", **options)
+    assert "one" not in third
+    third.close()
+
+
 def act_put_not_lasting(one):
     one.put("new", lane="s3://bucket", group="call", ordered=False, payload={}, now_s=T, lasting=False)
 

@@ -108,6 +108,9 @@ class Queue:
         self._next_number = 1
         for path in (folder, *(folder / name for name in FOLDERS)):
             self._disk.make_folder(path)
+            # What a process that died has left in the air is decided now: what is seen gone does not come back.
+            with contextlib.suppress(OSError):
+                self._disk.sync_folder(path)
         self._lock = Lock(folder)
         self._schedule = Schedule(now_s=now_s, limit=lane_limit, limits=dict(lane_limits or {}))
         try:
