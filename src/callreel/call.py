@@ -177,6 +177,7 @@ class Call:
         host_frames: bool | Direction = False,
         detect_digits: bool = True,
         render_events: bool = True,
+        host_digits: bool = False,
     ) -> Leg:
         """Add a participant's connection.
 
@@ -185,7 +186,7 @@ class Call:
         directions, by default the static ones. With `host_frames` the leg takes PCM (`receive_pcm`) in place of RTP,
         with `host_frames=Direction.OUTGOING` only the track of that direction.
         `render_events` lets keys sent as telephone events be heard in the recording where the stream has no audio
-        of its own.
+        of its own. With `host_digits` keys may come by `receive_digit` whose tones sound in the audio too: each is one.
         """
         self._check_running()
         if name in self.legs:
@@ -199,6 +200,7 @@ class Call:
                 host_frames=host_frames is True or host_frames == direction,
                 detect_digits=detect_digits,
                 render_events=render_events,
+                host_digits=host_digits,
             )
 
         self.legs[name] = Leg(name, track(Direction.INCOMING), track(Direction.OUTGOING))
@@ -320,7 +322,7 @@ class Call:
         duration_ms: int = KEY_MS,
         track: Direction | str = "incoming",
     ) -> None:
-        """Take a key that the host found itself; add the leg with `detect_digits=False`.
+        """Take a key that the host found itself; add the leg with `detect_digits=False` or `host_digits=True`.
 
         `symbol` is one of 0123456789*#ABCD. It began at `now`, was pressed for `duration_ms` milliseconds, and was
         heard on `track`: "incoming" is the participant's own.
@@ -330,6 +332,7 @@ class Call:
             raise UsageError(f"a key is one of 0123456789*#ABCD, not {symbol!r}")
         samples = duration_ms * RTP_SAMPLE_RATE // 1000
         digit = Digit(symbol, self._position(now), samples, DigitSource.HOST)
+        self._leg(leg).track(Direction(track)).press(digit)
         self._press(self._leg(leg), Direction(track), digit)
 
     # -- requests ------------------------------------------------------------------------------------------------
@@ -960,6 +963,12 @@ class Call:
     def _store(self, recording: Recording, writes: list[Write]) -> None:
         for write in writes:
             self._writes.append((recording.recording_id, write))
+
+    def view(self, *, now: float) -> CallView:
+        """The call as its session sees it at a moment, also after its end."""
+        return CallView(
+            self.call_id, self.transaction_id, self.started_at, self._moment_of(now), dict(self.participants)
+        )
 
     # -- within --------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import callreel
-from callreel import bench, cli_config, cli_decrypt, cli_deliver, cli_inspect, cli_policy, cli_queue
+from callreel import (
+    bench,
+    cli_config,
+    cli_decrypt,
+    cli_deliver,
+    cli_inspect,
+    cli_policy,
+    cli_queue,
+    cli_serve,
+)
 from callreel.actions import Destination, Layout, Prompt, StartRecording, StopRecording
 from callreel.capture_script import Script, rehearse, script_of
 from callreel.captures import CaptureReport, RecordOptions, SkippedStream, Take, record_capture
@@ -152,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_deliver.add_recover_arguments(recover)
     recover.set_defaults(run=cli_deliver.run_recover)
     cli_config.add_config_command(commands)
+    cli_serve.add_serve_command(commands)
     cli_queue.add_queue_commands(commands)
     policy = commands.add_parser(
         "policy",

@@ -13,6 +13,7 @@ CallreelError
 │   ├── WavError
 │   ├── Mp3Error
 │   └── ManifestError
+├── NoPortError (OSError)              no port is free for the media of another leg
 ├── SpoolFullError (OSError)           the disk has no room for another take
 └── DeliveryError (OSError)            the destination refused or was lost  .key .retryable .retry_after_s
     ├── DeliveryDeniedError                credentials, policy or settings do not allow it
@@ -41,6 +42,7 @@ __all__ = [
     "ManifestError",
     "MediaError",
     "Mp3Error",
+    "NoPortError",
     "RtpError",
     "SipError",
     "SpoolFullError",
@@ -116,6 +118,10 @@ class ManifestError(MediaError):
         """Compose the text from the problems, of which there is at least one."""
         super().__init__("; ".join(problems), offset=offset)
         self.problems = problems if offset is None else (str(self),)
+
+
+class NoPortError(CallreelError, OSError):
+    """No port is free for the media of another leg: all are in use, or were a moment ago."""
 
 
 class SpoolFullError(CallreelError, OSError):

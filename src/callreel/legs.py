@@ -132,12 +132,13 @@ class Track:
         host_frames: bool = False,
         detect_digits: bool = True,
         render_events: bool = True,
+        host_digits: bool = False,
     ) -> None:
         """Start an empty timeline at `origin_ns`.
 
         `payload_types` maps RTP payload types to codec names, by default the static ones. With `host_frames` the track
         takes PCM at `sample_rate` in place of RTP. `render_events` lets telephone events sound where the stream has no
-        audio of its own.
+        audio of its own. With `host_digits` the host may be told of keys (`press`) whose tones sound in the audio too.
         """
         self.origin_ns = origin_ns
         self.sample_rate = sample_rate
@@ -158,7 +159,7 @@ class Track:
         self._fed_until_ns = 0
         self._held: Sequence[Digit] = ()  # keys heard, waiting for their event
         self._events: Sequence[Digit] = ()  # recent events, to recognise their tone when it is reported later
-        self._expects_events = False
+        self._expects_events = host_digits
         self.set_payload_types(rtp.STATIC_PAYLOAD_TYPES if payload_types is None else payload_types)
 
     def set_payload_types(self, payload_types: Mapping[int, str]) -> None:
@@ -225,6 +226,11 @@ class Track:
             held_back_ns = self._held_back_ns()
             self.receiver.push(self._resampler.flush(), self._fed_until_ns - held_back_ns)
             self._fed_samples = self._resampled_samples = 0
+
+    def press(self, digit: Digit) -> None:
+        """Learn of a key that the host was told of: a tone of it at the same time is the same press."""
+        self._events = (*self._events, digit)
+        self._expects_events = True
 
     def finish(self) -> None:
         """Say that nothing more will come."""

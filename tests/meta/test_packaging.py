@@ -23,7 +23,7 @@ OLDEST_GLIBC = (2, 17)  # manylinux2014, the oldest there is a CPython 3.11 for
 SOURCES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "native").rglob("*.*")}
 PYTHON = {
     path.relative_to(PACKAGE.parent).as_posix()
-    for pattern in ("*.py", "*.pyi", "py.typed")
+    for pattern in ("*.py", "*.pyi", "py.typed", "service/templates/*.html", "service/static/*")
     for path in PACKAGE.rglob(pattern)
 }
 

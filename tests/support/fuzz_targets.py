@@ -7,6 +7,7 @@ instrumented on the way in.
 import importlib.util
 import itertools
 import os
+import random
 import struct
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -191,6 +192,29 @@ def sample_store_seeds() -> Iterator[bytes]:
         )
 
 
+def demultiplexer_seeds() -> Iterator[bytes]:
+    """Streams of each kind, their peers and strangers, sound packets and any bytes, taken in between."""
+    chance = random.Random(1)
+    for settings in range(0, 16, 5):
+        for socket in (0, 16, 32, 64, 128, 144, 192):
+            actions = [bytes([128, socket, ssrc]) for ssrc in (0, 1)]
+            for number in range(60):
+                where = (socket & 16) << 1 | chance.randrange(3)
+                kind = chance.randrange(256)
+                actions.append(struct.pack("<BBBHH", 0, where, kind, number, chance.choice([0, 160, 2100])))
+                if number % 7 == 6:
+                    actions.append(bytes([176 + chance.randrange(24)]))
+                if number % 11 == 10:
+                    actions.append(struct.pack("<BH", 232, chance.choice([20, 700, 3000])))
+                if number % 13 == 12:
+                    report = struct.pack(">BBHIQIII", 0x80, 200, 6, kind & 3, 1 << 40, 0, 0, 0)
+                    bye = struct.pack(">BBHI", 0x81, 203, 1, kind & 3)
+                    actions.append(struct.pack("<BBH", 64, where | 16, len(report + bye)) + report + bye)
+                if number % 17 == 16:
+                    actions.append(bytes([chance.randrange(200, 232)]))
+            yield bytes([settings]) + b"".join(actions) + bytes([160, 161, 162])
+
+
 def pcap_seeds() -> Iterator[bytes]:
     return (bytes([size % 97, 0]) + path.read_bytes() for size, path in enumerate(captures()))
 
@@ -343,6 +367,43 @@ def encrypted_seeds() -> Iterator[bytes]:
             yield bytes([1, journal]) + b"\0\0\xc8\1\0\x10\x20\2\xfe\0\0\0\0\xf0\x90\3\xfe\0\0\0" + damage
 
 
+def audiosocket_seeds() -> Iterator[bytes]:
+    from callreel.service.audiosocket import message
+
+    stream = message(0x01, bytes(range(16)))
+    for kind in range(0x10, 0x19):
+        stream += message(kind, bytes(320)) + message(0x03, b"5")
+    stream += message(0xFF, b"\4") + message(0x00)
+    for size in (0, 2, 30, 255):
+        yield bytes([size]) + stream
+        yield bytes([size]) + stream[:-200]
+
+
+def media_streams_seeds() -> Iterator[bytes]:
+    import json
+
+    start = {"accountSid": "AC1", "streamSid": "MZ1", "callSid": "CA1", "tracks": ["inbound", "outbound"]}
+    twilio = {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
+    telnyx = {"encoding": "PCMA", "sample_rate": 8000, "channels": 1}
+    media = {"track": "outbound", "chunk": "2", "timestamp": "40", "payload": "fn+AgQ=="}
+    for document in (
+        {"event": "connected", "protocol": "Call", "version": "1.0.0"},
+        {
+            "event": "start",
+            "sequenceNumber": "1",
+            "start": start | {"mediaFormat": twilio},
+            "streamSid": "MZ1",
+        },
+        {"event": "start", "start": {"call_control_id": "v3:1", "media_format": telnyx}, "stream_id": "1"},
+        {"event": "media", "sequenceNumber": "3", "media": media, "streamSid": "MZ1"},
+        {"event": "dtmf", "dtmf": {"track": "inbound_track", "digit": "#"}},
+        {"event": "websocket:dtmf", "digit": "5", "duration": 260},
+        {"event": "mark", "mark": {"name": "callreel-1"}},
+        {"event": "stop", "stop": {"callSid": "CA1"}},
+    ):
+        yield json.dumps(document).encode()
+
+
 def wav_seeds() -> Iterator[bytes]:
     return (path.read_bytes() for path in files("**/*.wav"))
 
@@ -352,6 +413,7 @@ TARGETS = {
     for target in (
         Target(FOLDER / "rtp.c", 16_384, rtp_seeds),
         Target(FOLDER / "sample_store.c", 1_024, sample_store_seeds),
+        Target(FOLDER / "demultiplexer.c", 8_192, demultiplexer_seeds),
         Target(FOLDER / "pcap.c", 32_768, pcap_seeds),
         Target(FOLDER / "wav_samples.c", 1_024, wav_samples_seeds),
         Target(FOLDER / "mpeg_frame.c", 16_384, mpeg_frame_seeds),
@@ -362,6 +424,8 @@ TARGETS = {
         Target(FOLDER / "dialogs.py", 8_192, dialogs_seeds, compiled=False),
         Target(FOLDER / "manifest.py", 4_096, manifest_seeds, compiled=False),
         Target(FOLDER / "dialects.py", 4_096, dialects_seeds, compiled=False),
+        Target(FOLDER / "audiosocket.py", 8_192, audiosocket_seeds, compiled=False),
+        Target(FOLDER / "media_streams.py", 4_096, media_streams_seeds, compiled=False),
         Target(FOLDER / "encrypted.py", 4_096, encrypted_seeds, compiled=False),
         Target(FOLDER / "wav.py", 8_192, wav_seeds),
         Target(FOLDER / "mp3.py", 40_960, mp3_seeds),

@@ -923,3 +923,14 @@ def test_any_parameter_of_record_audio_gives_a_recording_or_one_failure(changes)
         data = host.messages[0].body["ActionData"]
         assert data["ErrorType"] == "InvalidActionParameter"
         assert data["Error"] == f"{data['ErrorType']}: {data['ErrorMessage']}"
+
+
+def test_the_arguments_of_a_call_that_is_made_are_told_when_it_is_dialed():
+    session = Chime(arguments={"FirstName": "John"})
+    call = Call("c-1", started_at=STARTED_AT, now=0.0, dialect=session)
+    call.add_leg("LEG-A", status=LegStatus.DIALED, inbound=False, now=0.0)
+    call.ringing("LEG-A", now=1.0)
+    dialed, ringing = (event.body for event in call.events() if isinstance(event, VendorMessage))
+    assert dialed["InvocationEventType"] == "NEW_OUTBOUND_CALL"
+    assert dialed["ActionData"]["Parameters"] == {"Arguments": {"FirstName": "John"}}
+    assert "ActionData" not in ringing

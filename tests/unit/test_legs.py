@@ -1208,6 +1208,29 @@ def test_different_keys_both_ways_are_two_digits():
     assert [d.symbol for d in one.digits(final=True)] == ["4", "9"]
 
 
+@pytest.mark.parametrize("told_after_ms", [30, 120, 350])
+def test_a_key_that_the_host_is_told_of_and_that_sounds_is_one_digit(told_after_ms):
+    wave = pressed("44")  # at 0.2 and 0.4 s, 0.1 s each
+    one = Track(origin_ns=0, host_frames=True, host_digits=True)
+    presses = [Digit("4", 1600 * (n + 1), 800, DigitSource.HOST) for n in range(2)]
+    heard = []
+    for pcm, now_ns in frames_of(np.concatenate([wave, np.zeros(8000, np.int16)]), 8000):
+        one.receive_pcm(pcm, now_ns)
+        while presses and now_ns // 125_000 >= presses[0].position + told_after_ms * MS:
+            one.press(presses.pop(0))
+        heard += one.digits()
+    assert not presses
+    assert heard + one.digits(final=True) == []
+
+
+def test_a_key_that_sounds_and_that_the_host_is_not_told_of_is_heard():
+    one = Track(origin_ns=0, host_frames=True, host_digits=True)
+    for pcm, now_ns in frames_of(pressed("42"), 8000):
+        one.receive_pcm(pcm, now_ns)
+    one.press(Digit("4", 1600, 800, DigitSource.HOST))
+    assert [(digit.symbol, digit.source) for digit in one.digits(final=True)] == [("2", DigitSource.INBAND)]
+
+
 def test_a_key_only_in_the_audio_is_told_after_04_s_where_events_are_possible():
     wave = pressed("4")
     one = track()

@@ -1,5 +1,8 @@
 """Recorder: calls in, recordings at their destination and one terminal event each out."""
 
+import gc
+import hashlib
+import itertools
 import threading
 import time
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 import soundfile
 
 from callreel.actions import Destination, Layout, Prompt, RecordingKind, StartRecording, StopRules
+from callreel.delivery import Parcel
 from callreel.dialects.chime import Chime
 from callreel.errors import (
     ActionError,
@@ -18,9 +22,11 @@ from callreel.errors import (
     UsageError,
 )
 from callreel.events import CallEnded, RecordingStarted, RecordingStored, VendorMessage
-from callreel.kernels import g711
+from callreel.kernels import g711, pcap
+from callreel.legs import Leg
 from callreel.notify.functions import PythonFunction
 from callreel.recorder import Recorder, Settings, TakeEnded
+from callreel.recorder.stores import Stores
 from callreel.spool import Limits, Retention, Space
 from recording_host import RATE, Clock, Unreliable, ended, feed, packet, payload, record
 from secret_watch import MARK
@@ -495,3 +501,138 @@ def test_credentials_of_a_request_are_in_no_file_no_event_and_no_log(tmp_path, c
     with with_store(tmp_path, clock, store) as recorder:
         wait_for(lambda: "give them again" in caplog.text)
         assert recorder.unfinished
+
+
+def test_a_call_can_be_looked_at_also_when_it_is_over(recorder):
+    call = recorder.add_call("call-1", transaction_id="t-1")
+    call.add_leg("LEG-A", to="+461")
+    before = call.view()
+    assert (before.call_id, before.transaction_id) == ("call-1", "t-1")
+    call.end()
+    assert before.participants["LEG-A"].to == "+461"
+    assert call.view().now >= before.now
+    assert call.view().participants.keys() == before.participants.keys()
+
+
+def test_every_drive_has_a_folder_of_its_own(tmp_path):
+    settings = Settings(tmp_path, drive_url="https://calls.example/recording/")
+    one, other = (
+        Stores(settings).place(Destination(kind="sdrive", bucket=name), "a.mp3")[0]
+        for name in ("one", "../two")
+    )
+    assert one.folder == tmp_path / "drives" / "one"
+    assert other.folder.parent == tmp_path / "drives"
+    assert Stores(settings).place(Destination(kind="sdrive"), "a.mp3")[0].folder == tmp_path / "drive"
+    path = tmp_path / "a.mp3"
+    path.write_bytes(b"")
+    receipt = one.deliver(Parcel(path, "a.mp3", 0, hashlib.sha256(b"").hexdigest(), "audio/mpeg", {}))
+    assert receipt.location == "https://calls.example/recording/a.mp3"
+
+
+def test_a_call_that_is_over_keeps_no_audio(recorder):
+    call = recorder.add_call("call-1")
+    call.add_leg("LEG-ZZ")
+
+    def legs():
+        return [one for one in gc.get_objects() if isinstance(one, Leg) and one.name == "LEG-ZZ"]
+
+    assert len(legs()) == 1
+    call.end()
+    gc.collect()
+    assert legs() == []
+    assert "LEG-ZZ" in call.participants
+
+
+# ---- packets that are fetched ----
+
+
+class Queue:
+    """Packets of a whole call that are there already; hands over those that have come."""
+
+    def __init__(self, clock, seconds, began):
+        wires = [packet(number) for number in range(round(seconds * 50))]
+        self.records = np.zeros(len(wires), pcap.DTYPE)
+        self.records["length"] = [len(one) for one in wires]
+        self.records["offset"] = np.cumsum(self.records["length"]) - self.records["length"]
+        self.records["time_ns"] = [round((began + 0.02 * number) * 1e9) for number in range(len(wires))]
+        self.data = b"".join(wires)
+        self.clock = clock
+        self.first = 0
+        self.asked = []
+        self.finished = 0
+
+    def feed(self, call, until_ns):
+        self.asked.append((self.clock(), until_ns))
+        self._hand_over(call, min(until_ns or 2**62, round(self.clock() * 1e9)))
+
+    def finish(self, call):
+        self.finished += 1
+        self._hand_over(call, 2**62)
+
+    def _hand_over(self, call, until_ns):
+        records = self.records[self.first :].tobytes()
+        self.first += call.receive_rtp_batch("LEG-A", self.data, records, until_ns=until_ns)
+
+
+@pytest.mark.parametrize("ends", ["end", "detach"])
+def test_a_source_is_asked_at_every_step_and_a_last_time_at_the_end(tmp_path, ends):
+    clock = Clock()
+    recorder = Recorder(settings(tmp_path), clock=clock)
+    call = recorder.add_call("c-1")
+    call.add_leg()
+    call.start_recording(StartRecording())
+    source = Queue(clock, 3.0, clock())
+    call.attach(source)
+    clock.sleep_until(clock() + 2.9)
+    assert len(source.asked) >= 8
+    if ends == "detach":
+        call.detach(source)
+        call.detach(source)
+    call.end()
+    call.detach(source)
+    assert source.finished == 1
+    asked = len(source.asked)
+    (event,) = ended(recorder)
+    audio = soundfile.read(path_of(event), dtype="int16", always_2d=True)[0][:, 0]
+    said = heard(3.0)
+    begin = next(
+        at for at in np.flatnonzero(audio == said[0]) if np.array_equal(audio[at : at + 160], said[:160])
+    )
+    np.testing.assert_array_equal(audio[begin : begin + len(said)], said)
+    assert len(source.asked) == asked
+    recorder.close()
+
+
+def test_a_call_that_stood_still_hears_a_second_of_what_waited_at_a_step(recorder, clock):
+    call = recorder.add_call("c-1")
+    call.add_leg()
+    call.start_recording(StartRecording())
+    source = Queue(clock, 8.0, clock())
+    call.attach(source)
+    with call._lock:
+        clock.sleep_until(clock() + 8.0)
+    wait_for(lambda: source.first == 400)
+    behind = [until_ns for _, until_ns in source.asked if until_ns is not None]
+    assert len(behind) >= 6
+    assert {b - a for a, b in itertools.pairwise(behind)} == {1_000_000_000}
+    call.end()
+    (event,) = ended(recorder)
+    assert event.manifest["degraded"] is False
+    counts = event.manifest["tracks"][0]["packets"]
+    assert (counts["received"], counts["lost"], counts["late"], counts["discarded"]) == (400, 0, 0, 0)
+
+
+def test_what_is_asked_of_a_call_that_stood_still_finds_it_where_it_is_now(recorder, clock):
+    call = recorder.add_call("c-1")
+    call.add_leg()
+    call.start_recording(StartRecording())
+    source = Queue(clock, 6.0, clock())
+    call.attach(source)
+    with call._lock:
+        clock.sleep_until(clock() + 6.0)
+    call.stop_recording()
+    assert source.first >= 245
+    call.end()
+    (event,) = ended(recorder)
+    assert event.manifest["duration"] == pytest.approx(6.0, abs=0.5)
+    assert event.manifest["degraded"] is False

@@ -754,3 +754,136 @@ def test_credentials_under_a_wrong_name_are_not_handed_to_the_host(name):
     host.answer("ace", {"instructions": [SAY | {name: misplaced}], "action": {"name": "continue"}})
     (event, *_) = host.events(Perform)
     assert event.parameters == {"text": "Hello"}
+
+
+# ---- conferences -------------------------------------------------------------------------------------------
+
+
+def in_conference(**options):
+    host = Host(**options)
+    host.manage({"action": {"name": "connectConf", "conferenceId": "room"}}, now=1.0)
+    return host
+
+
+def stay(host, now=5.0):
+    return host.session.read_stay(host.call.view(now=now))
+
+
+def test_a_call_is_in_its_conference_from_being_connected_to_leaving():
+    host = Host()
+    assert stay(host) is None
+    host.manage({"action": {"name": "connectConf", "conferenceId": "room"}}, now=1.0)
+    assert stay(host) == {"cli": "+461", "id": "call-1", "duration": 4, "muted": False, "onhold": False}
+    host.manage({"instructions": [SAY], "action": {"name": "continue"}}, now=2.0)
+    assert stay(host)["duration"] == 4
+    host.manage({"action": {"name": "park"}}, now=3.0)
+    assert stay(host) is None
+
+
+def test_a_participant_who_has_left_is_in_no_conference():
+    host = in_conference()
+    host.call.hang_up("LEG-A", now=2.0)
+    assert stay(host) is None
+    asked = host.call.request({"conferenceId": "room", "command": {"command": "mute"}}, now=3.0)
+    assert (asked.status, asked.body["errorCode"]) == (404, 40400)
+
+
+@pytest.mark.parametrize(
+    ("command", "member", "value"),
+    [
+        ("mute", "muted", True),
+        ("unmute", "muted", False),
+        ("onhold", "onhold", True),
+        ("resume", "onhold", False),
+    ],
+)
+def test_a_command_is_handed_to_the_host_and_changes_the_participant(command, member, value):
+    host = in_conference()
+    response = host.call.request({"conferenceId": "room", "command": {"command": command}}, now=2.0)
+    assert response.status == 204
+    assert stay(host)[member] is value
+    performed = host.events(Perform)[-1]
+    assert (performed.name, performed.parameters) == (command, {"conferenceId": "room"})
+
+
+def test_music_goes_with_hold():
+    host = in_conference()
+    hold = {"command": "onhold", "moh": "music2"}
+    assert host.call.request({"conferenceId": "room", "command": hold}, now=2.0).status == 204
+    assert host.events(Perform)[-1].parameters == {"conferenceId": "room", "moh": "music2"}
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (None, 40003),
+        ([], 40003),
+        ({}, 40002),
+        ({"command": None}, 40002),
+        ({"command": "hold"}, 40001),
+        ({"command": 7}, 40001),
+        ({"command": ["mute"]}, 40001),
+        ({"command": "mute", "moh": "ring"}, 40001),
+        ({"command": "onhold", "moh": "opera"}, 40001),
+        ({"command": "onhold", "moh": 1}, 40001),
+    ],
+)
+def test_a_command_that_is_none_changes_nothing(command, code):
+    host = in_conference()
+    response = host.call.request({"conferenceId": "room", "command": command}, now=2.0)
+    assert (response.status, response.body["errorCode"]) == (400, code)
+    assert (stay(host)["muted"], stay(host)["onhold"]) == (False, False)
+
+
+def test_a_command_for_another_conference_finds_none():
+    for document in ({"command": {"command": "mute"}}, {"kick": True}):
+        response = in_conference().call.request({"conferenceId": "elsewhere", **document}, now=2.0)
+        assert (response.status, response.body["message"]) == (404, "Conference not found")
+
+
+def test_a_participant_who_is_made_to_leave_is_hung_up_on():
+    host = in_conference()
+    assert host.call.request({"conferenceId": "room", "kick": True}, now=2.0).status == 204
+    assert host.performs[-1] == ("LEG-A", "hangup")
+    host.call.hang_up("LEG-A", now=2.5)
+    host.call.end(now=3.0)
+    assert host.session.read_call(host.call.view(now=3.0))["reason"] == "MANAGERHANGUP"
+
+
+# ---- reading a call ----------------------------------------------------------------------------------------
+
+
+def read(host, now):
+    return host.session.read_call(host.call.view(now=now))
+
+
+def test_a_call_is_read_while_it_goes_on_and_afterwards():
+    host = Host(LegStatus.OFFERED, custom="mine")
+    offered = read(host, 1.0)
+    assert (offered["status"], offered["result"], offered["reason"], offered["duration"]) == (
+        "ONGOING",
+        "N/A",
+        "N/A",
+        0,
+    )
+    assert offered["to"] == {"type": "number", "endpoint": "+462"}
+    assert (offered["callId"], offered["custom"], offered["domain"]) == ("call-1", "mine", "pstn")
+    host.call.answered("LEG-A", now=2.0)
+    assert read(host, 5.0)["duration"] == 3
+    host.call.hang_up("LEG-A", now=6.0)
+    host.call.end(now=6.0)
+    over = read(host, 100.0)
+    assert (over["status"], over["result"], over["reason"], over["duration"]) == (
+        "FINAL",
+        "ANSWERED",
+        "CALLERHANGUP",
+        4,
+    )
+
+
+def test_the_drive_of_a_customer_is_where_drive_recordings_go():
+    host = Host(drive="acme")
+    host.manage({"instructions": [START], "action": {"name": "continue"}})
+    (started,) = host.events(RecordingStarted)
+    assert (started.destination.kind, started.destination.bucket) == ("sdrive", "acme")
+    assert started.destination.overwrite

@@ -33,6 +33,7 @@ from callreel.spool_rules import (
     to_remove,
     whole_frames,
 )
+from small_disk import small_disk
 from spool_parts import Fault, FaultyFiles, Speaker, hand, open_spool, read_wav
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -493,20 +494,6 @@ def test_an_error_of_the_seam_that_is_none_of_the_disk_ends_no_thread(tmp_path):
         other = spool.begin("two", {})
         other.finish({})
         Heard().wait(spool, "finished", "two")
-
-
-@contextlib.contextmanager
-def small_disk(folder, size):
-    folder.mkdir()
-    made = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)], capture_output=True, check=False
-    )
-    if not made or made.returncode:
-        pytest.skip("file systems cannot be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_disk_that_fills_up_and_is_freed_leaves_a_marked_hole(tmp_path):

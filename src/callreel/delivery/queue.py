@@ -285,6 +285,14 @@ class Queue:
         # An operator may have moved it, from the first folder to the second, or dropped it.
         return any(self._disk.exists(self.folder / state / name) for state in (DEAD, AGAIN))
 
+    def lanes(self) -> dict[str, tuple[int, float]]:
+        """How many entries wait or are leased in each lane, and when the oldest of them was put; any thread may ask."""
+        found: dict[str, tuple[int, float]] = {}
+        for item in list(self._schedule.items.values()):
+            entries, oldest_s = found.get(item.lane, (0, item.put_s))
+            found[item.lane] = entries + 1, min(oldest_s, item.put_s)
+        return found
+
     def is_dead(self, entry_id: str) -> bool:
         """Whether an entry is a dead letter."""
         return entry_id not in self._schedule.items and entry_id in self
@@ -402,6 +410,7 @@ class Queue:
             group=record.group,
             ordered=record.ordered,
             due_s=record.due_s,
+            put_s=record.put_s,
         )
         item.attempts, item.failures = record.attempts, record.failures
         item.failing_since_s = record.failing_since_s

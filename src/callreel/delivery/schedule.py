@@ -39,11 +39,20 @@ class Item:
         "lane",
         "number",
         "ordered",
+        "put_s",
         "stamp",
     )
 
     def __init__(
-        self, entry_id: str, number: int, *, lane: str, group: str, ordered: bool, due_s: float
+        self,
+        entry_id: str,
+        number: int,
+        *,
+        lane: str,
+        group: str,
+        ordered: bool,
+        due_s: float,
+        put_s: float = 0.0,
     ) -> None:
         """Describe an entry; `number` says which of two came first."""
         self.id = entry_id
@@ -52,6 +61,7 @@ class Item:
         self.group = group
         self.ordered = ordered
         self.due_s = due_s
+        self.put_s = put_s
         self.attempts = 0  # that failed, ever
         self.failures = 0  # that failed since it was put or taken in again
         self.failing_since_s: float | None = None

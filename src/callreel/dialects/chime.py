@@ -115,13 +115,14 @@ class Chime:
         region: str = "",
         sip_media_application_id: str = "",
         sip_rule_id: str | None = None,
+        arguments: Mapping[str, str] | None = None,
         record_audio_format: str = "mp3",
         first_sequence: int = 1,
         checks_access: bool = False,
         strict_pauses: bool = False,
         requires_terminators: bool = True,
     ) -> None:
-        """The four ids go into CallDetails.
+        """The four ids go into CallDetails; `arguments` is ArgumentsMap of CreateSipMediaApplicationCall.
 
         `record_audio_format`: "mp3" as the page prints its keys, or "wav" as later editions do. `first_sequence`: 1 as
         logs show, 2 as the guide's first sample. `checks_access`: ask the host to look at the bucket before a call
@@ -137,6 +138,7 @@ class Chime:
             "SipMediaApplicationId": sip_media_application_id,
             **({} if sip_rule_id is None else {"SipRuleId": sip_rule_id}),
         }
+        self._arguments = arguments
         self._record_audio_format = record_audio_format
         self._checks_access = checks_access
         self._strict_pauses = strict_pauses
@@ -434,6 +436,10 @@ class Chime:
             case _:
                 return Answer()
         self._invoked_leg = event.leg
+        if event_type == "NEW_OUTBOUND_CALL" and self._arguments is not None:
+            # No page shows where they stand; so do those of an update.
+            data = {"Type": "CallCreateRequest", "Parameters": {"Arguments": dict(self._arguments)}}
+            return self._invoke(event_type, call, ActionData=data)
         return self._invoke(event_type, call)
 
     def _call_ended(self, call: CallView) -> Answer:

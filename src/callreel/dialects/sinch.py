@@ -8,6 +8,8 @@ What is given to `Call.request`:
     {"event": "ice", "svaml": {...}}           the answer to a callback, "ice", "ace" or "pie"; null when none came
     {"callId": "...", "svaml": {...}}          the body of Manage Call, PATCH /calls/id/{callId}, for the `Response`
     {"callLeg": "callee", "svaml": {...}}      ... of PATCH /calls/id/{callId}/leg/{callLeg}
+    {"conferenceId": "...", "command": {...}}  the body of PATCH /conferences/id/{conferenceId}/{callId}; with "kick" in
+                                               place of "command", its DELETE
     {"instructions": [...], "action": {...}}   SVAML alone: the answer to the oldest callback that waits for one, or,
                                                when none does, the body of Manage Call
 
@@ -26,12 +28,13 @@ that holds `credentials`, however it is called: there is a secret in it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from callreel.actions import (
     Action,
+    Destination,
     EndReason,
     Layout,
     OtherAction,
@@ -41,6 +44,7 @@ from callreel.actions import (
 )
 from callreel.dialects import OBJECT, Answer, Order, Response
 from callreel.dialects.sinch_options import RecordingOptions, SvamlError, generated_name, read_options
+from callreel.dialects.sinch_rooms import COMMANDS, Stay, read_command
 from callreel.errors import ActionError, UsageError
 from callreel.events import (
     ActionEnded,
@@ -159,6 +163,7 @@ class Sinch:
         layout: Layout | str = Layout.MIX,
         conference_layout: Layout | str = Layout.OUTGOING,
         drive_url: str = DRIVE_URL,
+        drive: str | None = None,
         default_destination_url: str | None = None,
         transcription_locales: Collection[str] | None = None,
         tells_storage_failures: bool = True,
@@ -168,12 +173,13 @@ class Sinch:
 
         `domain`: "pstn", or "mxp" for a call between apps, which has no ACE and is not managed. `callbacks`: tell ICE
         for a leg that is offered, ACE when one that was called answers, DiCE at the end; a host that has its own turns
-        them off. `layout`: what is recorded of a call, which no page says; `conference_layout`: and of one that is in a
-        conference, "the mix from the conference that was sent to that channel". `drive_url`: what stands before the
-        names of files in Sinch Drive. `default_destination_url`: where recordings go whose options name no destination,
-        with the host's own credentials; without it they must. `transcription_locales`: those the host can transcribe,
-        None for any. `tells_storage_failures`: tell `callingerror` 50000 when a file could not be stored; the pages
-        have no notification for that. `new_reference` makes the `reference` of an error.
+        them off. `layout`: what is recorded of a call, which no page says; `conference_layout`: and of one that is in
+        a conference, "the mix from the conference that was sent to that channel". `drive_url`: what stands before the
+        names of files in Sinch Drive, `drive` which one it is where a host has several. `default_destination_url`:
+        where recordings go whose options name no destination, with the host's own credentials; without it they must.
+        `transcription_locales`: those the host can transcribe, None for any. `tells_storage_failures`: tell
+        `callingerror` 50000 when a file could not be stored; the pages have no notification for that. `new_reference`
+        makes the `reference` of an error.
         """
         self._application_key = application_key
         self._custom = custom
@@ -182,6 +188,7 @@ class Sinch:
         self._layout = Layout(layout)
         self._conference_layout = Layout(conference_layout)
         self._drive_url = drive_url
+        self._drive = drive
         if default_destination_url is not None:
             try:
                 read_options(None, default_url=default_destination_url)
@@ -211,13 +218,14 @@ class Sinch:
         self._last_stamp: datetime | None = None
         self._cookies: dict[str, int] = {}
         """Bytes of each."""
-        self._conference_id: str | None = None
-        """Where the call is."""
+        self.stay: Stay | None = None
+        """In which conference the call is."""
         self._moves: dict[str, str | None] = {}
         """Actions that will take the call to a conference, or out of one."""
         self._hangups: set[str] = set()
         """Actions that will hang up."""
         self._answered_at: datetime | None = None
+        self._ended_at: datetime | None = None
         self._reason: str | None = None
         """Why the call ends; the first that is known stays."""
         self._result: str | None = None
@@ -225,7 +233,9 @@ class Sinch:
     # -- what the customer says ----------------------------------------------------------------------------------
 
     def request(self, document: Any, call: CallView) -> Answer:
-        """Read the answer to a callback, or the body of Manage Call."""
+        """Read the answer to a callback, the body of Manage Call, or what is asked of who is in a conference."""
+        if isinstance(document, OBJECT) and ("command" in document or "kick" in document):
+            return self._in_conference(document, call)
         if isinstance(document, OBJECT) and "svaml" in document:
             event, svaml = document.get("event"), document["svaml"]
             if isinstance(event, str) and event in CALLBACKS:
@@ -323,6 +333,32 @@ class Sinch:
         )
         return Answer(order=order, response=Response(status=204))
 
+    def _in_conference(self, document: Mapping[str, Any], call: CallView) -> Answer:
+        """Mute or hold a participant, who is the call, or have them leave."""
+        stay = self.stay
+        live = any(one.status is not LegStatus.DISCONNECTED for one in call.participants.values())
+        if stay is None or stay.conference_id != document.get("conferenceId") or not live:
+            return self._refuse(NOT_FOUND, "Conference not found")
+        self._documents += 1
+        if "command" not in document:
+            ended = self._end_call("MANAGERHANGUP", call)
+            return Answer(order=ended.order, response=Response(status=204))
+        try:
+            command, more = read_command(document["command"])
+        except SvamlError as error:
+            return self._refuse(error.code, str(error))
+        name, value = COMMANDS[command]
+        setattr(stay, name, value)
+        parameters = {"conferenceId": stay.conference_id, **more}
+        action = OtherAction(
+            leg=self._leg(call),
+            action_id=self._action_id(1, command),
+            name=command,
+            parameters=parameters,
+            awaited=False,
+        )
+        return Answer(order=Order(actions=(action,), at_once=True), response=Response(status=204))
+
     def _refuse(self, code: int, message: str) -> Answer:
         reference = None if self._new_reference is None else self._new_reference()
         return Answer(response=error_response(code, message, reference=reference))
@@ -333,7 +369,7 @@ class Sinch:
             raise SvamlError(INVALID, "the call leg must be caller, callee or both")
         if not all(isinstance(one, OtherAction) and one.name in (*ON_ONE_LEG, "continue") for one in actions):
             raise SvamlError(INVALID, "on one leg there is only PlayFiles and Say")
-        if self._conference_id is not None or not live[0].inbound:
+        if self.stay is not None or not live[0].inbound:
             call_leg = (
                 "caller"  # which leg says nothing in a conference, and in a call that the platform made
             )
@@ -470,7 +506,7 @@ class Sinch:
                 raise SvamlError(ILLEGAL, f"'conferenceId' has 1 to {MAX_CONFERENCE_ID} characters")
             plan.conference_id = conference_id
         elif action_name in ("", *STAYING):
-            plan.conference_id = self._conference_id
+            plan.conference_id = None if self.stay is None else self.stay.conference_id
 
     def _leg(self, call: CallView) -> str:
         """The leg whose call it is: the first that is there."""
@@ -521,10 +557,15 @@ class Sinch:
             layout=layout,
             format=options.format,
             key=options.key(name),
-            destination=options.destination,
+            destination=self._placed(options.destination),
             once=False,
         )
         return _Asked(action, word, options, options.location(name, self._drive_url), conference_id)
+
+    def _placed(self, destination: Destination) -> Destination:
+        """The destination, in the customer's own drive where it is in Drive."""
+        is_drive = destination.kind == "sdrive" and self._drive is not None
+        return replace(destination, bucket=self._drive) if is_drive else destination
 
     # -- what the customer is told -------------------------------------------------------------------------------
 
@@ -546,7 +587,8 @@ class Sinch:
                 return self._recording_finished(event, call)
             case RecordingStored() if event.recording_id in self._finished:
                 return self._recording_stored(event, call)
-            case CallEnded() if self._callbacks:
+            case CallEnded():
+                self._ended_at = call.now
                 return self._ended(call)
             case _:
                 pass
@@ -592,7 +634,8 @@ class Sinch:
     def _action_ended(self, event: ActionEnded, call: CallView) -> None:
         action_id = event.action_id
         if action_id in self._moves:
-            self._conference_id = self._moves.pop(action_id)
+            conference_id = self._moves.pop(action_id)
+            self.stay = None if conference_id is None else Stay(conference_id, call.now)
         if action_id in self._hangups:
             self._hangups.discard(action_id)
             self._reason = self._reason or "MANAGERHANGUP"
@@ -700,16 +743,54 @@ class Sinch:
 
     def _ended(self, call: CallView) -> Answer:
         first = next(iter(call.participants.values()), None)
-        answered_at = self._answered_at
-        duration_s = 0 if answered_at is None else int((call.now - answered_at).total_seconds())
-        members = {
-            "reason": self._reason or "N/A",
-            "result": "ANSWERED" if answered_at is not None else self._result or "N/A",
-            "duration": duration_s,
-        }
+        members = self._outcome(call.now)
         if first is not None:
             members |= {"from": first.from_, "to": self._ice(first)["to"]}
         return self._callback("dice", call, **members)
+
+    def _outcome(self, now: datetime) -> dict[str, Any]:
+        answered_at = self._answered_at
+        until = now if self._ended_at is None else self._ended_at
+        return {
+            "reason": self._reason or "N/A",
+            "result": "ANSWERED" if answered_at is not None else self._result or "N/A",
+            "duration": 0 if answered_at is None else int((until - answered_at).total_seconds()),
+        }
+
+    def read_call(self, call: CallView) -> Mapping[str, Any]:
+        """The answer to GET /calls/id/{callId}, also after the call.
+
+        It has no `from`: the vendor's library for Python (1.1.4) reads none that is there. Nothing is charged.
+        """
+        nothing = {"currencyId": "USD", "amount": 0}
+        body: dict[str, Any] = {
+            "domain": self._domain,
+            "callId": call.call_id,
+            "status": "ONGOING" if self._ended_at is None else "FINAL",
+            **self._outcome(call.now),
+            "timestamp": f"{call.started_at:%Y-%m-%dT%H:%M:%SZ}",
+            "userRate": nothing,
+            "debit": nothing,
+        }
+        for first in list(call.participants.values())[:1]:
+            body["to"] = self._ice(first)["to"]
+        if self._custom is not None:
+            body["custom"] = self._custom
+        return body
+
+    def read_stay(self, call: CallView) -> Mapping[str, Any] | None:
+        """The call as one of the participants of its conference; None when it is in none."""
+        stay = self.stay
+        live = [one for one in call.participants.values() if one.status is not LegStatus.DISCONNECTED]
+        if stay is None or not live or self._ended_at is not None:
+            return None
+        return {
+            "cli": live[0].from_,
+            "id": call.call_id,
+            "duration": int((call.now - stay.since).total_seconds()),
+            "muted": stay.muted,
+            "onhold": stay.onhold,
+        }
 
     def describe(
         self, action_id: str, *, leg: str, duration_s: float, media_type: str, call: CallView

@@ -15,6 +15,7 @@ import heapq
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
@@ -28,10 +29,11 @@ from callreel.actions import Destination
 from callreel.call import Call
 from callreel.delivery import Store
 from callreel.encryption import ReadyKeys
-from callreel.errors import UsageError
+from callreel.errors import ActionError, UsageError
 from callreel.events import Event, VendorMessage
 from callreel.notify import Notifier
 from callreel.recorder.calls import RecordedCall
+from callreel.recorder.figures import Figures, LaneFigures, Milestone, OnItsWay, Pace, Strain
 from callreel.recorder.office import Office, TakeEnded, TakeReplayed, Wake
 from callreel.recorder.settings import Settings
 from callreel.recorder.stores import Stores
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 __all__ = ["RecordedCall", "Recorder", "Settings", "TakeEnded", "TakeReplayed"]
 
 log = logging.getLogger("callreel.recorder")
+
+DRAINING = ActionError("no recordings are begun any more", field="system")
+OVERLOADED = ActionError("too much is recorded already: try again later", field="system")
 
 STEP_S = 0.12
 """How often a call is moved on, at the latest. With a packet of 20 ms, which is not there before it is whole, and 5 ms
@@ -66,6 +71,7 @@ class Recorder:
         notifier_for: Callable[[VendorMessage], Notifier | None] | None = None,
         events: Notifier | None = None,
         on_event: Callable[[], None] | None = None,
+        observe: Callable[[Milestone], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -74,8 +80,9 @@ class Recorder:
         A `store_for` of the host's own gives the store, and the key there, of any destination and key. `notifier_for`
         says how a vendor's message reaches its customer; what has none is among the `events` of this object. `events`
         is told of every terminal event, also after a restart. Both are by default those of the settings. `on_event` is
-        called, from any thread, when there is something in `events()`; it may only set a flag. `clock`: seconds, of
-        any epoch, that never step back. `wall_clock`: seconds since 1970, UTC, which may.
+        called, from any thread, when there is something in `events()`; it may only set a flag. `observe` is called, by
+        any thread, when something that took its time is over, and must not wait. `clock`: seconds, of any epoch, that
+        never step back. `wall_clock`: seconds since 1970, UTC, which may.
         """
         self._clock = clock
         self._wall_clock = wall_clock
@@ -108,6 +115,7 @@ class Recorder:
                 store_for=place,
                 notifier_for=notifier_for or (lambda message: notifiers.get(message.dialect)),
                 events=events or notifiers.get("events"),
+                observe=observe or _unobserved,
                 tell_host=self._tell,
                 wall_clock=wall_clock,
             )
@@ -117,6 +125,12 @@ class Recorder:
         self._numbers = count()
         self._changed = Condition()
         self._is_draining = self._is_closed = False
+        self._overload: str | None = None
+        self._refusal: ActionError | None = None
+        self._limit_bytes = settings.limits.spool_bytes
+        self._pace = Pace()
+        self._packets: Counter[str] = Counter()
+        """Of calls that are over, by fate."""
         self._mover = Thread(target=self._move, name="callreel-move", daemon=True)
         self._office.start()
         self._mover.start()
@@ -163,7 +177,7 @@ class Recorder:
                 raise UsageError("the recorder is closed")
             if call_id in self._calls:
                 raise UsageError(f"there is a call {call_id}")
-            recorded.is_refusing = self._is_draining
+            recorded.refusal = self._refusal
             self._calls[call_id] = recorded
             heapq.heappush(self._due, (moment + STEP_S, next(self._numbers), recorded))
             self._changed.notify()
@@ -186,9 +200,70 @@ class Recorder:
         except Empty:
             return
 
+    @property
+    def now(self) -> float:
+        """Seconds of the recorder's clock, which verbs without `now` take place at."""
+        return self._clock()
+
     def problems(self) -> list[str]:
         """What was found damaged in the queue, and what was done about it, since the last time."""
         return self._office.problems()
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether recordings may begin."""
+        return not self.obstacles()
+
+    def obstacles(self) -> list[str]:
+        """Why no recordings may begin, in words; none when they may."""
+        found = {
+            "it is closed": self._is_closed,
+            "it drains": self._is_draining,
+            f"overloaded: {self._overload}": self._overload is not None,
+            "too little room is left where the spool is": not self._spool.is_accepting,
+        }
+        return [words for words, is_so in found.items() if is_so]
+
+    def refuse(self, overload: str | None) -> None:
+        """Begin no recordings from now on because of an overload, in words, or with None begin them again.
+
+        What runs goes on; whoever asks for more is told so in the vendor's words.
+        """
+        with self._changed:
+            self._overload = overload
+            self._spread_refusal()
+
+    def figures(self) -> Figures:
+        """How things stand; any thread."""
+        with self._changed:
+            calls, packets = list(self._calls.values()), Counter(self._packets)
+        for call in calls:
+            packets.update(call.packets())
+        return Figures(
+            calls=sum(not call.is_over for call in calls),
+            packets=packets,
+            lateness=self._pace.lateness,
+            waiting_bytes=self._spool.waiting_bytes,
+            waiting_limit_bytes=self._limit_bytes,
+            takes=self.takes(),
+            lanes=self.lanes(),
+        )
+
+    def takes(self) -> tuple[OnItsWay, ...]:
+        """Every recording that the spool has: those that run, are on their way, or could not be delivered."""
+        return self._office.takes()
+
+    def lanes(self) -> Mapping[str, LaneFigures]:
+        """What waits in each lane of the queue."""
+        return self._office.lanes()
+
+    def labels_of(self, take_id: str) -> Mapping[str, str] | None:
+        """The labels of such a recording; None when the spool has it no more."""
+        return self._office.labels_of(take_id)
+
+    def strain(self) -> Strain:
+        """How near it is to being too much, at worst since this was asked last: for one who decides to `refuse`."""
+        return Strain(self._pace.take_worst_s(), self._spool.waiting_bytes / self._limit_bytes)
 
     @property
     def unfinished(self) -> int:
@@ -203,8 +278,7 @@ class Recorder:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
             self._is_draining = True
-            for call in self._calls.values():
-                call.is_refusing = True
+            self._spread_refusal()
         while self._office:
             if until is not None and time.monotonic() >= until:
                 return False
@@ -242,6 +316,11 @@ class Recorder:
         except Exception:
             log.exception("call %s cannot be ended", call.call_id)
 
+    def _spread_refusal(self) -> None:
+        self._refusal = DRAINING if self._is_draining else None if self._overload is None else OVERLOADED
+        for call in self._calls.values():
+            call.refusal = self._refusal
+
     def _move(self) -> None:
         """The thread that moves calls on."""
         while not self._is_closed:
@@ -261,12 +340,15 @@ class Recorder:
         return 0.0, []
 
     def _move_on(self, now: float, due: list[tuple[float, int, RecordedCall]]) -> None:
+        for at, _, _ in due:
+            self._pace.add(now - at)
         going_on = {call: number for _, number, call in due if self._step(call, now)}
         again = math.floor((now + STEP_S) / TOGETHER_S) * TOGETHER_S
         with self._changed:
             for _, _, call in due:
                 if call not in going_on and self._calls.get(call.call_id) is call:
                     del self._calls[call.call_id]
+                    self._packets.update(call.packets())
             for call, number in going_on.items():
                 heapq.heappush(self._due, (again, number, call))
 
@@ -275,5 +357,9 @@ class Recorder:
             return call.step(now) is not None
         except Exception:
             # One call's trouble is not the others': what it has recorded so far stays, and is found by the next start.
-            log.exception("call %s cannot be moved on", call.call_id)
+            log.exception("call %s cannot be moved on", call.call_id, extra={"call_id": call.call_id})
             return False
+
+
+def _unobserved(milestone: Milestone) -> None:
+    """Nobody wants to know."""

@@ -7,7 +7,7 @@
         async for event in recorder.events(): ...    # until it is closed
 
 What may wait is awaitable, and waits in a thread of the loop's executor or, for events, in none. It belongs to no loop:
-several may use one recorder, each event goes to one of them. This is the only module of callreel that imports asyncio.
+several may use one recorder, each event goes to one of them. Beside the service no other module imports asyncio.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from callreel.errors import UsageError
 from callreel.events import Event
 from callreel.recorder import RecordedCall, Recorder, Settings, TakeEnded, TakeReplayed
+from callreel.recorder.figures import Figures, LaneFigures, OnItsWay, Strain
 
 if TYPE_CHECKING:
     from callreel.dialects import Session
@@ -130,6 +131,39 @@ class AsyncRecorder:
     def problems(self) -> list[str]:
         """What was found damaged in the queue, and what was done about it, since the last time."""
         return self._recorder.problems()
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether recordings may begin."""
+        return self._recorder.is_accepting
+
+    def obstacles(self) -> list[str]:
+        """Why no recordings may begin, in words; none when they may."""
+        return self._recorder.obstacles()
+
+    def refuse(self, overload: str | None) -> None:
+        """Begin no recordings because of an overload, or with None begin them again."""
+        self._recorder.refuse(overload)
+
+    def figures(self) -> Figures:
+        """How things stand."""
+        return self._recorder.figures()
+
+    def takes(self) -> tuple[OnItsWay, ...]:
+        """Every recording that the spool has."""
+        return self._recorder.takes()
+
+    def lanes(self) -> Mapping[str, LaneFigures]:
+        """What waits in each lane of the queue."""
+        return self._recorder.lanes()
+
+    def labels_of(self, take_id: str) -> Mapping[str, str] | None:
+        """The labels of a recording that the spool has."""
+        return self._recorder.labels_of(take_id)
+
+    def strain(self) -> Strain:
+        """How near it is to being too much, at worst since this was asked last."""
+        return self._recorder.strain()
 
     # -- what waits ------------------------------------------------------------------------------------------------
 

@@ -6,16 +6,19 @@ the spool and to the office, neither of which waits for a disk or a network.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from callreel.actions import RecordingKind, StartRecording
 from callreel.call import Call
 from callreel.errors import ActionError, SpoolFullError, UsageError
 from callreel.events import (
     CallEnded,
+    CallView,
     Event,
     LegStatus,
     Perform,
@@ -26,7 +29,8 @@ from callreel.events import (
     VendorMessage,
 )
 from callreel.formats import Write
-from callreel.legs import Direction
+from callreel.kernels import pcm
+from callreel.legs import Direction, Track
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -35,15 +39,36 @@ if TYPE_CHECKING:
     from callreel.recorder.office import Office
     from callreel.spool import Spool, Take
 
-__all__ = ["RecordedCall"]
+__all__ = ["RecordedCall", "Source"]
 
 T = TypeVar("T")
 
+CATCH_UP_S = 1.0
+"""As far as a call is moved on in one step. After a stall it hears piece by piece what waited, as if it had been
+there, and no more of it is written at a time than the spool lets wait."""
+
+BREATH_S = 0.1
+"""How long the spool is waited for between two pieces, where a verb cannot wait for the next step."""
+
+LEVEL_S = 0.2
+"""How much of the latest audio a level is of."""
+
 NO_ROOM = ActionError("there is no room for another recording", field="system")
-DRAINING = ActionError("no recordings are begun any more", field="system")
 
 HELD_S = 2.0
 """So long what happens may remain untold because a disk does not take a recording that begins."""
+
+
+class Source(Protocol):
+    """Where a call's packets wait until it takes them; see `RecordedCall.attach`."""
+
+    def feed(self, call: Call, until_ns: int | None) -> None:
+        """Hand the call what has come: by the batch verbs, up to that moment, or all."""
+        ...
+
+    def finish(self, call: Call) -> None:
+        """Hand it the last that has come: it ends, or is detached."""
+        ...
 
 
 class RecordedCall:
@@ -69,8 +94,13 @@ class RecordedCall:
         self._lock = threading.Lock()
         self._takes: dict[str, Take | str] = {}
         """By recording id; the reason where there is none."""
-        self.is_refusing = False
-        """Whether the recorder drains, so that nothing new is begun."""
+        self._sources: list[Source] = []
+        self._fed_at = 0.0
+        """Up to when sources have been asked."""
+        self._packets: Counter[str] | None = None
+        """Of the whole call, when it is over."""
+        self.refusal: ActionError | None = None
+        """Why the recorder begins nothing new, when it does not."""
         self._unsafe: set[str] = set()
         """Takes that are not yet on the disk: a process that dies now knows nothing of them afterwards."""
         self._held: list[Event] = []
@@ -134,6 +164,25 @@ class RecordedCall:
                 sample_rate=sample_rate,
                 direction=direction,
             )
+
+    def attach(self, source: Source) -> None:
+        """Have `source` asked for packets at every step, on the recorder's clock, with the call's lock held.
+
+        For hosts that take packets without Python, thousands of calls at a time. It is given the `Call`, to whose batch
+        verbs it hands what has come.
+        """
+        with self._lock:
+            if not self._sources:
+                self._fed_at = self._clock()
+            self._sources.append(source)
+
+    def detach(self, source: Source) -> None:
+        """Ask `source` a last time, unless the call is over, and not again."""
+        with self._lock:
+            if source in self._sources:
+                self._catch_up(self._clock())
+                source.finish(self._call)
+                self._sources.remove(source)
 
     # -- everything else -----------------------------------------------------------------------------------------
 
@@ -204,7 +253,14 @@ class RecordedCall:
 
     def end(self, *, now: float | None = None) -> None:
         """The call is over; what it has recorded is delivered and told of."""
-        self._do(lambda moment: self._call.end(now=moment), now)
+
+        def end(moment: float) -> None:
+            for source in self._sources:
+                source.finish(self._call)
+            self._sources.clear()
+            self._call.end(now=moment)
+
+        self._do(end, now)
 
     # -- what the recorder does with it --------------------------------------------------------------------------
 
@@ -212,7 +268,7 @@ class RecordedCall:
         """Move the call on; returns when it wants that again, None after its end."""
         with self._lock:
             self._check_room()
-            self._call.handle_timeout(now=now)
+            self._call.handle_timeout(now=self._feed(now) if self._sources else now)
             self._drain()
             if self._held and time.monotonic() >= self._held_until:
                 self._let_go()
@@ -266,17 +322,69 @@ class RecordedCall:
         with self._lock:
             return {leg: one.status for leg, one in self._call.participants.items()}
 
+    def view(self, *, now: float | None = None) -> CallView:
+        """The call as its session sees it, also after its end."""
+        with self._lock:
+            return self._call.view(now=self._clock() if now is None else now)
+
+    def packets(self) -> Counter[str]:
+        """Packets of all legs so far, by fate; see `kernels.rtp.Receiver.counts`."""
+        with self._lock:
+            return self._count_packets() if self._packets is None else self._packets
+
+    def levels(self) -> dict[str, dict[str, float]]:
+        """How loud the latest audio of each leg is in each direction, in dBm0: minus infinity for silence.
+
+        It is looked at when this is asked, so it costs nothing while nobody does.
+        """
+        with self._lock:
+            now_ns = round(self._clock() * 1e9)
+            return {
+                name: {str(direction): _level_of(track, now_ns) for direction, track in leg.tracks}
+                for name, leg in self._call.legs.items()
+            }
+
+    def _count_packets(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for leg in self._call.legs.values():
+            for _, track in leg.tracks:
+                found.update(track.counts)
+        return found
+
     def _do(self, verb: Callable[[float], T], now: float | None) -> T:
         with self._lock:
             self._check_room()
+            moment = self._clock() if now is None else now
             try:
-                return verb(self._clock() if now is None else now)
+                self._catch_up(moment)
+                return verb(moment)
             finally:
                 self._drain()
 
+    def _feed(self, now: float) -> float:
+        """Ask the sources for what has come; returns up to when: after a stall that is before `now`."""
+        until_ns = None
+        if now - self._fed_at > CATCH_UP_S:
+            now = self._fed_at + CATCH_UP_S
+            until_ns = round(now * 1e9)
+        for source in self._sources:
+            source.feed(self._call, until_ns)
+        self._fed_at = now
+        return now
+
+    def _catch_up(self, now: float) -> None:
+        """Be no further behind than one step, for what is done at `now`."""
+        while self._sources and now - self._fed_at > CATCH_UP_S:
+            self._call.handle_timeout(now=self._feed(now))
+            self._drain()
+            until = time.monotonic() + BREATH_S
+            while time.monotonic() < until and any(
+                take.waiting_bytes for take in self._takes.values() if not isinstance(take, str)
+            ):
+                time.sleep(BREATH_S / 50)
+
     def _check_room(self) -> None:
-        refusal = DRAINING if self.is_refusing else None if self._spool.is_accepting else NO_ROOM
-        self._call.refuse_recordings(refusal)
+        self._call.refuse_recordings(self.refusal or (None if self._spool.is_accepting else NO_ROOM))
 
     def _drain(self) -> None:
         """Hand on what has come of the last verb: first what begins, then audio, then what ends."""
@@ -317,6 +425,7 @@ class RecordedCall:
             case _:
                 self._tell(event)
         if isinstance(event, CallEnded):
+            self._packets = self._count_packets()
             self._call.legs.clear()  # they are large, and its recordings may be on their way for days
 
     def _tell(self, event: Event) -> None:
@@ -327,3 +436,11 @@ class RecordedCall:
                 self._office.check(event, self)
             case _:
                 self._office.tell_host(event)
+
+
+def _level_of(track: Track, now_ns: int) -> float:
+    """Of what has come last, unless nothing has come for a while."""
+    end, window = track.end, round(LEVEL_S * track.sample_rate)
+    begin = max(track.position, end - window)
+    is_over = end + 2 * window < (now_ns - track.origin_ns) * track.sample_rate // 1_000_000_000
+    return -math.inf if is_over or begin >= end else pcm.level(track.preview(begin, end))[0]

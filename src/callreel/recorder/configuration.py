@@ -46,6 +46,9 @@ __all__ = ["DEFAULT", "NOT_SET", "OPTION", "Configuration", "Row"]
 DEFAULT, NOT_SET, OPTION = "default", "not set", "command line"
 """Sources of a row; others are the name of a variable and that of the file."""
 
+OF_OTHERS: Final = frozenset({"service"})
+"""Tables of the same file that are not a recorder's: the service reads its own."""
+
 ANY_BUCKET: Final = "any"
 """The settings of S3 are for every bucket: a destination names it."""
 
@@ -195,6 +198,8 @@ class Configuration:
         here = spelt(table)
         for name, value in document.items():
             full_name = f"{table}.{name}".lstrip(".")
+            if full_name in OF_OTHERS:
+                continue
             if name in here:
                 where = f"{self._file}: [{table}] {name}"
                 yield here[name], _Given(name, value, self._file, where, is_text=False)

@@ -72,7 +72,13 @@ class Growing:
                 if not self.is_over:
                     self._send()
             except DeliveryError as error:
-                log.warning("part %d of %s is not sent yet: %s", self.next_part, self.key, text_of(error))
+                log.warning(
+                    "part %d of %s is not sent yet: %s",
+                    self.next_part,
+                    self.key,
+                    text_of(error),
+                    extra={"call_id": self.take.about["call_id"], "take_id": self.take.take_id},
+                )
                 self.again_at = time.monotonic() + AGAIN_S
             except OSError:
                 self.again_at = time.monotonic() + AGAIN_S  # of the spool's disk, which tells it itself

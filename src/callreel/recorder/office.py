@@ -29,7 +29,7 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from callreel.actions import Destination
 from callreel.delivery import GrowingStore, Parcel, Receipt, Store
@@ -58,6 +58,7 @@ from callreel.notify import (
     to_payload,
 )
 from callreel.recorder.books import about_of, destination_of, marks_of, recovered_manifest
+from callreel.recorder.figures import LaneFigures, Milestone, OnItsWay
 from callreel.recorder.growing import UPLOAD, Growing
 from callreel.recorder.settings import Settings
 from callreel.spool import Left, Report, Spool, State, Take, reason_of
@@ -189,6 +190,7 @@ class Office:
         store_for: Callable[[Destination | None, str], tuple[Store, str]],
         notifier_for: Callable[[VendorMessage], Notifier | None],
         events: Notifier | None,
+        observe: Callable[[Milestone], None],
         tell_host: Callable[[Event | TakeEnded | TakeReplayed], None],
         wall_clock: Callable[[], float],
     ) -> None:
@@ -206,6 +208,7 @@ class Office:
         self._notifier_for = notifier_for
         self._events = events
         self._wall_clock = wall_clock
+        self._observe = observe
         self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._queue = Queue(
             spool.folder / "queue",
@@ -277,6 +280,29 @@ class Office:
             take.state is State.DELIVERABLE and f"{DELIVERY}:{take.take_id}" in self._queue for take in jobs
         )
         return len(jobs) + len(self._queue) - in_both + self._waiting + len(self._undone)
+
+    def takes(self) -> tuple[OnItsWay, ...]:
+        """Every take that the spool has."""
+        return tuple(
+            OnItsWay(
+                job.take.take_id,
+                job.about["call_id"],
+                str(job.manifest.get("key", job.about["key"])),
+                job.take.state,
+                job.take.since_s,
+                job.about["labels"],
+            )
+            for job in list(self._jobs.values())
+        )
+
+    def labels_of(self, take_id: str) -> Mapping[str, str] | None:
+        """The host's labels of a take that the spool has."""
+        job = self._jobs.get(take_id)
+        return None if job is None else job.about["labels"]
+
+    def lanes(self) -> Mapping[str, LaneFigures]:
+        """What waits in each lane of the queue."""
+        return {lane: LaneFigures(*found) for lane, found in self._queue.lanes().items()}
 
     # -- from the calls, any thread --------------------------------------------------------------------------------
 
@@ -481,7 +507,12 @@ class Office:
             store.check(place)
         except Exception as refused:
             told = TOLD[class_of(refused)]
-            log.warning("a recording of %s is refused: %s", event.call_id, text_of(refused))
+            log.warning(
+                "a recording of %s is refused: %s",
+                event.call_id,
+                text_of(refused),
+                extra={"call_id": event.call_id},
+            )
             error = ActionError(told.stored, field=told.check_field)
         if not call.is_over:
             call.performed(event.action_id, error=error)
@@ -503,6 +534,8 @@ class Office:
         job = self._jobs[take.take_id]
         job.manifest = {**event.manifest, "key": event.key}
         job.metadata, job.finished_at = event.metadata, time.monotonic()
+        began_s = datetime.fromisoformat(job.about["started_at"]).timestamp()
+        self._milestone("recording", job, began_s, began_s + float(event.manifest["duration"]))
         if event.deliver:
             self._for(job, lambda: take.finish({**job.manifest, "metadata": dict(event.metadata)}))
             return
@@ -537,7 +570,7 @@ class Office:
 
     def _make(self, job: _Job) -> None:
         """Make the file that was asked for; in a maker's thread."""
-        take, about = job.take, job.about
+        take, about, began_s = job.take, job.about, time.time()
         manifest = dict(job.manifest)
         metadata = manifest.pop("metadata", {})
         missing = take.degradation()
@@ -562,7 +595,8 @@ class Office:
             self._post(partial(self._make_again, job, error))
             return
         except Exception as error:
-            log.exception("take %s cannot be made", take.take_id)
+            log.exception("take %s cannot be made", take.take_id, extra=_named(job))
+            self._milestone("make", job, began_s, time.time(), error)
             self._post(partial(self._fail, job, text_of(error)))
             return
         manifest |= {"bytes": made.size_bytes, "sha256": made.sha256, "frames": made.frames}
@@ -576,18 +610,51 @@ class Office:
         manifest["destination"] = about["destination"]
         job.manifest = {**manifest, "metadata": metadata, "media_type": made.media_type, "file": name}
         self._post(partial(self._for, job, partial(take.deliverable, name, job.manifest)))
+        self._milestone("make", job, began_s, time.time())
 
     def _make_again(self, job: _Job, error: OSError) -> None:
         """A disk has refused the file: as long as it is tried to write a take's end, this is tried too."""
         if time.monotonic() >= job.make_until:
             self._fail(job, reason_of(error))
             return
-        log.warning("take %s cannot be made, it is tried again: %s", job.take.take_id, reason_of(error))
+        log.warning(
+            "take %s cannot be made, it is tried again: %s",
+            job.take.take_id,
+            reason_of(error),
+            extra=_named(job),
+        )
         self._later(INSIST_EVERY_S, partial(self._makers.submit, self._do, partial(self._make, job)))
+
+    def _milestone(
+        self,
+        what: Literal["recording", "make"],
+        job: _Job,
+        began_s: float,
+        ended_s: float,
+        error: BaseException | None = None,
+    ) -> None:
+        self._tell_observer(
+            Milestone(
+                what,
+                job.take.take_id,
+                job.about["call_id"],
+                began_s,
+                ended_s,
+                error_class=None if error is None else ErrorClass.OTHER,
+                error=None if error is None else text_of(error),
+                is_given_up=error is not None,
+            )
+        )
+
+    def _tell_observer(self, milestone: Milestone) -> None:
+        try:
+            self._observe(milestone)
+        except Exception:
+            log.exception("who observes the recorder fails")
 
     def _wait_for_key(self, job: _Job, error: CallreelError) -> None:
         """It stays as it is until its key is there, now or in another process: without it nobody can read it."""
-        log.error("take %s waits: %s", job.take.take_id, error)
+        log.error("take %s waits: %s", job.take.take_id, error, extra=_named(job))
         self._later(KEY_AGAIN_S, partial(self._makers.submit, self._do, partial(self._make, job)))
 
     def _put_delivery(self, job: _Job) -> None:
@@ -766,23 +833,44 @@ class Office:
         work: Callable[[], Any],
         then: Callable[[Entry, Any], None],
     ) -> None:
+        began: list[float] = []
+
+        def timed() -> Any:
+            began.append(time.time())
+            return work()
+
         def done(future: Future[Any]) -> None:
             if not future.cancelled():
-                self._post(partial(self._settle, entry, future, then))
+                self._post(partial(self._settle, entry, future, then, began[0], time.time()))
 
-        pool.submit(work).add_done_callback(done)
+        pool.submit(timed).add_done_callback(done)
 
-    def _settle(self, entry: Entry, future: Future[Any], then: Callable[[Entry, Any], None]) -> None:
+    def _settle(
+        self,
+        entry: Entry,
+        future: Future[Any],
+        then: Callable[[Entry, Any], None],
+        began_s: float,
+        ended_s: float,
+    ) -> None:
         self._sent.discard(entry.id)
         error = future.exception()
+        what, _, which = entry.id.partition(":")
+        milestone = Milestone(
+            "deliver" if what == DELIVERY else "tell", which, _call_id(entry), began_s, ended_s, entry.lane
+        )
         if error is None:
+            self._tell_observer(milestone)
             then(entry, future.result())
             return
+        named = {"call_id": _call_id(entry), "lane": entry.lane}
         if not isinstance(error, DeliveryError):
-            log.error("%s went wrong", entry.id, exc_info=error)
+            log.error("%s went wrong", entry.id, exc_info=error, extra=named)
         due_s = self._queue.retry(entry.id, error, self._wall_clock())
-        what, _, which = entry.id.partition(":")
-        log.warning("%s failed, %s: %s", entry.id, class_of(error), text_of(error))
+        log.warning("%s failed, %s: %s", entry.id, class_of(error), text_of(error), extra=named)
+        self._tell_observer(
+            milestone._replace(error_class=class_of(error), error=text_of(error), is_given_up=due_s is None)
+        )
         if what == DELIVERY:
             self._not_delivered(which, error, is_given_up=due_s is None)
         elif what == MESSAGE and not isinstance(error, _NobodyError):
@@ -929,7 +1017,7 @@ class Office:
             case State.RUNNING if job.is_called_off:
                 self._fail(job, "called off")
             case State.RUNNING if left.is_locked:
-                log.error("take %s waits: %s", take.take_id, "; ".join(left.problems))
+                log.error("take %s waits: %s", take.take_id, "; ".join(left.problems), extra=_named(job))
             case State.RUNNING:
                 if left.audio is None or left.audio.frames == 0:
                     job.is_empty = _is_empty(left)
@@ -978,6 +1066,16 @@ def _is_empty(left: Left) -> bool:
         return left.audio is not None and left.audio.frames == 0
     path = left.take.audio_path
     return not path.exists() or path.stat().st_size == 0
+
+
+def _named(job: _Job) -> dict[str, str]:
+    """What a log says of a take beside its text."""
+    return {"call_id": job.about["call_id"], "take_id": job.take.take_id}
+
+
+def _call_id(entry: Entry) -> str:
+    """Of which call an entry of the queue is: terminal events have a group of their own."""
+    return entry.group.removeprefix(f"{TERMINAL}:")
 
 
 def _nothing() -> None:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from callreel.delivery.drive import DRIVE_URL
 from callreel.delivery.s3_settings import S3Settings
 from callreel.encryption import KeyFile, Keys, KmsKey
 from callreel.errors import UsageError
+from callreel.keys import safe_component
 from callreel.recorder.ways import Ways
 from callreel.spool import Limits, Policy, Retention, Space
 
@@ -36,6 +38,8 @@ class Settings:
     """How S3 is reached and how files are stored there, whatever the bucket; by default as boto3 does."""
     drive_retention_s: float | None = field(default=None, metadata=DELIVERY)
     """How long Sinch Drive keeps recordings; None for ever."""
+    drive_url: str = field(default=DRIVE_URL, metadata=DELIVERY)
+    """What stands before the keys of Sinch Drive: the URL that customers are told."""
 
     fsync: Policy = field(default="interval", metadata=SPOOL)
     """What is done for a machine that dies: "none", audio every `fsync_interval_s`, or "always" after each write."""
@@ -76,6 +80,10 @@ class Settings:
             object.__setattr__(self, "key_file", Path(self.key_file))
             if self.kms_key_id is not None:
                 raise UsageError("recordings are encrypted by key_file or by kms_key_id, not by both")
+
+    def drive_folder(self, name: str | None = None) -> Path:
+        """Where Sinch Drive keeps its recordings; `name` that of a drive of somebody's own."""
+        return self.spool / "drive" if name is None else self.spool / "drives" / safe_component(name)
 
     def keys(self) -> Keys | None:
         """What recordings are encrypted with; UsageError for a key file that will not do."""

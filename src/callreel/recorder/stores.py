@@ -82,7 +82,11 @@ class Stores:
             case "sdrive":
                 from callreel.delivery.drive import Drive
 
-                return Drive(self._settings.spool / "drive", retention_s=self._settings.drive_retention_s)
+                return Drive(
+                    self._settings.drive_folder(destination.bucket),
+                    retention_s=self._settings.drive_retention_s,
+                    url=self._settings.drive_url,
+                )
             case "held":
                 return Folder(self._settings.spool / "held")
             case "folder":

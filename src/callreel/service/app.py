@@ -1,0 +1,166 @@
+"""The ASGI application: every API of the service behind one authentication, with the same limits."""
+
+import logging
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from callreel.delivery.drive import Drive
+from callreel.encryption import Keys
+from callreel.errors import CallreelError
+from callreel.service.access import COOKIE, Access, is_loopback
+from callreel.service.audio import AudioReader
+from callreel.service.chime_api import chime_api
+from callreel.service.counting import Counted
+from callreel.service.customers import Customers
+from callreel.service.graph_api import graph_api
+from callreel.service.held import Held
+from callreel.service.host import Host
+from callreel.service.library import Library
+from callreel.service.limits import App, Limited
+from callreel.service.metrics import CONTENT_TYPE
+from callreel.service.native_api import native_api, status_of
+from callreel.service.refusals import refusal, vendor_of
+from callreel.service.sinch_api import sinch_api
+
+__all__ = ["make_app"]
+
+log = logging.getLogger("callreel.service")
+
+
+def make_app(
+    host: Host,
+    library: Library,
+    audio: AudioReader,
+    access: Access,
+    customers: Customers,
+    *,
+    drives: Callable[[str], Drive],
+    held: Held,
+    keys: Keys | None = None,
+    obstacles: Callable[[], list[str]] = list,
+    metrics: Callable[[], str] = str,
+    answered: Callable[[str, str, int, float], None] = lambda method, route, status, took_s: None,
+    page: App | None = None,
+    clock: Callable[[], float] = time.time,
+    websockets: App | None = None,
+) -> Any:
+    """The application.
+
+    `drives` gives a tenant's Sinch Drive, `held` has what Microsoft Graph's customers download, `keys` are what both
+    are encrypted with. `obstacles`: why no recordings are begun; `answered` hears of every request; see `Counted`.
+    `page` is the operator's, below /page; `websockets` serves these.
+    """
+    app = FastAPI(
+        title="callreel",
+        version=version("callreel"),
+        description="Records calls: media over the network in, true recordings out.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+
+    async def tenant_of(request: Request) -> str:
+        # A browser sends the cookie along with what other pages make it send: it opens nothing but what is read.
+        cookie = request.cookies.get(COOKIE) if request.method in ("GET", "HEAD") else None
+        tenant = access.tenant_of(request.headers.get("authorization"), cookie, now_s=clock())
+        if access.is_open and not is_loopback(request.url.hostname or ""):
+            tenant = None  # a name of somebody else's that leads here: a page of theirs asks
+        if tenant is None:
+            raise HTTPException(
+                401,
+                ("unauthorized", "send Authorization: Bearer and a token"),
+                {"WWW-Authenticate": 'Bearer realm="callreel"'},
+            )
+        return tenant
+
+    app.include_router(native_api(host, library, audio, customers, tenant_of))
+    app.include_router(chime_api(host, customers, access, clock))
+    app.include_router(sinch_api(host, customers, access, drives, keys, clock))
+    app.include_router(graph_api(host, customers, access, held, clock))
+
+    @app.get("/healthz", tags=["operation"], summary="Whether the process lives")
+    async def healthz() -> Response:
+        return PlainTextResponse("ok\n")
+
+    @app.get(
+        "/readyz",
+        tags=["operation"],
+        summary="Whether recordings can be begun",
+        responses={503: {"description": "not now"}},
+    )
+    async def readyz() -> Response:
+        reasons = obstacles()
+        text = "".join(f"{reason}\n" for reason in reasons)
+        return PlainTextResponse(text or "ok\n", 503 if reasons else 200)
+
+    @app.get(
+        "/metrics",
+        tags=["operation"],
+        summary="Figures for Prometheus",
+        description="For an operator, or whoever has the token for metrics.",
+        responses={
+            200: {"content": {"text/plain": {}}},
+            401: {"description": "no token, or one that nobody has"},
+            403: {"description": "a tenant who is no operator"},
+        },
+        response_class=Response,
+    )
+    async def read_metrics(request: Request) -> Response:
+        if not access.may_measure(request.headers.get("authorization")):
+            tenant = await tenant_of(request)
+            if not access.is_operator(tenant):
+                raise HTTPException(
+                    403, ("forbidden", "these are the figures of all tenants: ask an operator")
+                )
+        return Response(await run_in_threadpool(metrics), media_type=CONTENT_TYPE)
+
+    if page is not None:
+        app.mount("/page", page)
+
+        @app.get("/", include_in_schema=False)
+        async def to_page() -> Response:
+            return RedirectResponse("/page/", 303)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def told(request: Request, error: StarletteHTTPException) -> Response:
+        detail: Any = error.detail
+        code, message = detail if isinstance(detail, tuple) else (None, str(detail))
+        return refusal(
+            request.scope["path"],
+            error.status_code,
+            message,
+            word=code or ("not_found" if error.status_code == 404 else "error"),
+            code=code,
+            headers=error.headers,
+        )
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return refusal(request.scope["path"], 422, f"{where}: {first['msg']}", word="invalid")
+
+    @app.exception_handler(CallreelError)
+    async def refused(request: Request, error: CallreelError) -> Response:
+        status, word = status_of(error)
+        path = request.scope["path"]
+        if vendor_of(path) is None:
+            return refusal(path, status, str(error), word=word)
+        # What is wrong with the service is the operator's to know, not the customer's.
+        log.error("%s cannot be answered: %s", path, error)
+        return refusal(path, status if status == 503 else 500, "The service cannot do that now.")
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, _: Exception) -> Response:
+        return refusal(request.scope["path"], 500, "Internal error", word="failed")
+
+    return Counted(Limited(app, websockets=websockets), answered)

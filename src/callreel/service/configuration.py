@@ -1,0 +1,284 @@
+"""The service's settings from the table [service] of a TOML file; all other tables are the recorder's.
+
+Secrets stand in no file: where the file would have KEY it has KEY_env, the name of a variable, or KEY_file, a path
+relative to the file's folder. What is wrong is told all at once: where it stands, and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from callreel.dialects.sinch_signing import CallbackSigner
+from callreel.errors import CallreelError, UsageError
+from callreel.notify import Notifier
+from callreel.notify.references import FromEnvironment, FromFile, SecretSource, secret_of
+from callreel.notify.signatures import BearerToken, HmacSignature, Signer
+from callreel.recorder.configuration import Configuration
+from callreel.service.handlers import handler_of
+from callreel.service.settings import ServiceSettings
+from callreel.service.vendors import (
+    AwsCredential,
+    ChimeSettings,
+    GraphApplication,
+    GraphSettings,
+    SinchApplication,
+    SinchSettings,
+    SipMediaApplication,
+    VendorSettings,
+)
+
+__all__ = ["TABLE", "read_settings"]
+
+T = TypeVar("T")
+
+TABLE: Final = "service"
+LONGEST_NAME: Final = 40
+WORDS: Final[Mapping[type, str]] = {
+    str: "text that is not empty",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "a table",
+    list: "a list of texts",
+}
+
+
+class _Table:
+    """A table of the file, whose keys are taken one by one; what is left is unknown."""
+
+    def __init__(self, path: str, values: Mapping[str, Any], folder: Path, problems: list[str]) -> None:
+        self.path = path
+        self.problems = problems
+        self._values = dict(values)
+        self._folder = folder
+        self._known: list[str] = []
+
+    def take(self, name: str, kind: type[T], default: T) -> T:
+        """The value of a key."""
+        self._known.append(name)
+        if name not in self._values:
+            return default
+        value = self._values.pop(name)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind or value == "" or (kind is list and not _are_texts(value)):
+            self.problems.append(f"[{self.path}] {name} is not as it should be; allowed: {WORDS[kind]}")
+            return default
+        return value
+
+    def table(self, name: str) -> _Table:
+        """A table within."""
+        return _Table(f"{self.path}.{name}", self.take(name, dict, {}), self._folder, self.problems)
+
+    def tables(self, name: str) -> dict[str, _Table]:
+        """Tables within, by names that are free."""
+        found = self.take(name, dict, {})
+        wrong = [key for key, value in found.items() if not isinstance(value, dict)]
+        for key in wrong:
+            self.problems.append(f"[{self.path}.{name}] {key} is no table")
+        return {
+            key: _Table(f"{self.path}.{name}.{key}", value, self._folder, self.problems)
+            for key, value in found.items()
+            if isinstance(value, dict)
+        }
+
+    def numbers(self, name: str, default: tuple[int, int]) -> tuple[int, int]:
+        """Two whole numbers."""
+        self._known.append(name)
+        value = self._values.pop(name, list(default))
+        if not isinstance(value, list) or [type(one) for one in value] != [int, int]:
+            self.problems.append(f"[{self.path}] {name} is not as it should be; allowed: [first, last]")
+            return default
+        return value[0], value[1]
+
+    def secrets(self) -> dict[str, SecretSource]:
+        """Where the secrets of names are that are free: NAME_env or NAME_file each."""
+        found = {}
+        for key in list(self._values):
+            name, _, kind = key.rpartition("_")
+            if not name or kind not in ("env", "file"):
+                shown = key if key.isprintable() and len(key) < LONGEST_NAME else "a key"
+                self.problems.append(
+                    f"[{self.path}] {shown}: allowed is NAME_env (a variable) or NAME_file (a path)"
+                )
+                del self._values[key]
+            elif (source := self.secret(name)) is not None:
+                found[name] = source
+        return found
+
+    def file(self, name: str) -> Path | None:
+        """A path, relative to the folder of the file."""
+        text = self.take(name, str, "")
+        return self._folder / text if text else None
+
+    def secret(self, name: str, *, is_needed: bool = False) -> SecretSource | None:
+        """Where a secret is; it is looked at now, and kept nowhere."""
+        if name in self._values:
+            del self._values[name]
+            self.problems.append(
+                f"[{self.path}] {name}: a secret does not stand here; say where it is, by {name}_env or {name}_file"
+            )
+            return None
+        variable, path = self.take(f"{name}_env", str, ""), self.file(f"{name}_file")
+        if not variable and path is None:
+            if is_needed:
+                self.problems.append(f"[{self.path}] needs {name}_env (a variable) or {name}_file (a path)")
+            return None
+        source: SecretSource = FromEnvironment(variable) if variable else FromFile(path or Path())
+        return self.tried(lambda: (secret_of(source), source)[1])
+
+    def tried(self, make: Callable[[], T]) -> T | None:
+        """What is made, or None, and a problem more."""
+        try:
+            return make()
+        except CallreelError as error:
+            self.problems.append(f"[{self.path}] {error}")
+            return None
+
+    def end(self) -> None:
+        """Nothing more is known here."""
+        for name in self._values:
+            shown = name if name.isprintable() else ascii(name)
+            close = difflib.get_close_matches(name, self._known, 1)
+            meant = (
+                f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(self._known))}"
+            )
+            self.problems.append(f"[{self.path}] {shown}: there is no such setting{meant}")
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) and one for one in value)
+
+
+def read_settings(path: Path | None, *, options: Mapping[str, Any] | None = None) -> ServiceSettings:
+    """The service's settings and its recorder's.
+
+    `options`: fields of `ServiceSettings` that count more than the file; "spool", "destination" and "tokens" fill in
+    what neither the file nor the environment says.
+
+    Raises:
+        UsageError: something is not as it should be; each line says of one thing what.
+    """
+    given = dict(options or {})
+    defaults = {
+        "spool.folder": ("--spool", given.pop("spool", None)),
+        "delivery.destination": ("--destination", given.pop("destination", None)),
+    }
+    recorder = Configuration(path, options=defaults).settings()
+    problems: list[str] = []
+    document: Mapping[str, Any] = {}
+    if path is not None:
+        with path.open("rb") as file:
+            document = tomllib.load(file).get(TABLE, {})
+    if not isinstance(document, dict):
+        raise UsageError(f"{path}: {TABLE} is no table")
+    folder = Path() if path is None else path.parent
+    values = _read(_Table(TABLE, document, folder, problems))
+    tokens = given.pop("tokens", {})
+    if not values["tokens"] and not values["is_open"] and not given.get("is_open"):
+        values["tokens"] = tokens
+    if not problems:
+        try:
+            return ServiceSettings(recorder, **values | given)
+        except UsageError as error:
+            problems.append(f"[{TABLE}] {error}")
+    where = "" if path is None else f"{path}: "
+    raise UsageError("\n".join(f"{where}{problem}" for problem in problems))
+
+
+def _read(table: _Table) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "host": table.take("host", str, "127.0.0.1"),
+        "port": table.take("port", int, 8080),
+        "public_url": table.take("public_url", str, ""),
+        "is_open": table.take("is_open", bool, False),
+        "rtp_host": table.take("rtp_host", str, "127.0.0.1"),
+        "rtp_ports": table.numbers("rtp_ports", (20_000, 29_999)),
+        "rtp_advertised": table.take("rtp_advertised", str, ""),
+        "audiosocket_host": table.take("audiosocket_host", str, "127.0.0.1"),
+        "drain_s": table.take("drain_s", float, 30.0),
+        "operators": frozenset(table.take("operators", list, [])),
+        "metrics_token": table.secret("metrics_token"),
+    }
+    for name in ("audiosocket_port", "rtp_shared_port"):
+        port = table.take(name, int, -1)
+        values[name] = None if port < 0 else port
+    values["tokens"] = table.table("tokens").secrets()
+    values["vendors"] = VendorSettings(
+        chime=_chime(table.table("chime")),
+        sinch=_sinch(table.table("sinch")),
+        graph=_graph(table.table("graph")),
+    )
+    table.end()
+    return values
+
+
+def _handler(
+    table: _Table, name: str, signer: Callable[[SecretSource], Signer], secret: str
+) -> Notifier | None:
+    """Who is told, and how what is told is signed."""
+    where, source = table.take(name, str, ""), table.secret(secret)
+    if not where:
+        return None
+    return table.tried(lambda: handler_of(where, signer=None if source is None else signer(source)))
+
+
+def _chime(table: _Table) -> ChimeSettings:
+    credentials = {}
+    for key_id, one in table.tables("credentials").items():
+        secret = one.secret("secret", is_needed=True)
+        if secret is not None:
+            credentials[key_id] = AwsCredential(one.take("tenant", str, ""), secret)
+        one.end()
+    applications = {}
+    for name, one in table.tables("applications").items():
+        applications[name] = SipMediaApplication(
+            one.take("tenant", str, ""),
+            _handler(one, "handler", HmacSignature, "signing_secret"),
+            one.take("account_id", str, ""),
+            one.take("record_audio_format", str, "mp3"),
+            one.take("media", str, "rtp"),
+        )
+        one.end()
+    region = table.take("region", str, "us-east-1")
+    table.end()
+    return ChimeSettings(credentials, applications, region)
+
+
+def _sinch(table: _Table) -> SinchSettings:
+    applications = {}
+    for key, one in table.tables("applications").items():
+        tenant, backend = one.take("tenant", str, ""), one.take("backend", str, "")
+        secret = one.secret("secret", is_needed=True)
+        if secret is not None:
+            signer = CallbackSigner(key, partial(secret_of, secret))
+            handler = one.tried(partial(handler_of, backend, signer=signer)) if backend else None
+            applications[key] = SinchApplication(tenant, secret, handler)
+        one.end()
+    table.end()
+    return SinchSettings(applications)
+
+
+def _graph(table: _Table) -> GraphSettings:
+    applications = {}
+    for name, one in table.tables("applications").items():
+        applications[name] = GraphApplication(
+            one.take("tenant", str, ""), _handler(one, "backend", BearerToken, "backend_token")
+        )
+        one.end()
+    plain = GraphSettings()
+    values: dict[str, Any] = {
+        "issuers": table.take("issuers", list, []),
+        "audiences": table.take("audiences", list, list(plain.audiences)),
+        "jwks": table.file("jwks"),
+        "revision": table.take("revision", str, plain.revision),
+        "grace_s": table.take("grace_s", float, plain.grace_s),
+    }
+    table.end()
+    made = table.tried(lambda: GraphSettings(applications=applications, **values))
+    return made or plain

@@ -1,0 +1,117 @@
+"""What a request may be: its size, its depth, its time. An ASGI layer in front of everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from callreel.service.refusals import refusal
+
+__all__ = [
+    "BODY_BYTES",
+    "BODY_S",
+    "NESTING",
+    "App",
+    "Limited",
+    "Receive",
+    "Scope",
+    "Send",
+    "error_body",
+    "is_too_deep",
+]
+
+BODY_BYTES: Final = 256 << 10
+NESTING: Final = 32
+BODY_S: Final = 10.0
+"""In which the whole body must be there."""
+STRING_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{\]}]', re.DOTALL)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def error_body(code: str, message: str) -> dict[str, Any]:
+    """The native API's error."""
+    return {"error": {"code": code, "message": message}}
+
+
+def is_too_deep(body: bytes) -> bool:
+    """Whether JSON is nested more than `NESTING` deep; other bytes are whatever they are."""
+    if body.count(b"[") + body.count(b"{") <= NESTING:
+        return False
+    depth = 0
+    for match in STRING_OR_BRACKET.finditer(body):
+        if match[0] in (b"[", b"{"):
+            depth += 1
+            if depth > NESTING:
+                return True
+        elif match[0] in (b"]", b"}"):
+            depth -= 1
+    return False
+
+
+class Limited:
+    """Reads a request's body before the application sees it, and refuses what is too large or too slow."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        websockets: App | None = None,
+        body_bytes: int = BODY_BYTES,
+        body_s: float = BODY_S,
+    ) -> None:
+        """Stand in front of `app`, and hand WebSockets to an application of their own."""
+        self._app, self._body_bytes, self._body_s = app, body_bytes, body_s
+        self._websockets = websockets or app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await (self._websockets if scope["type"] == "websocket" else self._app)(scope, receive, send)
+            return
+        try:
+            body = await asyncio.wait_for(self._body(receive), self._body_s)
+        except TimeoutError:
+            await _refuse(
+                send, scope["path"], 408, "too_slow", f"the body did not come within {self._body_s:g} s"
+            )
+            return
+        if body is None:
+            await _refuse(
+                send, scope["path"], 413, "too_large", f"a body has at most {self._body_bytes} bytes"
+            )
+            return
+        if is_too_deep(body):
+            await _refuse(send, scope["path"], 400, "too_deep", f"JSON is nested at most {NESTING} deep")
+            return
+        given = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> MutableMapping[str, Any]:
+            return given.pop() if given else await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return b"".join(pieces)
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > self._body_bytes:
+                return None
+            if not message.get("more_body"):
+                return b"".join(pieces)
+
+
+async def _refuse(send: Send, path: str, status: int, word: str, message: str) -> None:
+    response = refusal(path, status, message, word=word, headers={"Connection": "close"})
+    await send({"type": "http.response.start", "status": status, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": bytes(response.body)})

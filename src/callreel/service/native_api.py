@@ -1,0 +1,323 @@
+"""callreel's own HTTP API: calls, their legs and what is asked of them; recordings; the stream of events."""
+
+import asyncio
+import hashlib
+import json
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from callreel.actions import RecordingKind
+from callreel.errors import ActionConflictError, ActionError, DeliveryError, UsageError
+from callreel.service.audio import AudioReader
+from callreel.service.bodies import ActionBody, CallBody, ErrorBody, LegBody, RecordingBody
+from callreel.service.customers import Customers
+from callreel.service.host import Host, LiveCall
+from callreel.service.library import Entry, Library
+
+__all__ = ["native_api", "status_of"]
+
+KEEP_ALIVE_S: Final = 15.0
+"""A comment in the stream of events, so that nobody in between takes it for dead."""
+REMEMBERED: Final = 10_000
+"""Idempotency keys."""
+REMEMBERED_S: Final = 24 * 3600
+COLUMNS_MAX: Final = 4000
+
+
+ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    code: {"model": ErrorBody, "description": words}
+    for code, words in {
+        400: "something else is wrong with the request",
+        401: "no token, or one that nobody has",
+        404: "there is no such thing, or it is another tenant's",
+        409: "not in this state",
+        413: "the body is too large",
+        422: "the body is not as it should be",
+        503: "no recordings are begun now",
+    }.items()
+}
+
+
+class _Idempotency:
+    """Answers that were given to a key; the same request with the same key gets the same answer again."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str], tuple[float, str, Any]] = OrderedDict()
+
+    def found(self, tenant: str, key: str | None, body: bytes) -> Any:
+        """The answer of before, None for a new key; 422 where the request was another one."""
+        if key is None:
+            return None
+        kept = self._kept.get((tenant, key))
+        if kept is None or kept[0] < time.monotonic():
+            return None
+        if kept[1] != hashlib.sha256(body).hexdigest():
+            raise HTTPException(422, ("key_reused", "the Idempotency-Key was used for another request"))
+        return kept[2]
+
+    def keep(self, tenant: str, key: str | None, body: bytes, answer: Any) -> None:
+        """Remember an answer."""
+        if key is not None:
+            digest = hashlib.sha256(body).hexdigest()
+            self._kept[tenant, key] = time.monotonic() + REMEMBERED_S, digest, answer
+            while len(self._kept) > REMEMBERED:
+                self._kept.popitem(last=False)
+
+
+def native_api(
+    host: Host,
+    library: Library,
+    audio: AudioReader,
+    customers: Customers,
+    tenant_of: Callable[..., Any],
+) -> APIRouter:
+    """The routes below /v1; `tenant_of` is the dependency that says whose request it is."""
+    api = APIRouter(prefix="/v1", responses=ERRORS, tags=["native"])
+    Tenant = Annotated[str, Depends(tenant_of)]  # noqa: N806  (a type)
+    CallId = Annotated[str, Path(max_length=128)]  # noqa: N806
+    idempotency = _Idempotency()
+
+    def wanted(call_id: str, tenant: str) -> LiveCall:
+        call = host.call(call_id, tenant)
+        if call is None:
+            raise HTTPException(404, ("no_such_call", f"there is no call {call_id}"))
+        return call
+
+    def recording(take_id: str, tenant: str) -> Entry:
+        entry = library.get(take_id, tenant)
+        if entry is None:
+            raise HTTPException(404, ("no_such_recording", f"there is no recording {take_id}"))
+        return entry
+
+    @api.post("/calls", status_code=201, summary="Begin a call; says where to send its media")
+    async def create_call(
+        request: Request,
+        body: CallBody,
+        tenant: Tenant,
+        idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+    ) -> Any:
+        raw = await request.body()
+        if (answer := idempotency.found(tenant, idempotency_key, raw)) is not None:
+            return JSONResponse(answer, 201)
+        call_id = body.call_id or uuid.uuid4().hex
+        customer = None
+        if body.dialect is not None:
+            customer = customers.customer(body.dialect, body.dialect_options, tenant=tenant, call_id=call_id)
+        names = [leg.name for leg in body.legs]
+        if len(set(names)) < len(names):
+            raise HTTPException(422, ("two_legs_of_one_name", "every leg has a name of its own"))
+        if body.record is not None and body.record.leg not in names:
+            raise HTTPException(422, ("no_such_leg", f"the call has no leg {body.record.leg}"))
+        call = host.create(
+            call_id,
+            tenant=tenant,
+            legs=[leg.wish() for leg in body.legs],
+            dialect=None if customer is None else customer.session,
+            application="" if customer is None else customer.application,
+        )
+        try:
+            if body.record is not None:
+                call.recorded.start_recording(body.record.action())
+        except ActionError:
+            host.end(call)
+            raise
+        answer = call.as_json()
+        idempotency.keep(tenant, idempotency_key, raw, answer)
+        return JSONResponse(answer, 201)
+
+    @api.get("/calls", summary="Calls that go on, or all that are known")
+    async def list_calls(tenant: Tenant, live: bool = True) -> Any:
+        return {"calls": [call.as_json() for call in host.calls(tenant, live=live)]}
+
+    @api.get("/calls/{call_id}", summary="One call")
+    async def read_call(call_id: CallId, tenant: Tenant) -> Any:
+        call = wanted(call_id, tenant)
+        return call.as_json() | {"media": {leg: dict(media.statistics) for leg, media in call.media.items()}}
+
+    @api.delete("/calls/{call_id}", status_code=204, summary="The call is over")
+    async def end_call(call_id: CallId, tenant: Tenant) -> Response:
+        host.end(wanted(call_id, tenant))
+        return Response(status_code=204)
+
+    @api.post("/calls/{call_id}/legs", status_code=201, summary="Another participant joins")
+    async def add_leg(call_id: CallId, body: LegBody, tenant: Tenant) -> Any:
+        call = wanted(call_id, tenant)
+        host.add_leg(call, body.wish())
+        return call.as_json()
+
+    @api.post("/calls/{call_id}/actions", summary="Ask something of a call")
+    async def act(
+        request: Request,
+        call_id: CallId,
+        body: ActionBody,
+        tenant: Tenant,
+        idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+    ) -> Any:
+        call = wanted(call_id, tenant)
+        raw = await request.body()
+        if (answer := idempotency.found(tenant, idempotency_key, raw)) is not None:
+            return answer
+        answer = _carried_out(host, call, body)
+        idempotency.keep(tenant, idempotency_key, raw, answer)
+        return answer
+
+    @api.get("/recordings", summary="Recordings that have ended, the latest first")
+    def list_recordings(
+        tenant: Tenant,
+        text: Annotated[str, Query(max_length=200)] = "",
+        state: Literal["", "delivered", "failed", "degraded"] = "",
+        after: Annotated[str, Query(max_length=40)] = "",
+        before: Annotated[str, Query(max_length=40)] = "",
+        page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+        page_size: Annotated[int, Query(ge=1, le=200)] = 50,
+    ) -> Any:
+        found = library.find(
+            tenant, text=text, state=state, after=after, before=before, page=page, page_size=page_size
+        )
+        entries = [_without_manifest(entry) for entry in found.entries]
+        return {"recordings": entries, "total": found.total, "page": page, "page_size": page_size}
+
+    @api.get("/recordings/{take_id}", summary="One recording")
+    def read_recording(take_id: str, tenant: Tenant) -> Any:
+        return _without_manifest(recording(take_id, tenant))
+
+    @api.get("/recordings/{take_id}/manifest", summary="All there is to say of a recording")
+    def read_manifest(take_id: str, tenant: Tenant) -> Any:
+        return dict(recording(take_id, tenant).manifest)
+
+    @api.get(
+        "/recordings/{take_id}/audio",
+        summary="Its file, whole or a range",
+        responses={200: {"content": {"audio/wav": {}, "audio/mpeg": {}}}, 206: {}, 416: {"model": ErrorBody}},
+        response_class=Response,
+    )
+    def read_audio(take_id: str, request: Request, tenant: Tenant) -> Response:
+        return audio.response(recording(take_id, tenant), request.headers.get("range"))
+
+    @api.get("/recordings/{take_id}/waveform", summary="The outline of each channel")
+    def read_waveform(
+        take_id: str, tenant: Tenant, columns: Annotated[int, Query(ge=1, le=COLUMNS_MAX)] = 1000
+    ) -> Any:
+        return audio.waveform(recording(take_id, tenant), columns)
+
+    @api.get(
+        "/events",
+        summary="What happens, as server-sent events",
+        responses={200: {"content": {"text/event-stream": {}}}},
+        response_class=StreamingResponse,
+    )
+    async def watch(
+        tenant: Tenant,
+        last_event_id: Annotated[str | None, Header(max_length=20)] = None,
+        since: Annotated[int | None, Query(ge=0)] = None,
+    ) -> StreamingResponse:
+        number = host.stream.last_number if since is None else since
+        if last_event_id is not None and last_event_id.isdigit():
+            number = int(last_event_id)
+        return StreamingResponse(
+            _events(host, tenant, number),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+    return api
+
+
+def _carried_out(host: Host, call: LiveCall, body: ActionBody) -> dict[str, Any]:
+    """Do what is asked; what goes wrong is raised."""
+    recorded = call.recorded
+    kind = RecordingKind.MESSAGE if body.message else RecordingKind.CALL
+    if call.recorded.is_over and body.action != "performed":
+        raise ActionConflictError(f"call {call.call_id} is over")
+    match body.action:
+        case "start_recording":
+            action = (body.recording or RecordingBody(leg=body.leg)).action()
+            return {"recording_id": recorded.start_recording(action)}
+        case "stop_recording":
+            recorded.stop_recording(body.leg, kind=kind)
+        case "pause_recording":
+            recorded.pause_recording(body.leg, kind=kind)
+        case "resume_recording":
+            recorded.resume_recording(body.leg, kind=kind)
+        case "hang_up":
+            host.hang_up(call, body.leg)
+        case "answered":
+            recorded.answered(body.leg)
+        case "ringing":
+            recorded.ringing(body.leg)
+        case "digit":
+            if body.symbol is None:
+                raise ActionError("digit needs a symbol", field="symbol")
+            recorded.receive_digit(body.leg, body.symbol)
+        case "performed":
+            if body.action_id is None:
+                raise ActionError("performed needs an action_id", field="action_id")
+            host.performed(call, body.action_id, error=body.error, result=body.result)
+        case "request":
+            response = recorded.request(body.document)
+            if response is not None:
+                return {
+                    "response": {
+                        "status": response.status,
+                        "body": None if response.body is None else dict(response.body),
+                        "headers": dict(response.headers),
+                    }
+                }
+    return {}
+
+
+async def _events(host: Host, tenant: str, number: int) -> AsyncIterator[str]:
+    """The stream, from behind that number on."""
+    loop = asyncio.get_running_loop()
+    changed = asyncio.Event()
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(changed.set)
+
+    leave = host.stream.watch(wake)
+    try:
+        yield f": from {number} on\n\n"
+        while True:
+            changed.clear()
+            told, is_gap = host.stream.since(number, tenant)
+            if is_gap:
+                yield "event: gap\ndata: {}\n\n"
+            number = max(number, host.stream.last_number if not told else told[-1].number)
+            for one in told:
+                data = json.dumps(one.body, separators=(",", ":"), default=str)
+                yield f"id: {one.number}\nevent: {one.body['event']}\ndata: {data}\n\n"
+            try:
+                await asyncio.wait_for(changed.wait(), KEEP_ALIVE_S)
+            except TimeoutError:
+                yield ": still here\n\n"
+    finally:
+        leave()
+
+
+def _without_manifest(entry: Entry) -> dict[str, Any]:
+    body = entry._asdict()
+    del body["manifest"], body["tenant"]
+    return body
+
+
+def status_of(error: Exception) -> tuple[int, str]:
+    """Which status and code an error is told with."""
+    match error:
+        case ActionConflictError():
+            return 409, "conflict"
+        case ActionError(field="system"):
+            return 503, "no_recordings_now"
+        case ActionError():
+            return 400, "cannot_be_done"
+        case UsageError():
+            return 409 if "there is a call" in str(error) else 400, "wrong_use"
+        case DeliveryError():
+            return 502, "destination"
+        case _:
+            return 500, "failed"

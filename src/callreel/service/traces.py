@@ -1,0 +1,57 @@
+"""Traces for OpenTelemetry: a span for each recording, and below it those of making, delivering and telling it.
+
+Extra `callreel[otel]`; imported only where traces are asked for. Where they go is the provider's matter: that of the
+process, which `opentelemetry-instrument` or the host sets up, or one that is handed in.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any, Final
+
+from callreel.recorder.figures import Milestone
+
+__all__ = ["Traces"]
+
+KEPT: Final = 10_000
+"""Recordings whose spans still find their parent; one that is delivered a day later may be a trace of its own."""
+
+
+class Traces:
+    """Turns what a recorder observes into spans; any thread."""
+
+    def __init__(self, provider: Any = None) -> None:
+        """`provider`: an OpenTelemetry TracerProvider; None for the one of the process."""
+        from opentelemetry import trace
+
+        self._trace = trace
+        self._tracer = trace.get_tracer("callreel", tracer_provider=provider)
+        self._contexts: OrderedDict[str, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, milestone: Milestone) -> None:
+        """Tell of something that is over."""
+        with self._lock:
+            parent = self._contexts.get(milestone.id)
+        attributes: dict[str, Any] = {"callreel.call_id": milestone.call_id, "callreel.id": milestone.id}
+        if milestone.lane:
+            attributes["callreel.lane"] = milestone.lane
+        if milestone.error_class is not None:
+            attributes["callreel.error_class"] = milestone.error_class
+            attributes["callreel.is_given_up"] = milestone.is_given_up
+        span = self._tracer.start_span(
+            milestone.what, context=parent, start_time=_ns(milestone.began_s), attributes=attributes
+        )
+        if milestone.error_class is not None:
+            span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, milestone.error))
+        span.end(end_time=_ns(max(milestone.began_s, milestone.ended_s)))
+        if milestone.what == "recording":
+            with self._lock:
+                self._contexts[milestone.id] = self._trace.set_span_in_context(span)
+                while len(self._contexts) > KEPT:
+                    self._contexts.popitem(last=False)
+
+
+def _ns(moment_s: float) -> int:
+    return round(moment_s * 1_000_000_000)

@@ -1,0 +1,367 @@
+"""Microsoft Graph's cloud communications, spoken by `msgraph-sdk`: operations, tones, downloads, and who may not."""
+
+import asyncio
+import time
+import uuid
+import wave
+from dataclasses import replace
+from io import BytesIO
+
+import pytest
+from kiota_abstractions.api_error import APIError
+from msgraph.generated.communications.calls.item.cancel_media_processing.cancel_media_processing_post_request_body import (  # noqa: E501
+    CancelMediaProcessingPostRequestBody,
+)
+from msgraph.generated.communications.calls.item.play_prompt.play_prompt_post_request_body import (
+    PlayPromptPostRequestBody,
+)
+from msgraph.generated.communications.calls.item.record_response.record_response_post_request_body import (
+    RecordResponsePostRequestBody,
+)
+from msgraph.generated.communications.calls.item.subscribe_to_tone.subscribe_to_tone_post_request_body import (
+    SubscribeToTonePostRequestBody,
+)
+from msgraph.generated.models.media_info import MediaInfo
+from msgraph.generated.models.media_prompt import MediaPrompt
+from msgraph.generated.models.operation_status import OperationStatus
+
+from service_host import listening, settings_in
+from vendor_customers import SIGNING, begun, graph_client, service_in, speak, tenant_called, vendors_of
+
+ACME, OTHER = tenant_called("acme"), tenant_called("other")
+# The client's own: it makes classes that it has deprecated.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:msgraph"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:kiota_abstractions"),
+]
+
+PATHS = [
+    "/app/calls/{}/record",
+    "/applications/{app}/calls/{}/record",
+    "/communications/calls/{}/recordResponse",
+]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    return service_in(tmp_path_factory.mktemp("service"), ACME, OTHER)
+
+
+@pytest.fixture(scope="module")
+def running(service):
+    with listening(service) as one:
+        yield one
+
+
+@pytest.fixture
+def call_id(running):
+    ACME.graph.told.clear()
+    return begun(running.client(), "graph", call_id=str(uuid.uuid4()))
+
+
+@pytest.fixture
+def http(running):
+    """A plain client with acme's token."""
+    return bearing(running, SIGNING.token(ACME.graph_application))
+
+
+def bearing(running, token):
+    client = running.client(None)
+    client.headers["Authorization"] = f"Bearer {token}"
+    return client
+
+
+def ask(running, call_id, verb, body=None, tenant=ACME):
+    """What msgraph-sdk makes of the answer, in a loop of its own, as that library has it."""
+
+    async def run():
+        async with graph_client(running.url, SIGNING.token(tenant.graph_application)) as graph:
+            call = graph.communications.calls.by_call_id(call_id)
+            return await (call.delete() if verb == "delete" else getattr(call, verb).post(body))
+
+    return asyncio.run(run())
+
+
+def refused(*what):
+    """(HTTP status, code) of what msgraph-sdk raises."""
+    with pytest.raises(APIError) as error:
+        ask(*what)
+    assert error.value.error.message
+    return error.value.response_status_code, error.value.error.code
+
+
+def ended(body, operation_id):
+    """Whether a notification tells the end of an operation."""
+    (one,) = body["value"]
+    return one["changeType"] == "deleted" and one["resourceData"].get("id") == operation_id
+
+
+def record(**changes):
+    body = RecordResponsePostRequestBody(play_beep=False, max_record_duration_in_seconds=1)
+    for name, value in changes.items():
+        setattr(body, name, value)
+    return body
+
+
+def recorded(running, service, call_id, tenant=ACME):
+    """The notification of a recording that is complete."""
+    operation = ask(running, call_id, "record_response", record(), tenant)
+    speak(service, call_id, seconds=1.2)
+    told = tenant.graph.wait_for(lambda body: ended(body, operation.id))
+    return told["value"][0]["resourceData"]
+
+
+# ---- operations ----
+
+
+def test_what_a_caller_says_is_recorded_and_downloaded(running, service, call_id):
+    asked = record(client_context="what they said", stop_tones=["#"])
+    operation = ask(running, call_id, "record_response", asked)
+    assert operation.status == OperationStatus.Running
+    assert operation.client_context == "what they said"
+    speak(service, call_id, seconds=1.2)
+    told = ACME.graph.wait_for(lambda body: ended(body, operation.id))["value"][0]["resourceData"]
+    assert (told["status"], told["completionReason"]) == ("completed", "maxRecordDurationReached")
+    location, token = told["recordingLocation"], told["recordingAccessToken"]
+    assert location.startswith(running.url)
+    got = bearing(running, token).get(location)
+    assert (got.status_code, got.headers["content-type"]) == (200, "application/octet-stream")
+    assert got.headers["transfer-encoding"] == "chunked"
+    with wave.open(BytesIO(got.content)) as audio:
+        assert (audio.getframerate(), audio.getnchannels(), audio.getsampwidth()) == (16_000, 1, 2)
+        assert audio.getnframes() == 16_000
+    assert bearing(running, token).get(location).content == got.content
+
+
+@pytest.mark.parametrize("version", ["", "/v1.0", "/beta"])
+@pytest.mark.parametrize("path", PATHS)
+def test_all_paths_of_the_reference_record(running, http, call_id, path, version):
+    path = version + path.format(call_id, app=ACME.graph_application)
+    answer = http.post(path, json={"maxRecordDurationInSeconds": 1})
+    assert answer.status_code == 200
+    operation = answer.json()
+    assert operation["@odata.type"] == "#microsoft.graph.recordOperation"
+    location = answer.headers["location"]
+    assert location == f"{running.url}{path.rpartition('/')[0]}/operations/{operation['id']}"
+    assert http.get(location).json()["id"] == operation["id"]
+    compact = call_id.replace("-", "").upper()
+    assert http.get(location.replace(call_id, compact)).json()["id"] == operation["id"]
+
+
+def test_prompts_are_played_one_after_the_other(running, service, call_id, monkeypatch):
+    asked = []
+
+    def prompt(uri):
+        asked.append(uri)
+        return bytes(3200), 16_000
+
+    monkeypatch.setattr(service.host, "_prompts", prompt)
+    prompts = [
+        MediaPrompt(
+            odata_type="#microsoft.graph.mediaPrompt",
+            media_info=MediaInfo(uri=f"https://cdn.example/{n}.wav"),
+        )
+        for n in range(3)
+    ]
+    asks = PlayPromptPostRequestBody(prompts=prompts, client_context="listen")
+    operation = ask(running, call_id, "play_prompt", asks)
+    told = ACME.graph.wait_for(lambda body: ended(body, operation.id))["value"][0]["resourceData"]
+    assert (told["status"], told["clientContext"]) == ("completed", "listen")
+    assert asked == [f"https://cdn.example/{n}.wav" for n in range(3)]
+    assert service.host.call(call_id).media["LEG-A"].played == [0.1] * 3
+
+
+def test_a_prompt_that_cannot_be_had_fails_the_operation(running, http, call_id):
+    body = {"prompts": [{"mediaInfo": {"uri": "http://127.0.0.1:9/secret.wav"}}]}
+    operation = http.post(f"/communications/calls/{call_id}/playPrompt", json=body).json()
+    told = ACME.graph.wait_for(lambda told: ended(told, operation["id"]))["value"][0]["resourceData"]
+    assert (told["status"], told["resultInfo"]["subcode"]) == ("failed", 8536)
+
+
+def test_what_runs_is_cancelled(running, call_id):
+    operation = ask(running, call_id, "record_response", record(max_record_duration_in_seconds=60))
+    stop = CancelMediaProcessingPostRequestBody(client_context="stop")
+    cancelled = ask(running, call_id, "cancel_media_processing", stop)
+    assert (cancelled.status, cancelled.client_context) == (OperationStatus.Completed, "stop")
+    told = ACME.graph.wait_for(lambda body: ended(body, operation.id))["value"][0]["resourceData"]
+    assert (told["status"], told["resultInfo"]["subcode"], told["recordingLocation"]) == ("failed", 8508, "")
+
+
+def test_keys_are_told_to_who_has_subscribed(running, call_id):
+    keys = SubscribeToTonePostRequestBody(client_context="keys")
+    assert ask(running, call_id, "subscribe_to_tone", keys).client_context == "keys"
+    running.client().post(f"/v1/calls/{call_id}/actions", json={"action": "digit", "symbol": "5"})
+    told = ACME.graph.wait_for(lambda body: "toneInfo" in body["value"][0]["resourceData"])
+    assert told["value"][0]["resourceData"]["toneInfo"]["tone"] == "tone5"
+
+
+def test_a_call_is_deleted(running, call_id):
+    ask(running, call_id, "delete")
+    told = ACME.graph.wait_for(lambda body: body["value"][0]["resourceData"].get("state") == "terminated")
+    assert told["value"][0]["changeType"] == "deleted"
+    assert refused(running, call_id, "delete") == (404, "8522")
+    end = time.monotonic() + 5
+    while running.client().get(f"/v1/calls/{call_id}").json()["ended_at"] is None:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_what_is_wrong_with_a_request_is_told(running, call_id):
+    too_long = record(max_record_duration_in_seconds=121)
+    assert refused(running, call_id, "record_response", too_long) == (400, "8523")
+    assert refused(running, "nobody", "record_response", record()) == (404, "8522")
+
+
+# ---- downloads ----
+
+
+def test_a_recording_needs_its_own_token(running, service, http, call_id):
+    told = recorded(running, service, call_id)
+    location, token = told["recordingLocation"], told["recordingAccessToken"]
+    assert running.client(None).get(location).status_code == 401
+    assert http.get(location).status_code == 401
+    assert bearing(running, token + "x").get(location).status_code == 401
+    other = begun(running.client("other"), "graph")
+    theirs = recorded(running, service, other, OTHER)
+    assert bearing(running, theirs["recordingAccessToken"]).get(location).status_code == 401
+    missing = bearing(running, token).get(location + "x")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "itemNotFound")
+    assert bearing(running, token).get("/graph/recordings/nobody/nothing").status_code == 404
+    assert bearing(running, token).get(location).status_code == 200
+
+
+def test_a_recording_is_gone_shortly_after_its_call(tmp_path):
+    acme = tenant_called("acme")
+    vendors = vendors_of(tmp_path, [acme])
+    short = replace(vendors, graph=replace(vendors.graph, grace_s=1.0))
+    service = service_in(tmp_path, acme, vendors=short)
+    with listening(service) as running:
+        call_id = begun(running.client(), "graph")
+        told = recorded(running, service, call_id, acme)
+        location, client = told["recordingLocation"], bearing(running, told["recordingAccessToken"])
+        held = list((tmp_path / "spool" / "held").rglob("*.wav"))
+        assert len(held) == 1
+        time.sleep(1.1)
+        service.sweep()
+        assert client.get(location).status_code == 200
+        running.client().delete(f"/v1/calls/{call_id}")
+        assert client.get(location).status_code == 200
+        time.sleep(1.2)
+        assert client.get(location).status_code == 410
+        service.sweep()
+        assert not held[0].exists()
+
+
+def test_an_encrypted_recording_is_downloaded_in_the_clear(tmp_path):
+    acme = tenant_called("acme")
+    key = tmp_path / "recordings.key"
+    key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
+    recorder = replace(settings_in(tmp_path).recorder, key_file=key)
+    service = service_in(tmp_path, acme, recorder=recorder)
+    with listening(service) as running:
+        call_id = begun(running.client(), "graph")
+        told = recorded(running, service, call_id, acme)
+        (held,) = (tmp_path / "spool" / "held").rglob("*.wav")
+        assert not held.read_bytes().startswith(b"RIFF")
+        got = bearing(running, told["recordingAccessToken"]).get(told["recordingLocation"])
+        with wave.open(BytesIO(got.content)) as audio:
+            assert audio.getnframes() == 16_000
+
+
+# ---- who asks ----
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "", "Bearer", "Basic YTpi", "Bearer a.b.c", "Bearer acme-token-0123456789abcdef"],
+)
+def test_who_has_no_token_is_refused(running, call_id, authorization):
+    headers = {} if authorization is None else {"Authorization": authorization}
+    answer = running.client(None).post(
+        f"/communications/calls/{call_id}/recordResponse", json={}, headers=headers
+    )
+    assert answer.status_code == 401
+    error = answer.json()["error"]
+    assert error["code"] == "InvalidAuthenticationToken"
+    assert uuid.UUID(error["innerError"]["request-id"])
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    ("claims", "status"),
+    [
+        ({"exp": 1}, 401),
+        ({"iss": "https://somebody.example"}, 401),
+        ({"aud": "somebody"}, 401),
+        ({"roles": []}, 403),
+        ({"scp": "Calls.AccessMedia.All"}, 403),
+    ],
+)
+def test_a_token_that_does_not_do_is_refused(running, call_id, claims, status):
+    client = bearing(running, SIGNING.token(ACME.graph_application, **claims))
+    answer = client.post(f"/communications/calls/{call_id}/recordResponse", json={})
+    assert answer.status_code == status
+    assert answer.json()["error"]["message"]
+
+
+def test_another_tenants_call_is_not_found(running, http, call_id):
+    assert refused(running, call_id, "record_response", record(), OTHER) == (404, "8522")
+    operation = http.post(
+        f"/communications/calls/{call_id}/recordResponse", json={"maxRecordDurationInSeconds": 1}
+    )
+    other = bearing(running, SIGNING.token(OTHER.graph_application))
+    assert other.get(operation.headers["location"]).status_code == 404
+    assert other.delete(f"/communications/calls/{call_id}").status_code == 404
+    assert http.get(operation.headers["location"]).status_code == 200
+
+
+def test_an_application_asks_in_its_own_name(http, call_id):
+    answer = http.post(f"/applications/{OTHER.graph_application}/calls/{call_id}/record", json={})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "8522")
+
+
+def test_a_call_without_graph_is_not_found(running, http):
+    call_id = begun(running.client(), "sinch")
+    assert http.post(f"/app/calls/{call_id}/record", json={}).status_code == 404
+
+
+# ---- errors ----
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff"])
+def test_what_is_no_json_object_is_refused_as_graph_does(http, call_id, body):
+    headers = {"Content-Type": "application/json"}
+    answer = http.post(f"/communications/calls/{call_id}/recordResponse", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalidRequest")
+
+
+def test_another_content_type_is_refused(http, call_id):
+    headers = {"Content-Type": "text/plain"}
+    answer = http.post(f"/communications/calls/{call_id}/recordResponse", content=b"{}", headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "invalidRequest")
+
+
+def test_a_path_that_there_is_not_is_refused_as_graph_does(http, call_id):
+    for path in (f"/communications/calls/{call_id}/dance", "/v1.0/communications/nothing", "/beta/app/x/y/z"):
+        answer = http.post(path, json={})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "itemNotFound")
+    method = http.put(f"/communications/calls/{call_id}/recordResponse")
+    assert (method.status_code, method.json()["error"]["code"]) == (405, "invalidRequest")
+
+
+def test_a_context_that_is_half_a_character_is_told_back(http, call_id):
+    body = b'{"clientContext": "\\ud800", "maxRecordDurationInSeconds": 1}'
+    headers = {"Content-Type": "application/json"}
+    answer = http.post(f"/communications/calls/{call_id}/recordResponse", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["clientContext"]) == (200, "\ud800")
+
+
+def test_nobody_needs_a_token_in_an_open_service(tmp_path):
+    acme = tenant_called("acme")
+    with listening(service_in(tmp_path, acme, tokens={}, is_open=True)) as running:
+        call_id = begun(running.client(None), "graph")
+        answer = running.client(None).post(
+            f"/app/calls/{call_id}/record", json={"maxRecordDurationInSeconds": 1}
+        )
+        assert answer.status_code == 200
