@@ -133,6 +133,11 @@ class AsyncRecorder:
         return self._recorder.problems()
 
     @property
+    def now(self) -> float:
+        """Seconds of the recorder's clock, at which verbs without `now` take place."""
+        return self._recorder.now
+
+    @property
     def is_accepting(self) -> bool:
         """Whether recordings may begin."""
         return self._recorder.is_accepting
