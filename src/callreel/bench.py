@@ -12,6 +12,7 @@ itself. Of these it is the quickest of several goes, for whatever else the machi
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -198,6 +199,7 @@ def measure(size: int, seconds: int, streams: list[_Stream], out: Path | None) -
     taken = array("q", bytes(2 * 8 * size))
     sink = _Sink(out)
     packets = digits = 0
+    gc.freeze()  # as docs/architecture.md, Memory, tells hosts of many calls to do
     started_s = time.process_time()
     for step in range(1, math.ceil(seconds / STEP_S) + 1):
         now = step * STEP_S
@@ -218,6 +220,7 @@ def measure(size: int, seconds: int, streams: list[_Stream], out: Path | None) -
         call.end(now=seconds)
         digits += sink.take(call)
     cost_s = time.process_time() - started_s
+    gc.unfreeze()
     sink.close()
     us_per_packet = 1e6 * cost_s / packets
     return Result(

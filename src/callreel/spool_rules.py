@@ -139,10 +139,8 @@ def declared(header: bytes) -> Declared:
     if header.startswith(b"RF64"):
         riff_bytes, data_bytes = struct.unpack_from("<QQ", header, 20)
     else:
-        (riff_bytes,), (data_bytes,) = (
-            struct.unpack_from("<I", header, 4),
-            struct.unpack_from("<I", header, len(header) - 4),
-        )
+        riff_bytes = int.from_bytes(header[4:8], "little")
+        data_bytes = int.from_bytes(header[-4:], "little")
     return Declared(len(header) + data_bytes, riff_bytes + 8)
 
 
@@ -159,12 +157,14 @@ def whole_frames(shape: Shape, said: Declared, size_bytes: int) -> int:
 def runs(writes: Sequence[tuple[int, bytes]]) -> list[tuple[int, list[bytes]]]:
     """The same writes in the same order, those that continue one another put together."""
     joined: list[tuple[int, list[bytes]]] = []
+    pieces: list[bytes] = []
     end = -1
     for offset, data in writes:
         if offset == end:
-            joined[-1][1].append(data)
+            pieces.append(data)
         else:
-            joined.append((offset, [data]))
+            pieces = [data]
+            joined.append((offset, pieces))
         end = offset + len(data)
     return joined
 
