@@ -28,10 +28,21 @@ from callreel.notify.functions import PythonFunction
 from callreel.recorder import Recorder, Settings, TakeEnded
 from callreel.recorder.stores import Stores
 from callreel.spool import Limits, Retention, Space
+from callreel.spool_files import _PlainFile
+from capture_writer import rtp_packet
 from recording_host import RATE, Clock, Unreliable, ended, feed, packet, payload, record
 from secret_watch import MARK
 
 SPEED = 10.0
+
+
+class Hand:
+    """A clock that a test moves."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
 
 
 @pytest.fixture
@@ -202,6 +213,34 @@ def test_the_hosts_labels_are_in_the_manifest_also_after_a_restart(tmp_path, clo
 def test_a_secret_is_no_label(recorder):
     with pytest.raises(UsageError, match="a secret is not written to the spool: labels has 'api_key'"):
         recorder.add_call("c-1", labels={"api_key": "hush"})
+
+
+@pytest.mark.parametrize("packet_ms", [10, 20, 40])
+def test_how_often_the_disk_is_written_does_not_depend_on_packets(tmp_path, monkeypatch, packet_ms):
+    writes = []
+    truly = _PlainFile.write
+
+    def counted(self, offset, pieces):
+        writes.append(offset)
+        truly(self, offset, pieces)
+
+    monkeypatch.setattr(_PlainFile, "write", counted)
+    hand = Hand()
+    with Recorder(settings(tmp_path), clock=hand) as recorder:
+        call = recorder.add_call("c-1")
+        call.add_leg()
+        call.start_recording(StartRecording())
+        for step in range(20):
+            for number in range(120 // packet_ms * step, 120 // packet_ms * (step + 1)):
+                samples = 8 * packet_ms
+                wire = rtp_packet(bytes(samples), seq=number, timestamp=number * samples, ssrc=1)
+                call.receive_rtp("LEG-A", wire, now=(number + 1) * packet_ms / 1000)
+            hand.now = 0.12 * (step + 1)
+            call.step(hand.now)
+            wait_for(lambda: not recorder._spool.waiting_bytes)
+        written = len(writes)
+        call.end()
+    assert 20 <= written <= 4 * 20
 
 
 def test_a_call_id_is_one_calls_at_a_time(recorder, clock):
