@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from callreel.errors import SpoolFullError, UsageError
-from callreel.spool_desk import MANIFEST, Desk, Limits, Policy, Report, Take
+from callreel.spool_desk import MANIFEST, TAKES_FOLDER, Desk, Limits, Policy, Report, Take
 from callreel.spool_files import AudioFiles, FolderLock, PlainFiles, remove_tree
 from callreel.spool_recovery import Left, LeftAudio, read_left
 from callreel.spool_rules import (
@@ -31,6 +31,7 @@ from callreel.spool_rules import (
 )
 
 __all__ = [
+    "TAKES_FOLDER",
     "Left",
     "LeftAudio",
     "Limits",

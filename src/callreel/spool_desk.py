@@ -54,10 +54,12 @@ from callreel.spool_rules import (
     shape_of,
 )
 
-__all__ = ["PASSES", "Desk", "Limits", "Policy", "Report", "Take"]
+__all__ = ["PASSES", "TAKES_FOLDER", "Desk", "Limits", "Policy", "Report", "Take"]
 
 Policy = Literal["none", "interval", "always"]
 
+TAKES_FOLDER = "takes"
+"""Below a spool: a folder for each take."""
 ABOUT, AUDIO, JOURNAL, MANIFEST = "about.json", "audio.wav", "journal.jsonl", "manifest.json"
 OURS = frozenset(state.value for state in State) | {"header", "lost", "doubt"}
 """Kinds of lines that only the spool writes."""
@@ -443,7 +445,7 @@ class Desk:
     ) -> None:
         """Work below `folder`; `now` is the time of day, `monotonic` one that never steps back."""
         self.folder = folder
-        self.takes = folder / "takes"
+        self.takes = folder / TAKES_FOLDER
         self.trash = folder / "removed"
         self.limits = limits
         self.fsync = fsync

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from callreel.notify.references import FromFile
+from callreel.service.measures import taken_bytes
 from callreel.service.metrics import CONTENT_TYPE, Family, Histogram, Sample, one, text_of
 from callreel.service.running import Service
 from recording_host import packet
@@ -121,6 +122,14 @@ def test_a_recorded_call_is_in_the_figures(running):
     assert during["callreel_spool_oldest_take_age_seconds", ("state", "running")] >= 0
     assert during["callreel_cpu_seconds_per_packet",] > 0
     assert during["callreel_spool_waiting_limit_bytes",] > during["callreel_spool_waiting_bytes",] >= 0
+    until(lambda: read(client)["callreel_spool_bytes",] > 0)
+    takes = running.service.settings.recorder.spool / "takes"
+    until(
+        lambda: (
+            taken_bytes(takes.parent)
+            == sum(path.stat().st_size for path in takes.rglob("*") if path.is_file())
+        )
+    )
     client.delete("/v1/calls/c-1")
 
     def is_over():
@@ -136,6 +145,7 @@ def test_a_recorded_call_is_in_the_figures(running):
         assert after["callreel_work_total", *labels] == 1
     assert after["callreel_work_seconds_count", ("what", "deliver")] == 1
     assert after["callreel_disk_size_bytes",] > after["callreel_disk_free_bytes",] > 0
+    until(lambda: read(client)["callreel_spool_bytes",] == 0)
     assert after["callreel_dead_letters",] == 0
     assert after["callreel_is_accepting",] == 1
     assert after["process_resident_memory_bytes",] > 1e7

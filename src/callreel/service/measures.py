@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,9 +18,9 @@ from callreel.recorder.figures import LATENESS_BOUNDS_S, Figures, Milestone
 from callreel.service.host import Host
 from callreel.service.metrics import Family, Histogram, Sample, histogram, one
 from callreel.service.watching import Watch
-from callreel.spool import State
+from callreel.spool import TAKES_FOLDER, State
 
-__all__ = ["Measures", "dead_letters", "rtp_families"]
+__all__ = ["Measures", "dead_letters", "rtp_families", "taken_bytes"]
 
 WORK_BOUNDS_S: Final = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0)
 REQUEST_BOUNDS_S: Final = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
@@ -206,6 +207,12 @@ def _spool(figures: Figures, folder: Path, now_s: float) -> Iterator[Family]:
         "How much may wait before audio is dropped.",
         one(figures.waiting_limit_bytes),
     )
+    yield Family(
+        "callreel_spool_bytes",
+        "gauge",
+        "What the takes in the spool hold on the disk.",
+        one(taken_bytes(folder)),
+    )
     numbers = Counter(take.state for take in figures.takes)
     oldest: dict[State, float] = {}
     for take in figures.takes:
@@ -292,6 +299,20 @@ def dead_letters(spool: Path) -> int:
         return sum(name.endswith(".json") for name in os.listdir(spool / QUEUE_FOLDER / DEAD))  # noqa: PTH208
     except FileNotFoundError:
         return 0
+
+
+def taken_bytes(spool: Path) -> int:
+    """Sizes of all files of the takes in a spool, together."""
+    total, folders = 0, [spool / TAKES_FOLDER]
+    while folders:
+        with suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:  # a take may go meanwhile
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                else:
+                    with suppress(FileNotFoundError):
+                        total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 def _resident_bytes() -> int:
