@@ -354,7 +354,7 @@ def test_without_room_recordings_are_refused_in_the_vendors_words(tmp_path, cloc
 def test_a_destination_that_is_not_offered_is_said_to_be_missing(tmp_path, clock):
     with Recorder(Settings(tmp_path / "spool"), clock=clock) as recorder:
         record(recorder, clock, "c-1", 0.3)
-        wait_for(lambda: recorder._office._queue and len(recorder._office._queue) == 1)
+        wait_for(lambda: len(recorder._office._despatch) == 1)
         assert recorder.unfinished
 
 
