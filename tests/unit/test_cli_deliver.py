@@ -16,7 +16,7 @@ import soundfile
 
 import capture_writer as writer
 from callreel import cli
-from callreel.recorder import Recorder, Settings, office
+from callreel.recorder import Recorder, Settings, making
 from callreel.spool import Limits
 from capture_writer import rtp_packet
 from recording_host import Clock, Unreliable, ended, record
@@ -287,7 +287,7 @@ def test_what_had_failed_by_its_disk_and_is_delivered_now_is_said_to_be_replayed
 
     clock, settings = Clock(10), Settings(tmp_path / "spool", limits=Limits(take_s=30.0, give_up_s=0.1))
     with monkeypatch.context() as patch:
-        patch.setattr(office, "finish", refuse)
+        patch.setattr(making, "finish", refuse)
         with Recorder(settings, clock=clock) as recorder:
             record(recorder, clock, "c-1", 0.5)
             assert ended(recorder)[0].error == "read-only file system"

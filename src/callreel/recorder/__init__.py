@@ -34,7 +34,8 @@ from callreel.events import Event, VendorMessage
 from callreel.notify import Notifier
 from callreel.recorder.calls import RecordedCall
 from callreel.recorder.figures import Figures, LaneFigures, Milestone, OnItsWay, Pace, Strain
-from callreel.recorder.office import Office, TakeEnded, TakeReplayed, Wake
+from callreel.recorder.jobs import TakeEnded, TakeReplayed
+from callreel.recorder.office import Office, Wake
 from callreel.recorder.settings import Settings
 from callreel.recorder.stores import Stores
 from callreel.spool import Spool

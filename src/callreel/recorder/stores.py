@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ from callreel.delivery.folder import Folder
 from callreel.errors import DestinationMissingError, UsageError
 from callreel.recorder.settings import Settings
 
-__all__ = ["Stores"]
+__all__ = ["StoreFor", "Stores"]
+
+StoreFor = Callable[[Destination | None, str], tuple[Store, str]]
+"""Gives the store, and the key there, of a destination and a key; any thread may ask it."""
 
 MAX_STORES = 256
 """Clients that are kept: a customer's credentials that are not used any more go."""
