@@ -22,6 +22,12 @@ def test_new_ids_are_of_the_worker_that_makes_them(size, data):
     assert fleet.is_ours(fleet.new_id())
 
 
+@given(st.uuids(), st.integers(1, 16))
+def test_a_guid_is_of_one_worker_however_it_is_written(guid, size):
+    fleet = Fleet(0, size)
+    assert len({fleet.owner(form) for form in (str(guid), guid.hex, str(guid).upper(), guid.hex.upper())}) == 1
+
+
 def test_one_process_alone_owns_everything():
     assert ALONE.is_ours("call-1")
 

@@ -25,8 +25,12 @@ class Fleet:
     """Where the workers' sockets are; nobody else may enter it."""
 
     def owner(self, call_id: str) -> int:
-        """The worker that owns calls of this id, now and as long as there are so many workers."""
-        return zlib.crc32(call_id.encode("utf-8", "surrogateescape")) % self.size
+        """The worker that owns calls of this id, now and as long as there are so many workers.
+
+        Capitals and hyphens make no difference: Microsoft Graph's clients write one GUID in several ways.
+        """
+        plain = call_id.replace("-", "").lower()
+        return zlib.crc32(plain.encode("utf-8", "surrogateescape")) % self.size
 
     def is_ours(self, call_id: str) -> bool:
         """Whether this worker does."""

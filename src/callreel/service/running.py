@@ -26,6 +26,7 @@ from callreel.service.app import make_app
 from callreel.service.audio import AudioReader, FileSource, Source
 from callreel.service.audiosocket import AudioSocket
 from callreel.service.customers import DRIVE_PATH, Customers, Routes
+from callreel.service.fleet import ALONE, Fleet
 from callreel.service.held import Held
 from callreel.service.host import Host, MediaOpener, PromptSource
 from callreel.service.library import Library
@@ -90,13 +91,16 @@ class Service:
         events: Notifier | None = None,
         prompts: PromptSource | None = None,
         traces: Callable[[Milestone], None] | None = None,
+        fleet: Fleet = ALONE,
     ) -> None:
         """Open the spool and begin to work.
 
         `openers`: the kinds of media that are offered besides ours. `prompts`: by default from anywhere that is public.
         `traces` is told of everything that took its time, such as a `callreel.service.traces.Traces`.
+        `fleet`: the workers that this is one of.
         """
         self.settings = settings
+        self.fleet = fleet
         self.access = Access(
             settings.tokens,
             is_open=settings.is_open,
