@@ -11,6 +11,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from callreel.keys import safe_component
+
 __all__ = ["ALONE", "Fleet"]
 
 
@@ -29,7 +31,14 @@ class Fleet:
 
         Capitals and hyphens make no difference: Microsoft Graph's clients write one GUID in several ways.
         """
-        plain = call_id.replace("-", "").lower()
+        return self._owner_of(safe_component(call_id))
+
+    def owns_folder(self, name: str) -> bool:
+        """Whether a folder that `callreel.keys.safe_component` has named after a call is of one of ours."""
+        return self._owner_of(name) == self.index
+
+    def _owner_of(self, name: str) -> int:
+        plain = name.replace("-", "").lower()
         return zlib.crc32(plain.encode("utf-8", "surrogateescape")) % self.size
 
     def is_ours(self, call_id: str) -> bool:
