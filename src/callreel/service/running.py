@@ -17,15 +17,18 @@ from typing import Any
 import uvicorn
 
 from callreel.delivery.drive import Drive
+from callreel.errors import UsageError
 from callreel.keys import safe_component
 from callreel.notify import Answer, Notification, Notifier
 from callreel.recorder import Recorder, TakeEnded
 from callreel.recorder.figures import Milestone
+from callreel.recorder.stores import Stores
 from callreel.service.access import Access, check_exposure
 from callreel.service.app import make_app
 from callreel.service.audio import AudioReader, FileSource, Source
 from callreel.service.audiosocket import AudioSocket
 from callreel.service.customers import DRIVE_PATH, Customers, Routes
+from callreel.service.fleet import ALONE, Fleet
 from callreel.service.held import Held
 from callreel.service.host import Host, MediaOpener, PromptSource
 from callreel.service.library import Library
@@ -38,10 +41,10 @@ from callreel.service.rtp import RtpPorts
 from callreel.service.rtp_legs import rtp_opener
 from callreel.service.settings import ServiceSettings
 from callreel.service.stream import EventStream
-from callreel.service.watching import Watch
+from callreel.service.watching import Watch, processors
 from callreel.service.websocket_media import MESSAGE_BYTES, WebSocketMedia
 
-__all__ = ["Service", "serve", "serve_until"]
+__all__ = ["Service", "Stop", "listen", "serve", "serve_on", "serve_until"]
 
 log = logging.getLogger("callreel.service")
 
@@ -90,26 +93,34 @@ class Service:
         events: Notifier | None = None,
         prompts: PromptSource | None = None,
         traces: Callable[[Milestone], None] | None = None,
+        fleet: Fleet = ALONE,
+        session_key: bytes | None = None,
+        audiosocket_listener: socket.socket | None = None,
     ) -> None:
         """Open the spool and begin to work.
 
         `openers`: the kinds of media that are offered besides ours. `prompts`: by default from anywhere that is public.
-        `traces` is told of everything that took its time, such as a `callreel.service.traces.Traces`.
+        `traces` is told of everything that took its time, such as a `callreel.service.traces.Traces`. `fleet`: the
+        workers of which this is one, whose settings are those of `ServiceSettings.of_worker`; they have `session_key`
+        (see `Access`) and `audiosocket_listener` in common.
         """
         self.settings = settings
+        self.fleet = fleet
         self.access = Access(
             settings.tokens,
             is_open=settings.is_open,
             operators=settings.operators,
             metrics_token=settings.metrics_token,
+            key=session_key,
         )
         check_exposure(settings.host, self.access)
-        settings.recorder.spool.mkdir(parents=True, exist_ok=True)
-        self.library = Library(settings.recorder.spool / "library.sqlite")
+        shared = settings.shared_folder
+        shared.mkdir(parents=True, exist_ok=True)
+        self.library = Library(shared / "library.sqlite")
         self.stream = EventStream()
         self.measures = Measures()
         self._traces = traces
-        self._routes = Routes(settings.recorder.spool / "routes.sqlite")
+        self._routes = Routes(shared / "routes.sqlite")
         self.customers = Customers(
             settings.vendors,
             self._routes,
@@ -117,16 +128,17 @@ class Service:
             others=settings.recorder.notify.notifiers(),
             is_open=settings.is_open,
         )
-        self._recorder_settings = replace(settings.recorder, drive_url=settings.url + DRIVE_PATH)
+        self._places = replace(settings.recorder, spool=shared, drive_url=settings.url + DRIVE_PATH)
         self.recorder = Recorder(
-            self._recorder_settings,
+            settings.recorder,
+            store_for=Stores(self._places).place,
             notifier_for=self.customers.notifier_for,
             events=_Shelf(self.library, events),
             observe=self._observe,
         )
         self.websockets = WebSocketMedia(lambda: self.recorder.now, self.access)
         try:
-            self.audiosocket = self._audiosocket()
+            self.audiosocket = self._audiosocket(audiosocket_listener)
             self.rtp = self._rtp()
         except OSError:
             self.recorder.close()
@@ -149,9 +161,9 @@ class Service:
             on_begun=self.customers.begun,
         )
         keys = settings.recorder.keys()
-        self._held = Held(settings.recorder.spool / "held", keys)
+        self._held = Held(shared / "held", keys)
         sources: dict[str, Source] = {"file": FileSource(settings.folders)}
-        self.watch = Watch(self.recorder, Overload(settings.overload))
+        self.watch = Watch(self.recorder, Overload(settings.overload), share=processors() / fleet.size)
         audio = AudioReader(sources)
         self.app: Any = make_app(
             self.host,
@@ -172,7 +184,7 @@ class Service:
         self._sweeper = threading.Thread(target=self._sweep_on, name="callreel-sweep", daemon=True)
         self._sweeper.start()
 
-    def _audiosocket(self) -> AudioSocket | None:
+    def _audiosocket(self, listener: socket.socket | None) -> AudioSocket | None:
         """Listen for Asterisk, if that is wanted."""
         if self.settings.audiosocket_port is None:
             return None
@@ -180,6 +192,7 @@ class Service:
             lambda: self.recorder.now,
             host=self.settings.audiosocket_host,
             port=self.settings.audiosocket_port,
+            listener=listener,
         )
 
     def _rtp(self) -> RtpPorts:
@@ -199,10 +212,9 @@ class Service:
 
     def _drive(self, tenant: str) -> Drive:
         """A tenant's Sinch Drive."""
-        settings = self._recorder_settings
         return Drive(
-            settings.drive_folder(tenant),
-            retention_s=settings.drive_retention_s,
+            self._places.drive_folder(tenant),
+            retention_s=self._places.drive_retention_s,
             url=self.customers.public_url + DRIVE_PATH,
         )
 
@@ -222,10 +234,12 @@ class Service:
             for call in self.host.calls(live=False)
             if call.ended_at is None or (now - call.ended_at).total_seconds() < grace_s
         }
-        self._held.sweep(wanted, older_than_s=grace_s)
+        self._held.sweep(wanted, older_than_s=grace_s, is_ours=self.fleet.owns_folder)
         self._routes.sweep()
-        for folder in (self._recorder_settings.spool / "drives").glob("*"):
-            swept = Drive(folder, retention_s=self._recorder_settings.drive_retention_s).sweep()
+        for folder in (self._places.spool / "drives").glob("*"):
+            if not self.fleet.owns_folder(folder.name):
+                continue
+            swept = Drive(folder, retention_s=self._places.drive_retention_s).sweep()
             for damaged in swept.damaged:
                 log.error("%s is damaged", damaged)
 
@@ -263,16 +277,55 @@ class _Server(uvicorn.Server):
         yield
 
 
+class Stop:
+    """Whether the service is to end, and whether at once. Signals ask for the first, a second one for the other."""
+
+    def __init__(self, is_orphaned: Callable[[], bool] = lambda: False) -> None:
+        """`is_orphaned`: whether the process that would say so is gone."""
+        self._told, self._hurried = threading.Event(), threading.Event()
+        self._is_orphaned = is_orphaned
+
+    def ask(self, *_: object) -> None:
+        """It is; a handler of signals."""
+        (self._hurried if self._told.is_set() else self._told).set()
+
+    def hurry(self, *_: object) -> None:
+        """It is, at once; a handler of signals."""
+        self._told.set()
+        self._hurried.set()
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it is to end."""
+        return self._told.is_set() or self._is_orphaned()
+
+    @property
+    def is_hurried(self) -> bool:
+        """Whether what runs is not waited for."""
+        return self._hurried.is_set() or self._is_orphaned()
+
+
+def listen(settings: ServiceSettings) -> socket.socket:
+    """The socket that HTTP is served on; UsageError when it cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    except OSError as error:
+        raise UsageError(f"{settings.host}:{settings.port}: {error.strerror or error}") from None
+    listener.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN_BYTES
+    )  # connections take over what it has
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_MS)
+    return listener
+
+
 def serve(service: Service, *, on_listening: Callable[[int], None] = lambda port: None) -> None:
     """Serve HTTP until SIGTERM or SIGINT, then let what runs end; a second signal does not wait for it."""
-    told, at_once = threading.Event(), threading.Event()
-
-    def on_signal(*_: object) -> None:
-        (at_once if told.is_set() else told).set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    stop = Stop()
+    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        asyncio.run(_serve(service, told, at_once, on_listening))
+        asyncio.run(serve_on(service, listen(service.settings), stop, on_listening=on_listening))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -282,20 +335,22 @@ def serve_until(
     service: Service, stop: threading.Event, on_listening: Callable[[int], None] = lambda port: None
 ) -> None:
     """Serve HTTP, in any thread, until `stop` is set; running recordings are not waited for."""
-    asyncio.run(_serve(service, stop, stop, on_listening))
+    asyncio.run(serve_on(service, listen(service.settings), Stop(stop.is_set), on_listening=on_listening))
 
 
-async def _serve(
-    service: Service, told: threading.Event, at_once: threading.Event, on_listening: Callable[[int], None]
+async def serve_on(
+    service: Service,
+    listener: socket.socket,
+    stop: Stop,
+    *,
+    on_listening: Callable[[int], None] = lambda port: None,
+    on_drained: Callable[[], None] | None = None,
 ) -> None:
+    """Serve HTTP until `stop` says so, then let what runs end.
+
+    `on_drained` is called when it has; then it goes on until it is hurried, for others that may still need it.
+    """
     settings = service.settings
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
-    listener.setsockopt(
-        socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN_BYTES
-    )  # connections take over what it has
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_MS)
     server = _Server(
         uvicorn.Config(
             service.app,
@@ -315,12 +370,16 @@ async def _serve(
     service.listening_on(listener.getsockname()[1])
     on_listening(listener.getsockname()[1])
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not (told.is_set() or serving.done()):
+    while not (stop.is_told or serving.done()):
         await asyncio.sleep(LOOK_S)
-    if not (serving.done() or at_once.is_set()):
+    if not (serving.done() or stop.is_hurried):
         log.info("draining: running recordings may take %g s", settings.drain_s)
         until = time.monotonic() + settings.drain_s
-        while not (service.drain(0.0) or at_once.is_set() or time.monotonic() >= until):
+        while not (service.drain(0.0) or stop.is_hurried or time.monotonic() >= until):
             await asyncio.sleep(LOOK_S)
+        if on_drained is not None:
+            on_drained()
+            while not (stop.is_hurried or serving.done()):
+                await asyncio.sleep(LOOK_S)
     server.should_exit = True
     await serving
