@@ -17,10 +17,10 @@ from fastapi.responses import Response
 from callreel.errors import UsageError
 from callreel.events import LegStatus
 from callreel.service.access import Access
+from callreel.service.answers import Answers, StillAtWorkError
 from callreel.service.customers import Customers
 from callreel.service.host import Host, LegWish
 from callreel.service.refusals import Refused, json_response, session_response
-from callreel.service.replays import Replays
 from callreel.service.sigv4 import SignedRequest, Unsigned, Verified, verify
 
 __all__ = ["chime_api"]
@@ -45,12 +45,13 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def chime_api(host: Host, customers: Customers, access: Access, clock: Callable[[], float]) -> APIRouter:
+def chime_api(
+    host: Host, customers: Customers, access: Access, answers: Answers, clock: Callable[[], float]
+) -> APIRouter:
     """The routes below /sip-media-applications."""
     api = APIRouter(prefix="/sip-media-applications", tags=["chime"], responses=ERRORS)
     settings = customers.settings.chime
     secrets = {key_id: credential.secret for key_id, credential in settings.credentials.items()}
-    replays = Replays()
 
     def now() -> datetime:
         return datetime.fromtimestamp(clock(), UTC)
@@ -79,12 +80,17 @@ def chime_api(host: Host, customers: Customers, access: Access, clock: Callable[
         """Do what a request asks for; one that was done before is answered as it was then."""
         body = await request.body()
         tenant, verified = signed(request, body)
-        if verified is not None and (answer := replays.answer_to(verified.signature, now=now())) is not None:
-            return _copy(answer)
-        answer = work(tenant, _read(body))
-        if verified is not None:
-            replays.keep(verified.signature, answer, until=verified.until)
-        return _copy(answer)
+        if verified is None:
+            return work(tenant, _read(body))
+        try:
+            return await answers.once(
+                f"chime\0{verified.signature}",
+                lambda: work(tenant, _read(body)),
+                until_s=verified.until.timestamp(),
+                now_s=clock(),
+            )
+        except StillAtWorkError as error:
+            raise Refused(503, "ServiceUnavailableException", str(error)) from None
 
     @api.post(
         "/{application_id}/calls/{transaction_id}",
@@ -199,8 +205,3 @@ def _pairs(body: Mapping[str, Any], name: str) -> Mapping[str, str] | None:
     ):
         raise Refused(400, "BadRequestException", f"{name} has 0 to {MAX_PAIRS} texts by name.")
     return pairs
-
-
-def _copy(answer: Response) -> Response:
-    """A response of its own: one is sent once."""
-    return Response(bytes(answer.body), answer.status_code, dict(answer.headers))

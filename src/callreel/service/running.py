@@ -24,6 +24,7 @@ from callreel.recorder import Recorder, TakeEnded
 from callreel.recorder.figures import Milestone
 from callreel.recorder.stores import Stores
 from callreel.service.access import Access, check_exposure
+from callreel.service.answers import Answers
 from callreel.service.app import make_app
 from callreel.service.audio import AudioReader, FileSource, Source
 from callreel.service.audiosocket import AudioSocket
@@ -121,6 +122,7 @@ class Service:
         self.measures = Measures()
         self._traces = traces
         self._routes = Routes(shared / "routes.sqlite")
+        self.answers = Answers(shared / "answers.sqlite", fleet)
         self.customers = Customers(
             settings.vendors,
             self._routes,
@@ -144,6 +146,7 @@ class Service:
             self.recorder.close()
             self.library.close()
             self._routes.close()
+            self.answers.close()
             raise
         self.measures.add_source(lambda: rtp_families(self.rtp.statistics))
         kinds = {
@@ -171,6 +174,7 @@ class Service:
             audio,
             self.access,
             self.customers,
+            answers=self.answers,
             drives=self._drive,
             held=self._held,
             keys=keys,
@@ -236,6 +240,7 @@ class Service:
         }
         self._held.sweep(wanted, older_than_s=grace_s, is_ours=self.fleet.owns_folder)
         self._routes.sweep()
+        self.answers.sweep(now.timestamp())
         for folder in (self._places.spool / "drives").glob("*"):
             if not self.fleet.owns_folder(folder.name):
                 continue
@@ -267,6 +272,7 @@ class Service:
         self.recorder.close()
         self.library.close()
         self._routes.close()
+        self.answers.close()
 
 
 class _Server(uvicorn.Server):

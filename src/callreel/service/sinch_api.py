@@ -7,11 +7,12 @@ gets the answer of the first time.
 
 import asyncio
 import contextlib
+import inspect
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -25,11 +26,11 @@ from callreel.encryption import Keys
 from callreel.errors import UsageError
 from callreel.notify.references import secret_of
 from callreel.service.access import Access
+from callreel.service.answers import Answers, StillAtWorkError
 from callreel.service.customers import Customers
 from callreel.service.held import Clear
 from callreel.service.host import Host, LiveCall
 from callreel.service.refusals import Refused, json_response, session_response
-from callreel.service.replays import Replays
 from callreel.service.vendors import SinchApplication
 
 __all__ = ["sinch_api"]
@@ -86,13 +87,13 @@ def sinch_api(
     access: Access,
     drives: Callable[[str], Drive],
     keys: Keys | None,
+    answers: Answers,
     clock: Callable[[], float],
 ) -> APIRouter:
     """The routes below /calling/v1; `drives` gives the drive of a tenant, whose files are encrypted with `keys`."""
     api = APIRouter(prefix="/calling/v1", tags=["sinch"], responses=ERRORS)
     applications = customers.settings.sinch.applications
     secrets = _Secrets(applications)
-    replays = Replays()
 
     def now() -> datetime:
         return datetime.fromtimestamp(clock(), UTC)
@@ -125,15 +126,17 @@ def sinch_api(
 
     Asker = Depends(asker)  # noqa: N806  (a marker)
 
-    async def once(who: _Asker, work: Callable[[], Response]) -> Response:
+    async def once(who: _Asker, work: Callable[[], Response | Awaitable[Response]]) -> Response:
         """Do what changes something; what was done before is answered as it was then."""
         if who.signature is None:
-            return work()
-        answer = replays.answer_to(who.signature, now=now())
-        if answer is None:
             answer = work()
-            replays.keep(who.signature, answer, until=now() + timedelta(seconds=2 * WINDOW_S))
-        return Response(bytes(answer.body), answer.status_code, dict(answer.headers))
+            return await answer if inspect.isawaitable(answer) else answer
+        try:
+            return await answers.once(
+                f"sinch\0{who.signature}", work, until_s=clock() + 2 * WINDOW_S, now_s=clock()
+            )
+        except StillAtWorkError as error:
+            raise Refused(503, 50300, str(error)) from None
 
     def wanted(call_id: str, tenant: str) -> tuple[LiveCall, Sinch]:
         call = host.call(call_id, tenant)
@@ -271,11 +274,12 @@ def sinch_api(
 
     @api.delete("/recording/{key:path}", status_code=204, summary="Drive: delete a recording")
     async def delete_recording(key: str, who: _Asker = Asker) -> Response:
-        answer = None if who.signature is None else replays.answer_to(who.signature, now=now())
-        if answer is None:
+        async def work() -> Response:
             with _drive_words():
                 await asyncio.to_thread(drives(who.tenant).delete, key)
-        return await once(who, lambda: Response(status_code=204))
+            return Response(status_code=204)
+
+        return await once(who, work)
 
     return api
 
