@@ -269,6 +269,23 @@ def test_what_a_destination_that_is_down_does_not_take_stays_in_the_spool(run, t
     assert Path(event["location"].removeprefix("file://")).exists()
 
 
+def test_the_spools_of_a_services_workers_are_finished_with_its_own(run, tmp_path):
+    clock = Clock(10)
+    store = Unreliable(tmp_path / "nowhere", is_down=True)
+    for name in (".", "worker-1", "worker-3"):
+        with Recorder(
+            Settings(tmp_path / "spool" / name), store_for=lambda _, key: (store, key), clock=clock
+        ) as recorder:
+            record(recorder, clock, f"c-{name}", 0.5)
+    (tmp_path / "spool" / "worker-x").mkdir()
+    with Recorder(Settings(tmp_path / "spool" / "worker-3")):
+        status, out, err = run("recover", "--spool", tmp_path / "spool", "--destination", tmp_path / "out")
+    assert (status, out) == (2, "")
+    assert f"the spool {tmp_path / 'spool' / 'worker-3'} is used by another process" in err
+    status, out, _ = run("recover", "--spool", tmp_path / "spool", "--destination", tmp_path / "out")
+    assert (status, out.splitlines()[-1]) == (0, "3 delivered, 0 failed, 0 left in the spool")
+
+
 def test_a_spool_that_is_in_use_is_let_alone(run, tmp_path):
     with Recorder(Settings(tmp_path / "spool", destination=str(tmp_path / "out"))):
         status, _, err = run("recover", "--spool", tmp_path / "spool")

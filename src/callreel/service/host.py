@@ -133,19 +133,21 @@ class Host:
         prompts: PromptSource,
         stream: EventStream,
         on_begun: Callable[[str, str], None] = lambda call_id, application: None,
+        others: Callable[[], Sequence[Recorder]] = tuple,
         players: int = 16,
     ) -> None:
         """Hear what `recorder` has to say from now on.
 
         `openers`: kinds of media; "none" is always there, for legs whose audio nobody sends. `on_begun`: is told the id
-        and the application of every call that has a session, before that says anything. So many prompts are fetched
-        at a time.
+        and the application of every call that has a session, before that says anything. `others`: recorders without
+        calls that are heard, too. So many prompts are fetched at a time.
         """
         self.recorder = recorder
         self.stream = stream
         self._openers = openers
         self._prompts = prompts
         self._on_begun = on_begun
+        self._others = others
         self.begun = 0
         """Calls there have been."""
         self.ended: Counter[tuple[str, bool]] = Counter()
@@ -294,6 +296,9 @@ class Host:
                 wait_s = max(0.001, min(wait_s, self._timers[0][0] - time.monotonic()))
             for event in self.recorder.events(wait_s):
                 self._guarded(partial(self._hear, event), event.call_id)
+            for recorder in self._others():
+                for event in recorder.events():
+                    self._guarded(partial(self._hear, event), event.call_id)
             while self._timers and self._timers[0][0] <= time.monotonic():
                 self._guarded(heapq.heappop(self._timers)[2])
 

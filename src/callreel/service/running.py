@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -24,6 +25,7 @@ from callreel.recorder import Recorder, TakeEnded
 from callreel.recorder.figures import Milestone
 from callreel.recorder.stores import Stores
 from callreel.service.access import Access, check_exposure
+from callreel.service.adoption import Adopted
 from callreel.service.answers import Answers
 from callreel.service.app import make_app
 from callreel.service.audio import AudioReader, FileSource, Source
@@ -131,23 +133,20 @@ class Service:
             is_open=settings.is_open,
         )
         self._places = replace(settings.recorder, spool=shared, drive_url=settings.url + DRIVE_PATH)
-        self.recorder = Recorder(
-            settings.recorder,
-            store_for=Stores(self._places).place,
-            notifier_for=self.customers.notifier_for,
-            events=_Shelf(self.library, events),
-            observe=self._observe,
-        )
+        self._shelf = _Shelf(self.library, events)
+        self.recorder = self._recorder(settings.recorder.spool)
         self.websockets = WebSocketMedia(lambda: self.recorder.now, self.access)
-        try:
+        with contextlib.ExitStack() as undo:  # what is open already, where something cannot be opened
+            for opened in (self.library, self._routes, self.answers, self.recorder):
+                undo.callback(opened.close)
+            first = settings.recorder.spool.parent if fleet.index else settings.recorder.spool
+            self._adopted = Adopted(first, fleet, self._recorder)
+            undo.callback(self._adopted.close)
             self.audiosocket = self._audiosocket(audiosocket_listener)
+            if self.audiosocket is not None:
+                undo.callback(self.audiosocket.close)
             self.rtp = self._rtp()
-        except OSError:
-            self.recorder.close()
-            self.library.close()
-            self._routes.close()
-            self.answers.close()
-            raise
+            undo.pop_all()
         self.measures.add_source(lambda: rtp_families(self.rtp.statistics))
         kinds = {
             "rtp": rtp_opener(self.rtp),
@@ -162,6 +161,7 @@ class Service:
             prompts=prompts or Prompts(),
             stream=self.stream,
             on_begun=self.customers.begun,
+            others=lambda: self._adopted.recorders,
         )
         keys = settings.recorder.keys()
         self._held = Held(shared / "held", keys)
@@ -187,6 +187,16 @@ class Service:
         self._is_closed = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep_on, name="callreel-sweep", daemon=True)
         self._sweeper.start()
+
+    def _recorder(self, spool: Path) -> Recorder:
+        """A recorder on that spool."""
+        return Recorder(
+            replace(self.settings.recorder, spool=spool),
+            store_for=Stores(self._places).place,
+            notifier_for=self.customers.notifier_for,
+            events=self._shelf,
+            observe=self._observe,
+        )
 
     def _audiosocket(self, listener: socket.socket | None) -> AudioSocket | None:
         """Listen for Asterisk, if that is wanted."""
@@ -241,6 +251,7 @@ class Service:
         self._held.sweep(wanted, older_than_s=grace_s, is_ours=self.fleet.owns_folder)
         self._routes.sweep()
         self.answers.sweep(now.timestamp())
+        self._adopted.sweep()
         for folder in (self._places.spool / "drives").glob("*"):
             if not self.fleet.owns_folder(folder.name):
                 continue
@@ -258,7 +269,9 @@ class Service:
 
     def drain(self, timeout_s: float) -> bool:
         """Begin no recordings any more, and wait for those that run; whether all have ended and are delivered."""
-        return self.recorder.drain(timeout_s)
+        until = time.monotonic() + timeout_s
+        is_done = self.recorder.drain(timeout_s)
+        return self._adopted.drain(max(0.0, until - time.monotonic())) and is_done
 
     def close(self) -> None:
         """End everything; what is not delivered is left to the next start."""
@@ -270,6 +283,7 @@ class Service:
             self.audiosocket.close()
         self.rtp.close()
         self.recorder.close()
+        self._adopted.close()
         self.library.close()
         self._routes.close()
         self.answers.close()
