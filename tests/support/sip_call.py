@@ -1,8 +1,5 @@
 """A call between two SIP endpoints of `sipp`, each of which plays a file of G.711 when the call is answered."""
 
-import contextlib
-import subprocess
-import time
 
 SDP = """
 v=0
