@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from itertools import count
-from queue import Empty, SimpleQueue
 from threading import Condition, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -32,6 +31,7 @@ from callreel.encryption import ReadyKeys
 from callreel.errors import ActionError, UsageError
 from callreel.events import Event, VendorMessage
 from callreel.notify import Notifier
+from callreel.recorder.backlog import Backlog, EventsLost, HostEvent
 from callreel.recorder.calls import RecordedCall
 from callreel.recorder.figures import Figures, LaneFigures, Milestone, OnItsWay, Pace, Strain
 from callreel.recorder.jobs import TakeEnded, TakeReplayed
@@ -45,7 +45,7 @@ from callreel.spool_sealed import SealedFiles
 if TYPE_CHECKING:
     from callreel.dialects import Session
 
-__all__ = ["RecordedCall", "Recorder", "Settings", "TakeEnded", "TakeReplayed"]
+__all__ = ["EventsLost", "HostEvent", "RecordedCall", "Recorder", "Settings", "TakeEnded", "TakeReplayed"]
 
 log = logging.getLogger("callreel.recorder")
 
@@ -87,7 +87,6 @@ class Recorder:
         """
         self._clock = clock
         self._wall_clock = wall_clock
-        self._host: SimpleQueue[Event | TakeEnded | TakeReplayed] = SimpleQueue()
         self._on_event = on_event
         place = store_for or Stores(settings).place
         notifiers = settings.notify.notifiers()
@@ -109,6 +108,7 @@ class Recorder:
                 now=wall_clock,
             )
             undo.callback(self._spool.close)
+            self._host = Backlog(self._spool.folder)
             self._office = wake.office = Office(
                 self._spool,
                 settings,
@@ -192,14 +192,15 @@ class Recorder:
             except KeyError:
                 raise UsageError(f"there is no call {call_id}") from None
 
-    def events(self, timeout_s: float = 0.0) -> Iterator[Event | TakeEnded | TakeReplayed]:
-        """What the host is asked for and told, in order; waits at most so long for the first."""
-        try:
-            yield self._host.get(timeout=timeout_s) if timeout_s > 0 else self._host.get_nowait()
-            while True:
-                yield self._host.get_nowait()
-        except Empty:
-            return
+    def events(self, timeout_s: float = 0.0) -> Iterator[HostEvent]:
+        """What the host is asked for and told, in order; waits at most so long for the first.
+
+        A host that does not read for long finds `EventsLost` in place of the oldest, but every terminal event.
+        """
+        event = self._host.get(timeout_s)
+        while event is not None:
+            yield event
+            event = self._host.get()
 
     @property
     def now(self) -> float:

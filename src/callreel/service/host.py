@@ -32,13 +32,12 @@ from callreel.events import (
     StopPlaying,
 )
 from callreel.kernels import tone
-from callreel.recorder import RecordedCall, Recorder, TakeEnded, TakeReplayed
+from callreel.recorder import HostEvent, RecordedCall, Recorder, TakeEnded, TakeReplayed
 from callreel.service.media import Media
 from callreel.service.stream import EventStream
 
 if TYPE_CHECKING:
     from callreel.dialects import Session
-    from callreel.events import Event
 
 __all__ = ["Host", "LegWish", "LiveCall", "MediaOpener", "PromptSource", "as_json"]
 
@@ -308,7 +307,7 @@ class Host:
         except Exception:
             log.exception("the host goes on, but something was not done", extra={"call_id": call_id})
 
-    def _hear(self, event: Event | TakeEnded | TakeReplayed) -> None:
+    def _hear(self, event: HostEvent) -> None:
         if isinstance(event, TakeEnded):
             outcome = "failed" if event.error else "called_off" if event.location is None else "delivered"
             self.ended[outcome, bool(event.manifest.get("degraded"))] += 1
@@ -461,7 +460,7 @@ def _prompts_of(name: str, parameters: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def as_json(event: Event | TakeEnded | TakeReplayed) -> dict[str, Any]:
+def as_json(event: HostEvent) -> dict[str, Any]:
     """An event as those who watch are told it, without a secret."""
     words = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in type(event).__name__)
     body: dict[str, Any] = {"event": words.lstrip("_")}
@@ -490,7 +489,7 @@ def _written(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _tenant_of(event: Event | TakeEnded | TakeReplayed) -> str:
+def _tenant_of(event: HostEvent) -> str:
     """Whose recording it is that another process began."""
     labels = event.manifest.get("labels", {}) if isinstance(event, TakeEnded | TakeReplayed) else {}
     return str(labels.get("tenant", ""))
