@@ -3,6 +3,8 @@
 import gc
 import hashlib
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -677,3 +679,26 @@ def test_what_is_asked_of_a_call_that_stood_still_finds_it_where_it_is_now(recor
     (event,) = ended(recorder)
     assert event.manifest["duration"] == pytest.approx(6.0, abs=0.5)
     assert event.manifest["degraded"] is False
+
+
+@pytest.mark.parametrize(
+    ("destination", "is_imported"), [("s3://bucket/calls", True), ("out", False), (None, False)]
+)
+def test_boto3_is_there_before_the_first_delivery_to_s3_and_for_nobody_else(
+    tmp_path, destination, is_imported
+):
+    program = f"""
+import sys, threading
+from pathlib import Path
+from callreel.recorder import Recorder, Settings
+assert "boto3" not in sys.modules and "botocore" not in sys.modules
+with Recorder(Settings(Path({str(tmp_path / "spool")!r}), destination={destination!r})):
+    for thread in threading.enumerate():
+        if thread.name == "callreel-prepare":
+            thread.join()
+    print("botocore.client" in sys.modules)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert (ran.stdout, ran.stderr) == (f"{is_imported}\n", "")

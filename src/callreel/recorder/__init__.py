@@ -88,7 +88,10 @@ class Recorder:
         self._clock = clock
         self._wall_clock = wall_clock
         self._on_event = on_event
-        place = store_for or Stores(settings).place
+        stores = None
+        if store_for is None:
+            stores = Stores(settings)
+            store_for = stores.place
         notifiers = settings.notify.notifiers()
         keys = settings.keys()
         wake = Wake()
@@ -113,7 +116,7 @@ class Recorder:
                 self._spool,
                 settings,
                 keys=self._keys,
-                store_for=place,
+                store_for=store_for,
                 notifier_for=notifier_for or (lambda message: notifiers.get(message.dialect)),
                 events=events or notifiers.get("events"),
                 observe=observe or _unobserved,
@@ -135,6 +138,8 @@ class Recorder:
         self._mover = Thread(target=self._move, name="callreel-move", daemon=True)
         self._office.start()
         self._mover.start()
+        if stores is not None:
+            stores.prepare()
 
     def __enter__(self) -> Self:
         """Use it."""
