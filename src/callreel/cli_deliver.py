@@ -18,6 +18,7 @@ from callreel.captures import Take
 from callreel.delivery import Parcel, Receipt
 from callreel.delivery.error_classes import RETRIES, TOLD, class_of, delay_s, patience_asked_s, text_of
 from callreel.errors import CallreelError, DeliveryError, UsageError
+from callreel.events import VendorMessage
 from callreel.recorder import Recorder, Settings, TakeEnded, TakeReplayed
 from callreel.recorder.configuration import Configuration
 from callreel.recorder.stores import Stores
@@ -169,7 +170,9 @@ def add_recover_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how long to wait for destinations that are down (default: {WAIT_S:.0f} s); the rest stays in the spool",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object a line: every terminal event"
+        "--json",
+        action="store_true",
+        help="print one JSON object a line: every terminal event, and every message that no setting says whom to tell",
     )
 
 
@@ -199,6 +202,8 @@ def run_recover(options: argparse.Namespace) -> int:
                     failed += isinstance(event, TakeEnded) and event.error is not None
                     delivered += event.location is not None
                     _print(event, as_json=options.json)
+                elif isinstance(event, VendorMessage):
+                    _print_untold(event, as_json=options.json)
             if all(is_done) or time.monotonic() >= until:
                 break
         left = sum(recorder.unfinished for recorder in recorders)
@@ -225,6 +230,14 @@ def _print(event: TakeEnded | TakeReplayed, *, as_json: bool) -> None:
         return
     where = event.location or f"not delivered: {event.error or 'it was called off'}"
     print(f"{event.call_id}  {_duration(event.manifest)}  {event.end_reason}  {where}", flush=True)
+
+
+def _print_untold(event: VendorMessage, *, as_json: bool) -> None:
+    """What a customer should be told, and no setting says how."""
+    if as_json:
+        print(json.dumps({"event": "vendor_message", **event._asdict()}), flush=True)
+    else:
+        print(f"{event.call_id}  its customer is not told: there is no [notify.{event.dialect}]", flush=True)
 
 
 def _duration(manifest: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 import capture_writer as writer
+import worded_host
 from callreel import cli
 from callreel.recorder import Recorder, Settings, making
 from callreel.spool import Limits
@@ -314,3 +315,20 @@ def test_what_had_failed_by_its_disk_and_is_delivered_now_is_said_to_be_replayed
     (file,) = (tmp_path / "out").rglob("*.wav")
     assert (status, out.splitlines()[-1]) == (0, "1 delivered, 0 failed, 0 left in the spool")
     assert out.splitlines()[0].endswith(f"replayed  {file.as_uri()}")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_recover_prints_what_it_does_not_know_whom_to_tell(run, tmp_path, options):
+    spool = tmp_path / "spool"
+    arguments = [sys.executable, worded_host.__file__, str(spool), "chime", "running"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout.readline() == "running\n"
+        host.kill()
+    (audio,) = spool.glob("takes/*/audio.wav")
+    audio.write_bytes(b"")
+    _, out, _ = run("recover", "--spool", spool, "--destination", tmp_path / "out", *options)
+    if options:
+        events = {event.pop("event"): event for event in map(json.loads, out.splitlines())}
+        assert events["vendor_message"]["body"]["InvocationEventType"] == "ACTION_FAILED"
+    else:
+        assert "c-1  its customer is not told: there is no [notify.chime]" in out.splitlines()

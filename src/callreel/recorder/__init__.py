@@ -22,14 +22,14 @@ from datetime import UTC, datetime
 from itertools import count
 from threading import Condition, Thread
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from callreel.actions import Destination
 from callreel.call import Call
 from callreel.delivery import Store
 from callreel.encryption import ReadyKeys
 from callreel.errors import ActionError, UsageError
-from callreel.events import Event, VendorMessage
+from callreel.events import Event, RecordingStarted, VendorMessage
 from callreel.notify import Notifier
 from callreel.recorder.backlog import Backlog, EventsLost, HostEvent
 from callreel.recorder.calls import RecordedCall
@@ -121,10 +121,13 @@ class Recorder:
                 events=events or notifiers.get("events"),
                 observe=observe or _unobserved,
                 tell_host=self._tell,
+                last_words=self._last_words,
                 wall_clock=wall_clock,
             )
             undo.pop_all()
         self._calls: dict[str, RecordedCall] = {}
+        self._sessions: dict[str, Session] = {}
+        """Of these calls, where they have one."""
         self._due: list[tuple[float, int, RecordedCall]] = []
         self._numbers = count()
         self._changed = Condition()
@@ -185,6 +188,8 @@ class Recorder:
                 raise UsageError(f"there is a call {call_id}")
             recorded.refusal = self._refusal
             self._calls[call_id] = recorded
+            if dialect is not None:
+                self._sessions[call_id] = dialect
             heapq.heappush(self._due, (moment + STEP_S, next(self._numbers), recorded))
             self._changed.notify()
         return recorded
@@ -315,6 +320,10 @@ class Recorder:
         if self._on_event is not None:
             self._on_event()
 
+    def _last_words(self, event: RecordingStarted, call: Call) -> Mapping[str, Any] | None:
+        session = self._sessions.get(event.call_id)
+        return None if session is None else session.last_words(event, call.view(now=self._clock()))
+
     def _cut_off(self, call: RecordedCall) -> None:
         try:
             call.end()
@@ -355,6 +364,7 @@ class Recorder:
             for _, _, call in due:
                 if call not in going_on and self._calls.get(call.call_id) is call:
                     del self._calls[call.call_id]
+                    self._sessions.pop(call.call_id, None)
                     self._packets.update(call.packets())
             for call, number in going_on.items():
                 heapq.heappush(self._due, (again, number, call))

@@ -62,6 +62,12 @@ class Job:
     """Of its failure."""
     growing: Growing | None = None
     """Where it goes part by part while it runs."""
+    is_orphan: bool = False
+    """Its call has died before the customer was told of it: that is still to be done."""
+    was_finished: bool = False
+    """Whether the session of that call had heard of its end."""
+    terminator: str | None = None
+    """The key that ended it, of an orphan."""
     is_called_off: bool = False
     """Nobody is to have it."""
     is_told: bool = False

@@ -7,11 +7,14 @@ outside wants goes to the host. Secrets of a message stay in memory.
 from __future__ import annotations
 
 import logging
+import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from callreel.delivery.queue import Entry
@@ -47,7 +50,7 @@ class _NobodyError(DeliveryDeniedError):
 class _Own(NamedTuple):
     """What only this process knows of a message in the queue."""
 
-    call: RecordedCall
+    call: RecordedCall | None
     secrets: Mapping[str, Any]
     """They are in no file."""
 
@@ -74,6 +77,8 @@ class Messages:
         self._tell_host = tell_host
         self._wall_clock = wall_clock
         self._tellers = ThreadPoolExecutor(tellers, "callreel-tell")
+        self._about = threading.local()
+        """Its `ids`, those of messages that a thread says now, where they are not to be new ones."""
         self._own: dict[str, _Own] = {}
         """By id, the messages of this process."""
         despatch.errands |= dict.fromkeys((MESSAGE, TERMINAL, REPLAY), self)
@@ -84,8 +89,20 @@ class Messages:
 
     # -- customers -------------------------------------------------------------------------------------------------
 
-    def say(self, event: VendorMessage, call: RecordedCall) -> None:
-        """Tell a customer something; any thread."""
+    @contextmanager
+    def about(self, take_id: str) -> Iterator[None]:
+        """What this thread says meanwhile is about the end of a take: it has the same ids whenever it is said again.
+
+        So a customer who was told shortly before a process died knows what the next one says.
+        """
+        self._about.ids = (uuid.uuid5(uuid.NAMESPACE_OID, f"{take_id} {number}").hex for number in count())
+        try:
+            yield
+        finally:
+            self._about.ids = None
+
+    def say(self, event: VendorMessage, call: RecordedCall | None) -> None:
+        """Tell a customer something; any thread. `call`: who wants the answer."""
         try:
             notifier = self._notifier_for(event)
         except Exception:
@@ -98,12 +115,18 @@ class Messages:
                 return
             lane = notifier.lane
         kind = INVOCATION if event.kind == INVOCATION else NOTIFICATION
+        ids = getattr(self._about, "ids", None)
         told = Notification(
-            uuid.uuid4().hex, event.call_id, event.dialect, kind, event.body, self._wall_time()
+            uuid.uuid4().hex if ids is None else next(ids),
+            event.call_id,
+            event.dialect,
+            kind,
+            event.body,
+            self._wall_time(),
         )
         self._clerk.post(partial(self._put, told, lane, call))
 
-    def _put(self, told: Notification, lane: str, call: RecordedCall) -> None:
+    def _put(self, told: Notification, lane: str, call: RecordedCall | None) -> None:
         self._own[told.id] = _Own(call, secrets_of(told))
         payload = to_payload(told)
         self._clerk.insist(
@@ -159,7 +182,7 @@ class Messages:
     def _told(self, entry: Entry, answer: Answer | None) -> None:
         self._despatch.done(entry)
         own = self._own.pop(str(entry.payload["id"]), None)
-        if own is not None and answer is not None:
+        if own is not None and own.call is not None and answer is not None:
             own.call.answer(answer.document)
 
     def failed(self, entry: Entry, error: BaseException, *, is_given_up: bool) -> None:

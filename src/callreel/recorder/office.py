@@ -70,16 +70,19 @@ class Office:
         events: Notifier | None,
         observe: Callable[[Milestone], None],
         tell_host: Callable[[Event | TakeEnded | TakeReplayed], None],
+        last_words: Callable[[RecordingStarted, Call], Mapping[str, Any] | None],
         wall_clock: Callable[[], float],
     ) -> None:
         """Open the queue in the spool's folder; nothing is done before `start`.
 
         `keys`: to encrypt with, None for files in the clear. `events` is told every terminal event, durably;
-        `tell_host` hears of everything in this process. `wall_clock`: seconds since 1970, which may be set back.
+        `tell_host` hears of everything in this process. `last_words`: those of a call's session. `wall_clock`: seconds
+        since 1970, which may be set back.
         """
         self.tell_host = tell_host
         self._spool = spool
         self._keys = keys
+        self._last_words = last_words
         self._wall_clock = wall_clock
         self._jobs = Jobs()
         self._retire_at = 0.0
@@ -112,6 +115,7 @@ class Office:
             store_for=store_for,
             observe=observed,
             tell_host=tell_host,
+            wall_clock=wall_clock,
         )
         self._recovery = Recovery(clerk, spool, self._jobs, self._progress, keys)
 
@@ -181,7 +185,12 @@ class Office:
         self, event: RecordingStarted, call: Call, labels: Mapping[str, str]
     ) -> tuple[str, Mapping[str, Any]]:
         """A new take's id, and what is to be known of it after a crash."""
-        return uuid.uuid4().hex, about_of(event, call, labels, self._keys)
+        words = None
+        try:
+            words = self._last_words(event, call)
+        except Exception:
+            log.exception("nobody will be told of %s if this process dies", event.key)
+        return uuid.uuid4().hex, about_of(event, call, labels, self._keys, words)
 
     def begun(self, take: Take, call: RecordedCall, event: RecordingStarted) -> None:
         """A take has begun."""

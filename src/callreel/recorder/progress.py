@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -25,10 +25,12 @@ from callreel.actions import Destination
 from callreel.delivery import Parcel, Receipt
 from callreel.delivery.error_classes import TOLD, ErrorClass, class_of, text_of
 from callreel.delivery.queue import Entry
+from callreel.dialects import Aftermath, messages_after
 from callreel.encryption import KeyServiceError, ReadyKeys, WrongKeyError
 from callreel.errors import ActionError, CallreelError, DeliveryDeniedError, DeliveryError, UsageError
-from callreel.events import Event, Perform, RecordingFinished, RecordingStarted
-from callreel.recorder.books import destination_of
+from callreel.events import Event, Perform, RecordingFinished, RecordingStarted, VendorMessage
+from callreel.notify import NOTIFICATION
+from callreel.recorder.books import destination_of, words_of
 from callreel.recorder.clerk import INSIST_EVERY_S, Clerk
 from callreel.recorder.despatch import DELIVERY, NOWHERE, Despatch, Sending, which
 from callreel.recorder.figures import Milestone
@@ -43,9 +45,14 @@ from callreel.spool import Report, Spool, State, Take, reason_of
 if TYPE_CHECKING:
     from callreel.recorder.calls import RecordedCall
 
-__all__ = ["KEY_AGAIN_S", "Progress"]
+__all__ = ["ANSWERED", "KEY_AGAIN_S", "TERMINATOR", "Progress"]
 
 log = logging.getLogger("callreel.recorder")
+
+ANSWERED = "answered"
+"""The note in a take's journal that its call was told before it was delivered: "error"."""
+TERMINATOR = "terminator"
+"""The note in a take's journal of the key that ended it: "key"."""
 
 WAITED_FOR_S = 10.0
 """So long whoever waits for a recording waits for a destination that does not answer; it is delivered later."""
@@ -73,6 +80,7 @@ class Progress:
         store_for: StoreFor,
         observe: Callable[[Milestone], None],
         tell_host: Callable[[Event | TakeEnded | TakeReplayed], None],
+        wall_clock: Callable[[], float],
     ) -> None:
         """`keys`: to encrypt with, None for files in the clear."""
         self._clerk = clerk
@@ -84,6 +92,7 @@ class Progress:
         self._store_for = store_for
         self._observe = observe
         self._tell_host = tell_host
+        self._wall_clock = wall_clock
         self._give_up_s = settings.limits.give_up_s
         self._makers = ThreadPoolExecutor(settings.makers, "callreel-make")
         self._carriers = ThreadPoolExecutor(settings.carriers, "callreel-deliver")
@@ -116,6 +125,8 @@ class Progress:
         job.finished_at = time.monotonic()
         began_s = datetime.fromisoformat(job.about["started_at"]).timestamp()
         self._milestone("recording", job, began_s, began_s + float(event.manifest["duration"]))
+        if event.terminator is not None and take.about["words"] is not None:
+            self._clerk.do(partial(take.note, TERMINATOR, key=event.terminator))
         if event.deliver:
             self.attempt(job, lambda: take.finish({**job.manifest, "metadata": dict(event.metadata)}))
             return
@@ -345,7 +356,27 @@ class Progress:
             return
         if kind in AT_ONCE or time.monotonic() - job.finished_at > WAITED_FOR_S:
             call, job.call = job.call, None
-            self._clerk.do(partial(call.stored, recording_id, TOLD[kind].stored))
+            self._say_stored(job, call, TOLD[kind].stored)
+            self._clerk.do(partial(job.take.note, ANSWERED, error=TOLD[kind].stored))
+
+    def _say_stored(self, job: Job, call: RecordedCall, error: str | None) -> None:
+        """Have the call's session say what became of a recording."""
+        with self._messages.about(job.take.take_id):
+            self._clerk.do(partial(call.stored, job.about["recording_id"], error))
+
+    def _say_afterwards(self, job: Job, error: str | None) -> None:
+        """Say it in place of a session that has died."""
+        about, words = job.about, words_of(job.about, self._keys)
+        if words is None:
+            return
+        why = None if error is None else ActionError(error, field="system" if job.is_empty else None)
+        at = datetime.fromtimestamp(self._wall_clock(), UTC)
+        aftermath = Aftermath(job.key, at, job.was_finished, job.terminator, why)
+        with self._messages.about(job.take.take_id):
+            for body in messages_after(about["dialect"], words, aftermath):
+                self._messages.say(
+                    VendorMessage(about["call_id"], about["dialect"], NOTIFICATION, body), None
+                )
 
     # -- it ends ---------------------------------------------------------------------------------------------------
 
@@ -367,9 +398,12 @@ class Progress:
         if job.receipt is None and not job.is_called_off:
             error = job.reason or "the recording could not be stored"
         call, job.call = job.call, None
+        is_orphan, job.is_orphan = job.is_orphan, False
+        # What is said comes into the inbox before what follows.
         if call is not None and not job.is_called_off:
-            # What its session says comes into the inbox before what follows.
-            self._clerk.do(partial(call.stored, job.about["recording_id"], error))
+            self._say_stored(job, call, error)
+        elif is_orphan and not job.is_called_off:
+            self._clerk.do(partial(self._say_afterwards, job, error))
         told: TakeEnded | TakeReplayed | None = None
         if not job.is_told:
             job.is_told, job.is_told_failed = True, error is not None

@@ -11,11 +11,11 @@ from functools import partial
 
 from callreel.delivery import Receipt
 from callreel.encryption import ReadyKeys
-from callreel.recorder.books import destination_of, recovered_manifest
+from callreel.recorder.books import RECOVERED, destination_of, recovered_manifest
 from callreel.recorder.clerk import Clerk
 from callreel.recorder.growing import UPLOAD
 from callreel.recorder.jobs import Job, Jobs
-from callreel.recorder.progress import KEY_AGAIN_S, Progress
+from callreel.recorder.progress import ANSWERED, KEY_AGAIN_S, TERMINATOR, Progress
 from callreel.spool import Left, Spool, State
 
 __all__ = ["Recovery"]
@@ -70,7 +70,7 @@ class Recovery:
                 log.error("take %s waits: %s", job.take.take_id, why, extra=job.names)
             case State.RUNNING if left.audio is None or left.audio.frames == 0:
                 job.is_empty = _is_empty(left)
-                job.manifest = {"key": left.about["key"], "end_reason": "recovered"}
+                job.manifest = {"key": left.about["key"], "end_reason": RECOVERED}
                 why = "; ".join(left.problems) or "nothing of it had been recorded when its process died"
                 self._progress.fail(job, why)
             case State.RUNNING:
@@ -101,6 +101,9 @@ class Recovery:
         job.manifest = left.manifest or {}
         job.reason = last.get(State.FAILED, {}).get("reason")
         job.destination = destination_of(left.about, self._keys)
+        job.is_orphan = not job.is_told and ANSWERED not in last
+        job.was_finished = left.manifest is not None and left.manifest["end_reason"] != RECOVERED
+        job.terminator = last.get(TERMINATOR, {}).get("key")
         if left.receipt is not None:
             job.receipt = Receipt(**left.receipt)
         if UPLOAD in last and left.state in (State.RUNNING, State.FINISHED, State.DELIVERABLE):
