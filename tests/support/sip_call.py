@@ -1,6 +1,5 @@
 """A call between two SIP endpoints of `sipp`, each of which plays a file of G.711 when the call is answered."""
 
-
 SDP = """
 v=0
 o=- 1 1 IN IP4 [local_ip]
