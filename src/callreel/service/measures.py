@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -89,9 +89,11 @@ class Measures:
     def families(self, host: Host, watch: Watch, spool: Path) -> Iterator[Family]:
         """All of them."""
         figures, now_s = host.recorder.figures(), time.time()
+        figures = figures._replace(takes=tuple(host.takes()), lanes=host.lanes())
         yield from _calls(host, figures)
-        yield from _spool(figures, spool, now_s)
-        yield from _queue(figures, spool, now_s)
+        spools = [spool, *host.other_spools()]
+        yield from _spool(figures, spools, now_s)
+        yield from _queue(figures, spools, now_s)
         yield from self._counted()
         yield from _load(host, watch)
         yield from self._process(figures)
@@ -194,7 +196,7 @@ def _calls(host: Host, figures: Figures) -> Iterator[Family]:
     )
 
 
-def _spool(figures: Figures, folder: Path, now_s: float) -> Iterator[Family]:
+def _spool(figures: Figures, spools: Sequence[Path], now_s: float) -> Iterator[Family]:
     yield Family(
         "callreel_spool_waiting_bytes",
         "gauge",
@@ -211,7 +213,7 @@ def _spool(figures: Figures, folder: Path, now_s: float) -> Iterator[Family]:
         "callreel_spool_bytes",
         "gauge",
         "What the takes in the spool hold on the disk.",
-        one(taken_bytes(folder)),
+        one(sum(map(taken_bytes, spools))),
     )
     numbers = Counter(take.state for take in figures.takes)
     oldest: dict[State, float] = {}
@@ -229,7 +231,7 @@ def _spool(figures: Figures, folder: Path, now_s: float) -> Iterator[Family]:
         "How long the take has been there that is longest in a state.",
         [Sample({"state": state.value}, max(0.0, now_s - since_s)) for state, since_s in oldest.items()],
     )
-    found = os.statvfs(folder)
+    found = os.statvfs(spools[0])
     yield Family(
         "callreel_disk_free_bytes",
         "gauge",
@@ -241,7 +243,7 @@ def _spool(figures: Figures, folder: Path, now_s: float) -> Iterator[Family]:
     )
 
 
-def _queue(figures: Figures, folder: Path, now_s: float) -> Iterator[Family]:
+def _queue(figures: Figures, spools: Sequence[Path], now_s: float) -> Iterator[Family]:
     lanes = sorted(figures.lanes.items(), key=lambda item: -item[1].entries)[:LANES_MAX]
     yield Family(
         "callreel_queue_entries",
@@ -259,7 +261,7 @@ def _queue(figures: Figures, folder: Path, now_s: float) -> Iterator[Family]:
         "callreel_dead_letters",
         "gauge",
         "What was given up and waits for somebody to look at it.",
-        one(dead_letters(folder)),
+        one(sum(map(dead_letters, spools))),
     )
 
 
