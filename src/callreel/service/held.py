@@ -26,13 +26,16 @@ class Clear:
     """What a file holds in the clear."""
 
     def __init__(self, file: BinaryIO, keys: Keys | None) -> None:
-        """Read `file`, from its beginning; `keys`: what it may be encrypted with."""
-        encrypted = is_encrypted(file)
+        """Read `file`, from its beginning; `keys`: what it may be encrypted with. When that fails, it is closed."""
         self._file = file
         self._source: BinaryIO | SealedReader = file
-        if encrypted and keys is not None:
-            self._source = SealedReader(file, keys)
-        self.size_bytes = self._source.seek(0, io.SEEK_END)
+        try:
+            if is_encrypted(file) and keys is not None:
+                self._source = SealedReader(file, keys)
+            self.size_bytes = self._source.seek(0, io.SEEK_END)
+        except BaseException:
+            file.close()
+            raise
 
     def pieces(self, first: int = 0, last: int | None = None) -> Iterator[bytes]:
         """Its bytes, from `first` to `last`, that one included; the file is closed in the end."""

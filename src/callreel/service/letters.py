@@ -26,6 +26,7 @@ KINDS: Final[Mapping[str, str]] = {
     "deliver": "delivery of a recording",
     "say": "message to a customer",
     "end": "terminal event",
+    "replay": "terminal event",
 }
 """By the first part of an entry's id."""
 
@@ -111,7 +112,7 @@ def _letter(record: Record) -> Letter:
     return Letter(
         id=record.id,
         kind=KINDS.get(what, what),
-        take_id=which if what in ("deliver", "end") else None,
+        take_id=which if what in ("deliver", "end", "replay") else None,
         call_id=str(record.payload.get("call_id", record.group)),
         lane=record.lane,
         put_s=record.put_s,

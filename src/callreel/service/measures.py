@@ -103,14 +103,11 @@ class Measures:
     def _counted(self) -> Iterator[Family]:
         with self._lock:
             work, requests = dict(self._work), dict(self._requests)
-        yield Family(
+        yield _counter(
             "callreel_work_total",
-            "counter",
             "What was recorded, made, delivered and told, by outcome and class of error.",
-            [
-                Sample({"what": what, "outcome": outcome, "class": kind}, count)
-                for (what, outcome, kind), count in work.items()
-            ],
+            ("what", "outcome", "class"),
+            work,
         )
         yield Family(
             "callreel_work_seconds",
@@ -118,14 +115,11 @@ class Measures:
             "How long it took to make, deliver and tell.",
             self._work_s.samples(),
         )
-        yield Family(
+        yield _counter(
             "callreel_http_requests_total",
-            "counter",
             "Requests, by method, route and status.",
-            [
-                Sample({"method": method, "route": route, "status": status}, count)
-                for (method, route, status), count in requests.items()
-            ],
+            ("method", "route", "status"),
+            requests,
         )
         yield Family(
             "callreel_http_request_seconds",
@@ -159,6 +153,14 @@ class Measures:
             "Descriptors that may be open.",
             one(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
         )
+
+
+def _counter(
+    name: str, help_text: str, labels: tuple[str, str, str], counts: Mapping[tuple[str, str, str], int]
+) -> Family:
+    """Counts by the values of some labels."""
+    samples = [Sample(dict(zip(labels, values, strict=True)), count) for values, count in counts.items()]
+    return Family(name, "counter", help_text, samples)
 
 
 def _calls(host: Host, figures: Figures) -> Iterator[Family]:

@@ -190,9 +190,11 @@ class Service:
 
     def _recorder(self, spool: Path) -> Recorder:
         """A recorder on that spool."""
+        stores = Stores(self._places)
+        stores.prepare()
         return Recorder(
             replace(self.settings.recorder, spool=spool),
-            store_for=Stores(self._places).place,
+            store_for=stores.place,
             notifier_for=self.customers.notifier_for,
             events=self._shelf,
             observe=self._observe,
