@@ -76,6 +76,8 @@ class Limited:
             return
         try:
             body = await asyncio.wait_for(self._body(receive), self._body_s)
+        except ConnectionError:
+            return  # half a request is none
         except TimeoutError:
             await _refuse(
                 send, scope["path"], 408, "too_slow", f"the body did not come within {self._body_s:g} s"
@@ -102,7 +104,7 @@ class Limited:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return b"".join(pieces)
+                raise ConnectionAbortedError
             pieces.append(message.get("body", b""))
             size += len(pieces[-1])
             if size > self._body_bytes:
