@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
@@ -15,8 +15,9 @@ from fastapi.responses import Response, StreamingResponse
 from callreel.errors import CallreelError, MediaError
 from callreel.inspection import inspect
 from callreel.service.library import Entry
+from callreel.service.limits import Receive, Scope, Send
 
-__all__ = ["AudioReader", "FileSource", "Source"]
+__all__ = ["AudioReader", "FileSource", "Pieces", "Source"]
 
 PIECE_BYTES: Final = 1 << 16
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -61,6 +62,26 @@ class FileSource:
             while length > 0 and (piece := file.read(min(PIECE_BYTES, length))):
                 length -= len(piece)
                 yield piece
+
+
+class Pieces(StreamingResponse):
+    """A file as it is read. When the client is gone the file is closed, not when somebody collects garbage."""
+
+    def __init__(
+        self, pieces: Iterator[bytes], status: int = 200, *, headers: Mapping[str, str], media_type: str
+    ) -> None:
+        """`pieces` is a generator, which owns the file."""
+        super().__init__(pieces, status, headers=headers, media_type=media_type)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            close = getattr(self._pieces, "close", None)
+            if close is not None:
+                close()
 
 
 class _Range(NamedTuple):
@@ -116,17 +137,13 @@ class AudioReader:
             raise HTTPException(416, ("no_such_range", f"it has {size} bytes"), headers) from None
         if part is None:
             headers["Content-Length"] = str(size)
-            return StreamingResponse(
-                source.read(location, 0, size), 200, headers=headers, media_type=media_type
-            )
+            return Pieces(source.read(location, 0, size), 200, headers=headers, media_type=media_type)
         length = part.last - part.first + 1
         headers |= {
             "Content-Length": str(length),
             "Content-Range": f"bytes {part.first}-{part.last}/{size}",
         }
-        return StreamingResponse(
-            source.read(location, part.first, length), 206, headers=headers, media_type=media_type
-        )
+        return Pieces(source.read(location, part.first, length), 206, headers=headers, media_type=media_type)
 
     def waveform(self, entry: Entry, columns: int) -> dict[str, Any]:
         """The outline of each channel, in columns of equal duration."""

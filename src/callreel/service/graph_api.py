@@ -17,6 +17,7 @@ from fastapi.responses import Response, StreamingResponse
 from callreel.dialects.graph import Graph
 from callreel.errors import UsageError
 from callreel.service.access import Access
+from callreel.service.audio import Pieces
 from callreel.service.customers import HELD_PATH, Customers
 from callreel.service.held import Held
 from callreel.service.host import Host, LiveCall
@@ -182,7 +183,7 @@ def graph_api(
         if pieces is None:
             code, message = GONE[status]
             raise Refused(status, code, message, CHALLENGE if status == 401 else {})
-        return StreamingResponse(pieces, media_type="application/octet-stream")
+        return Pieces(pieces, headers={}, media_type="application/octet-stream")
 
     return api
 

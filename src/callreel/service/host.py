@@ -135,13 +135,15 @@ class Host:
         stream: EventStream,
         on_begun: Callable[[str, str], None] = lambda call_id, application: None,
         others: Callable[[], Mapping[Path, Recorder]] = dict,
+        on_ended: Callable[[TakeEnded | TakeReplayed], None] = lambda event: None,
         players: int = 16,
     ) -> None:
         """Hear what `recorder` has to say from now on.
 
         `openers`: kinds of media; "none" is always there, for legs whose audio nobody sends. `on_begun`: is told the id
-        and the application of every call that has a session, before that says anything. `others`: recorders without
-        calls that are heard, too, by their spools. So many prompts are fetched at a time.
+        and the application of every call that has a session, before that says anything. `on_ended`: is told of every
+        recording that has ended. `others`: recorders without calls that are heard, too, by their spools. So many
+        prompts are fetched at a time.
         """
         self.recorder = recorder
         self.stream = stream
@@ -149,6 +151,7 @@ class Host:
         self._prompts = prompts
         self._on_begun = on_begun
         self._others = others
+        self._on_ended = on_ended
         self.begun = 0
         """Calls there have been."""
         self.ended: Counter[tuple[str, bool]] = Counter()
@@ -343,6 +346,8 @@ class Host:
         call = self._calls.get(event.call_id)
         tenant = call.tenant if call is not None else _tenant_of(event)
         self.stream.tell(tenant, as_json(event))
+        if isinstance(event, TakeEnded | TakeReplayed):
+            self._on_ended(event)
         if call is None:
             return
         match event:

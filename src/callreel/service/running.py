@@ -21,7 +21,7 @@ from callreel.delivery.drive import Drive
 from callreel.errors import UsageError
 from callreel.keys import safe_component
 from callreel.notify import Answer, Notification, Notifier
-from callreel.recorder import Recorder, TakeEnded
+from callreel.recorder import Recorder, TakeEnded, TakeReplayed
 from callreel.recorder.figures import Milestone
 from callreel.recorder.stores import Stores
 from callreel.service.access import Access, check_exposure
@@ -29,7 +29,8 @@ from callreel.service.adoption import Adopted
 from callreel.service.answers import Answers
 from callreel.service.app import make_app
 from callreel.service.audio import AudioReader, FileSource, Source
-from callreel.service.audiosocket import AudioSocket
+from callreel.service.audiosocket import STRANGERS_MAX, AudioSocket
+from callreel.service.connections import Connections, raise_descriptors
 from callreel.service.customers import DRIVE_PATH, Customers, Routes
 from callreel.service.fleet import ALONE, Fleet
 from callreel.service.held import Held
@@ -51,8 +52,8 @@ __all__ = ["Service", "Stop", "listen", "serve", "serve_on", "serve_until"]
 
 log = logging.getLogger("callreel.service")
 
-CONNECTIONS_MAX = 10_000
-"""Beyond so many no request is served; WebSockets count."""
+STRANGERS_PART = 16
+"""One descriptor of so many may be a connection to the AudioSocket port that has not named its leg."""
 KEEP_ALIVE_S = 30
 SWEEP_S = 300.0
 UNTAKEN_BYTES = 256 << 10
@@ -66,16 +67,22 @@ LOOK_S = 0.05
 class _Shelf:
     """Puts every recording that has ended into the library, and then tells whom the settings name."""
 
-    lane = "library"
-
     def __init__(self, library: Library, beyond: Notifier | None) -> None:
         self._library, self._beyond = library, beyond
+        self.lane = "library" if beyond is None else beyond.lane
 
     def tell(self, notification: Notification) -> Answer | None:
-        ended = _ended(notification.body)
+        self.put(_ended(notification.body))
+        return None if self._beyond is None else self._beyond.tell(notification)
+
+    def hear(self, event: TakeEnded | TakeReplayed) -> None:
+        """Put it there at once: whoever else is told may not be there for a while."""
+        if self._beyond is not None:
+            self.put(_ended(event._asdict()))
+
+    def put(self, ended: TakeEnded) -> None:
         labels = ended.manifest.get("labels", {})
         self._library.add(str(labels.get("tenant", "")), ended, now_s=time.time())
-        return None if self._beyond is None else self._beyond.tell(notification)
 
 
 def _ended(body: Mapping[str, Any]) -> TakeEnded:
@@ -122,6 +129,10 @@ class Service:
         self.library = Library(shared / "library.sqlite")
         self.stream = EventStream()
         self.measures = Measures()
+        descriptors = raise_descriptors()
+        self.connections = Connections(descriptors)
+        """Those of HTTP."""
+        self.measures.add_source(self.connections.families)
         self._traces = traces
         self._routes = Routes(shared / "routes.sqlite")
         self.answers = Answers(shared / "answers.sqlite", fleet)
@@ -133,7 +144,7 @@ class Service:
             is_open=settings.is_open,
         )
         self._places = replace(settings.recorder, spool=shared, drive_url=settings.url + DRIVE_PATH)
-        self._shelf = _Shelf(self.library, events)
+        self._shelf = _Shelf(self.library, events or settings.recorder.notify.notifiers().get("events"))
         self.recorder = self._recorder(settings.recorder.spool)
         self.websockets = WebSocketMedia(lambda: self.recorder.now, self.access)
         with contextlib.ExitStack() as undo:  # what is open already, where something cannot be opened
@@ -142,10 +153,10 @@ class Service:
             first = settings.recorder.spool.parent if fleet.index else settings.recorder.spool
             self._adopted = Adopted(first, fleet, self._recorder)
             undo.callback(self._adopted.close)
-            self.audiosocket = self._audiosocket(audiosocket_listener)
+            self.audiosocket = self._audiosocket(audiosocket_listener, descriptors)
             if self.audiosocket is not None:
                 undo.callback(self.audiosocket.close)
-            self.rtp = self._rtp()
+            self.rtp = self._rtp(descriptors)
             undo.pop_all()
         self.measures.add_source(lambda: rtp_families(self.rtp.statistics))
         kinds = {
@@ -162,6 +173,7 @@ class Service:
             stream=self.stream,
             on_begun=self.customers.begun,
             others=lambda: self._adopted.recorders,
+            on_ended=self._shelf.hear,
         )
         keys = settings.recorder.keys()
         self._held = Held(shared / "held", keys)
@@ -200,7 +212,7 @@ class Service:
             observe=self._observe,
         )
 
-    def _audiosocket(self, listener: socket.socket | None) -> AudioSocket | None:
+    def _audiosocket(self, listener: socket.socket | None, descriptors: int) -> AudioSocket | None:
         """Listen for Asterisk, if that is wanted."""
         if self.settings.audiosocket_port is None:
             return None
@@ -209,9 +221,10 @@ class Service:
             host=self.settings.audiosocket_host,
             port=self.settings.audiosocket_port,
             listener=listener,
+            strangers_max=min(STRANGERS_MAX, descriptors // STRANGERS_PART),
         )
 
-    def _rtp(self) -> RtpPorts:
+    def _rtp(self, descriptors: int) -> RtpPorts:
         """Ports for RTP."""
         first, last = self.settings.rtp_ports
         return RtpPorts(
@@ -219,6 +232,7 @@ class Service:
             range(first, last + 1),
             shared_port=self.settings.rtp_shared_port,
             advertised=self.settings.rtp_advertised or None,
+            descriptors=descriptors,
         )
 
     def listening_on(self, port: int) -> None:
@@ -380,7 +394,8 @@ async def serve_on(
             log_level="info",  # below that are whole requests, with tokens, and audio
             access_log=False,
             server_header=False,
-            limit_concurrency=CONNECTIONS_MAX,
+            http=service.connections.protocol,
+            backlog=service.connections.at_once,
             timeout_keep_alive=KEEP_ALIVE_S,
             ws="websockets-sansio",
             ws_max_size=MESSAGE_BYTES,
