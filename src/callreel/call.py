@@ -71,8 +71,8 @@ STEP_S = 0.2
 """How often a running recording is moved on: a file on disk is at most this much behind the timeline."""
 
 HAND_ON_SAMPLES = 48 * RTP_SAMPLE_RATE // 100
-"""How much final audio is handed on at a time where what has come has been written ahead, so that nobody waits for it: most
-of what a step costs does not depend on how much audio it moves."""
+"""How much final audio is handed on at a time where what has come has been written ahead, so that nobody waits for it:
+most of what a step costs does not depend on how much audio it moves."""
 
 READ_SAMPLES = 32_768
 """Samples read of a track at a time: 4 s at 8 kHz bounds the memory after a long silence."""

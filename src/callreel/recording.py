@@ -447,7 +447,9 @@ class Recording:
                 audio = self._ahead(begin, until)
         frame_bytes = 2 * self.channels
         from_end = len(audio) - again * frame_bytes
-        self._settled = audio[from_end : from_end + self._settled_samples * frame_bytes] if from_end >= 0 else b""
+        self._settled = (
+            audio[from_end : from_end + self._settled_samples * frame_bytes] if from_end >= 0 else b""
+        )
         self._previewed = until
         self._grown = True
         return preview.preview(begin - self.start_position, audio)

@@ -350,7 +350,8 @@ class Recorder:
 
     def _move_on(self, now: float, at: float, due: list[RecordedCall]) -> None:
         self._pace.add(now - at, len(due))
-        going_on, over = [], []
+        going_on: list[RecordedCall] = []
+        over: list[RecordedCall] = []
         for call in due:
             (going_on if self._step(call, now) else over).append(call)
         with self._changed:
