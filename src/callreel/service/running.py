@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -48,7 +50,7 @@ from callreel.service.stream import EventStream
 from callreel.service.watching import Watch, processors
 from callreel.service.websocket_media import MESSAGE_BYTES, WebSocketMedia
 
-__all__ = ["Service", "Stop", "listen", "serve", "serve_on", "serve_until"]
+__all__ = ["Service", "Stop", "listen", "serve", "serve_on", "serve_until", "suit_many_calls"]
 
 log = logging.getLogger("callreel.service")
 
@@ -60,6 +62,10 @@ UNTAKEN_BYTES = 256 << 10
 """Of the kernel, of what is sent and has not been taken."""
 UNTAKEN_MS = 30_000
 """Who takes nothing of what is sent for so long is gone."""
+SWITCH_S = 0.001
+"""Python's own 5 ms would be waited for several times in each request while calls are moved on."""
+COLLECT = 50_000, 20, 50
+"""Of the collector: of thousands of calls a look through all objects takes 0.1 s, in which nobody is answered."""
 LOOK_S = 0.05
 """How often it is looked whether the service is to end."""
 
@@ -356,8 +362,20 @@ def listen(settings: ServiceSettings) -> socket.socket:
     return listener
 
 
+def suit_many_calls() -> None:
+    """Make of this process one that moves thousands of calls and answers all the same.
+
+    Whoever waits for the interpreter's lock has it after `SWITCH_S`. What is there by now is not looked through by the
+    collector of cycles, and calls, which have none, seldom.
+    """
+    sys.setswitchinterval(SWITCH_S)
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
+
+
 def serve(service: Service, *, on_listening: Callable[[int], None] = lambda port: None) -> None:
     """Serve HTTP until SIGTERM or SIGINT, then let what runs end; a second signal does not wait for it."""
+    suit_many_calls()
     stop = Stop()
     before = {number: signal.signal(number, stop.ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

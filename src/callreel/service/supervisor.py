@@ -29,7 +29,7 @@ from typing import Final
 from callreel.errors import CallreelError, UsageError
 from callreel.service import audiosocket
 from callreel.service.fleet import Fleet
-from callreel.service.running import Service, Stop, listen, serve_on
+from callreel.service.running import Service, Stop, listen, serve_on, suit_many_calls
 from callreel.service.settings import ServiceSettings
 
 __all__ = ["Common", "Pauses", "supervise"]
@@ -165,6 +165,7 @@ def _work(
     except (CallreelError, OSError) as error:
         tell(FAILED, str(error))
         return 2
+    suit_many_calls()
     try:
         asyncio.run(
             serve_on(
