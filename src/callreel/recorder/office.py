@@ -19,7 +19,7 @@ import random
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -189,6 +189,7 @@ class Office:
         keys: ReadyKeys | None,
         store_for: Callable[[Destination | None, str], tuple[Store, str]],
         notifier_for: Callable[[VendorMessage], Notifier | None],
+        secrets_again: Callable[[VendorMessage, Sequence[str]], Mapping[str, Any]],
         events: Notifier | None,
         observe: Callable[[Milestone], None],
         tell_host: Callable[[Event | TakeEnded | TakeReplayed], None],
@@ -198,7 +199,8 @@ class Office:
 
         `keys`: to encrypt with, None for files in the clear.
         `store_for` gives the store and the key there of a destination and a key; any thread may ask it. `events` is
-        told every terminal event, durably; `tell_host` hears of everything in this process. `wall_clock`: seconds since
+        told every terminal event, durably; `secrets_again` gives the secrets of a message that a dead process has left;
+        `tell_host` hears of everything in this process. `wall_clock`: seconds since
         1970, which may be set back.
         """
         self.tell_host = tell_host
@@ -206,6 +208,7 @@ class Office:
         self._keys = keys
         self._store_for = store_for
         self._notifier_for = notifier_for
+        self._secrets_again = secrets_again
         self._events = events
         self._wall_clock = wall_clock
         self._observe = observe
@@ -943,7 +946,13 @@ class Office:
     def _tell(self, what: str, entry: Entry) -> Answer | None:
         """In a teller's thread."""
         ours = self._messages.get(str(entry.payload["id"]))
-        told = from_payload(entry.payload, None if ours is None else ours.secrets)
+        gone: Sequence[str] = entry.payload["secrets"] if ours is None else ()
+        secrets = {} if ours is None else ours.secrets
+        if gone and what == MESSAGE:
+            bare = from_payload({**entry.payload, "secrets": []})
+            message = VendorMessage(bare.call_id, bare.dialect, bare.kind, bare.body)
+            secrets = self._secrets_again(message, gone)
+        told = from_payload(entry.payload, secrets)
         notifier = self._events
         if what == MESSAGE:
             notifier = self._notifier_for(VendorMessage(told.call_id, told.dialect, told.kind, told.body))

@@ -27,6 +27,7 @@ from callreel.service.library import Library
 from callreel.service.limits import App, Limited
 from callreel.service.metrics import CONTENT_TYPE
 from callreel.service.native_api import native_api, status_of
+from callreel.service.permits import Permits
 from callreel.service.refusals import refusal, vendor_of
 from callreel.service.sinch_api import sinch_api
 
@@ -44,6 +45,7 @@ def make_app(
     *,
     drives: Callable[[str], Drive],
     held: Held,
+    permits: Permits,
     keys: Keys | None = None,
     obstacles: Callable[[], list[str]] = list,
     metrics: Callable[[], str] = str,
@@ -54,9 +56,9 @@ def make_app(
 ) -> Any:
     """The application.
 
-    `drives` gives a tenant's Sinch Drive, `held` has what Microsoft Graph's customers download, `keys` are what both
-    are encrypted with. `obstacles`: why no recordings are begun; `answered` hears of every request; see `Counted`.
-    `page` is the operator's, below /page; `websockets` serves these.
+    `drives` gives a tenant's Sinch Drive, `held` has what Microsoft Graph's customers download as `permits` say, `keys`
+    are what both are encrypted with. `obstacles`: why no recordings are begun; `answered` hears of every request; see
+    `Counted`. `page` is the operator's, below /page; `websockets` serves these.
     """
     app = FastAPI(
         title="callreel",
@@ -85,7 +87,7 @@ def make_app(
     app.include_router(native_api(host, library, audio, customers, tenant_of))
     app.include_router(chime_api(host, customers, access, clock))
     app.include_router(sinch_api(host, customers, access, drives, keys, clock))
-    app.include_router(graph_api(host, customers, access, held, clock))
+    app.include_router(graph_api(host, customers, access, held, permits, clock))
 
     @app.get("/healthz", tags=["operation"], summary="Whether the process lives")
     async def healthz() -> Response:

@@ -7,19 +7,18 @@ before it, or without. A recording is downloaded with the access token of its no
 
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
-from callreel.dialects.graph import Graph
 from callreel.errors import UsageError
 from callreel.service.access import Access
 from callreel.service.customers import HELD_PATH, Customers
 from callreel.service.held import Held
 from callreel.service.host import Host, LiveCall
+from callreel.service.permits import Permits
 from callreel.service.refusals import Refused, session_response
 from callreel.service.tokens import TokenError, Tokens
 
@@ -61,7 +60,12 @@ GONE: Final = {
 
 
 def graph_api(
-    host: Host, customers: Customers, access: Access, held: Held, clock: Callable[[], float]
+    host: Host,
+    customers: Customers,
+    access: Access,
+    held: Held,
+    permits: Permits,
+    clock: Callable[[], float],
 ) -> APIRouter:
     """The routes of calls and recordings."""
     api = APIRouter(tags=["graph"])
@@ -166,20 +170,12 @@ def graph_api(
         response_class=StreamingResponse,
     )
     async def download(request: Request, call_id: str, recording_id: str) -> Response:
-        call = host.call(call_id)
-        pieces = None
-        status = 404
-        if call is not None and isinstance(call.session, Graph):
-            path = f"{customers.public_url}{HELD_PATH}{quote(call_id, safe='')}/{recording_id}"
-            allowed = call.session.authorize_download(
-                path, _bearer(request), datetime.fromtimestamp(clock(), UTC)
-            )
-            status = allowed.status
-            if status == 200:
-                key = call.keys.get(allowed.recording_id or "")
-                pieces = None if key is None else held.pieces(key)
-                status = 410 if pieces is None else 200
+        path = f"{urlsplit(customers.public_url).path}{HELD_PATH}{quote(call_id, safe='')}/{recording_id}"
+        grace_s = customers.settings.graph.grace_s
+        status, key = permits.look(path, _bearer(request), grace_s=grace_s, now_s=clock())
+        pieces = None if key is None else held.pieces(key)
         if pieces is None:
+            status = 410 if status == 200 else status
             code, message = GONE[status]
             raise Refused(status, code, message, CHALLENGE if status == 401 else {})
         return StreamingResponse(pieces, media_type="application/octet-stream")

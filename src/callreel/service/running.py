@@ -23,7 +23,7 @@ from callreel.recorder import Recorder, TakeEnded
 from callreel.recorder.figures import Milestone
 from callreel.service.access import Access, check_exposure
 from callreel.service.app import make_app
-from callreel.service.audio import AudioReader, FileSource, Source
+from callreel.service.audio import AudioReader
 from callreel.service.audiosocket import AudioSocket
 from callreel.service.customers import DRIVE_PATH, Customers, Routes
 from callreel.service.held import Held
@@ -33,10 +33,12 @@ from callreel.service.measures import Measures, rtp_families
 from callreel.service.metrics import text_of
 from callreel.service.overload import Overload
 from callreel.service.page import make_page
+from callreel.service.permits import Permits
 from callreel.service.prompts import Prompts
 from callreel.service.rtp import RtpPorts
 from callreel.service.rtp_legs import rtp_opener
 from callreel.service.settings import ServiceSettings
+from callreel.service.sources import DriveSource, FileSource, S3Source, Source
 from callreel.service.stream import EventStream
 from callreel.service.watching import Watch
 from callreel.service.websocket_media import MESSAGE_BYTES, WebSocketMedia
@@ -110,10 +112,12 @@ class Service:
         self.measures = Measures()
         self._traces = traces
         self._routes = Routes(settings.recorder.spool / "routes.sqlite")
+        self._permits = Permits(settings.recorder.spool / "permits.sqlite", now_s=time.time())
         self.customers = Customers(
             settings.vendors,
             self._routes,
             public_url=settings.url,
+            permits=self._permits,
             others=settings.recorder.notify.notifiers(),
             is_open=settings.is_open,
         )
@@ -121,6 +125,7 @@ class Service:
         self.recorder = Recorder(
             self._recorder_settings,
             notifier_for=self.customers.notifier_for,
+            secrets_again=self.customers.secrets_again,
             events=_Shelf(self.library, events),
             observe=self._observe,
         )
@@ -132,6 +137,7 @@ class Service:
             self.recorder.close()
             self.library.close()
             self._routes.close()
+            self._permits.close()
             raise
         self.measures.add_source(lambda: rtp_families(self.rtp.statistics))
         kinds = {
@@ -150,9 +156,15 @@ class Service:
         )
         keys = settings.recorder.keys()
         self._held = Held(settings.recorder.spool / "held", keys)
-        sources: dict[str, Source] = {"file": FileSource(settings.folders)}
+        drives = DriveSource(self._drive)
+        sources: dict[str, Source] = {
+            "file": FileSource(settings.folders),
+            "s3": S3Source(settings.recorder),
+            "http": drives,
+            "https": drives,
+        }
         self.watch = Watch(self.recorder, Overload(settings.overload))
-        audio = AudioReader(sources)
+        audio = AudioReader(sources, keys)
         self.app: Any = make_app(
             self.host,
             self.library,
@@ -161,6 +173,7 @@ class Service:
             self.customers,
             drives=self._drive,
             held=self._held,
+            permits=self._permits,
             keys=keys,
             obstacles=self.recorder.obstacles,
             metrics=self._metrics,
@@ -197,8 +210,8 @@ class Service:
         if not self.settings.public_url:
             self.customers.public_url = replace(self.settings, port=port).url
 
-    def _drive(self, tenant: str) -> Drive:
-        """A tenant's Sinch Drive."""
+    def _drive(self, tenant: str | None) -> Drive:
+        """A tenant's Sinch Drive; None for that of nobody in particular."""
         settings = self._recorder_settings
         return Drive(
             settings.drive_folder(tenant),
@@ -222,7 +235,9 @@ class Service:
             for call in self.host.calls(live=False)
             if call.ended_at is None or (now - call.ended_at).total_seconds() < grace_s
         }
+        wanted |= self._permits.folders(grace_s=grace_s, now_s=now.timestamp())
         self._held.sweep(wanted, older_than_s=grace_s)
+        self._permits.sweep(grace_s=grace_s, now_s=now.timestamp())
         self._routes.sweep()
         for folder in (self._recorder_settings.spool / "drives").glob("*"):
             swept = Drive(folder, retention_s=self._recorder_settings.drive_retention_s).sweep()
@@ -253,6 +268,7 @@ class Service:
         self.recorder.close()
         self.library.close()
         self._routes.close()
+        self._permits.close()
 
 
 class _Server(uvicorn.Server):

@@ -6,10 +6,8 @@ gets the answer of the first time.
 """
 
 import asyncio
-import contextlib
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -310,14 +308,12 @@ def _part(drive: Drive, key: str, wanted: tuple[int, int | None] | None, keys: K
         size_bytes, end = download.recording.size_bytes, download.first + download.length - 1
         return _Part(_pieces(download), download.first, end, size_bytes, download.recording.media_type)
     download = drive.get(key)
-    with contextlib.ExitStack() as undo:
-        # In a file of its own: nothing replaces that while it is read.
-        file = undo.enter_context(tempfile.TemporaryFile(prefix="callreel-drive-"))
-        file.writelines(_pieces(download))
-        file.seek(0)
-        clear = Clear(file, keys)
+    clear = Clear(download.detach(), keys)
+    try:
         first, end = _within(wanted, clear.size_bytes)
-        undo.pop_all()
+    except DriveError:
+        clear.close()
+        raise
     return _Part(clear.pieces(first, end), first, end, clear.size_bytes, download.recording.media_type)
 
 
