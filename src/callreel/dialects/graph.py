@@ -287,8 +287,8 @@ class Graph:
         max_operations: int = 100,
         keep_operations: bool = False,
         service_hosted_media: bool = True,
-        on_permit: Callable[[Permit], None] = lambda permit: None,
-        on_over: Callable[[datetime], None] = lambda at: None,
+        on_permit: Callable[[Permit], None] | None = None,
+        on_over: Callable[[datetime], None] | None = None,
     ) -> None:
         """`new_id` gives a new GUID, `new_token` a new secret such as `secrets.token_urlsafe()`.
 
@@ -544,7 +544,8 @@ class Graph:
         """The call is over: what never began fails now, what has begun when its last audio is in."""
         if self._over_at is None:
             self._over_at, self._sip_response_code = call.now, sip_response_code
-            self._on_over(call.now)
+            if self._on_over is not None:
+                self._on_over(call.now)
         hang_up = END_OF_RECORDING[EndReason.HANGUP]
         failed = [self._end(one, hang_up, call) for one in self._living() if one.recording_id is None]
         return [*failed, *self._terminate(call)]
@@ -568,8 +569,9 @@ class Graph:
             path, key = _path(operation.location), _key(call, operation)
             permit = Permit(path, operation.recording_id, key, frozenset({digest_of(operation.token)}))
             self._permits[path] = permit
-            self._on_permit(permit)
-            if self._over_at is not None:  # it was still being stored
+            if self._on_permit is not None:
+                self._on_permit(permit)
+            if self._over_at is not None and self._on_over is not None:  # it was still being stored
                 self._on_over(self._over_at)
         if not self._keeps_operations:
             del self._operations[operation.operation_id]

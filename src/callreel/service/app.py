@@ -20,6 +20,7 @@ from callreel.service.audio import AudioReader
 from callreel.service.chime_api import chime_api
 from callreel.service.counting import Counted
 from callreel.service.customers import Customers
+from callreel.service.document import allowed_methods, describe
 from callreel.service.graph_api import graph_api
 from callreel.service.held import Held
 from callreel.service.host import Host
@@ -89,7 +90,12 @@ def make_app(
     app.include_router(sinch_api(host, customers, access, drives, keys, clock))
     app.include_router(graph_api(host, customers, access, held, permits, clock))
 
-    @app.get("/healthz", tags=["operation"], summary="Whether the process lives")
+    @app.get(
+        "/healthz",
+        tags=["operation"],
+        summary="Whether the process lives",
+        response_class=PlainTextResponse,
+    )
     async def healthz() -> Response:
         return PlainTextResponse("ok\n")
 
@@ -97,7 +103,8 @@ def make_app(
         "/readyz",
         tags=["operation"],
         summary="Whether recordings can be begun",
-        responses={503: {"description": "not now"}},
+        responses={503: {"description": "not now: why, a line each", "content": {"text/plain": {}}}},
+        response_class=PlainTextResponse,
     )
     async def readyz() -> Response:
         reasons = obstacles()
@@ -132,17 +139,22 @@ def make_app(
         async def to_page() -> Response:
             return RedirectResponse("/page/", 303)
 
+    describe(app)
+
     @app.exception_handler(StarletteHTTPException)
     async def told(request: Request, error: StarletteHTTPException) -> Response:
         detail: Any = error.detail
         code, message = detail if isinstance(detail, tuple) else (None, str(detail))
+        headers = dict(error.headers or {})
+        if "Allow" in headers:
+            headers["Allow"] = allowed_methods(app, request.scope["path"]) or headers["Allow"]
         return refusal(
             request.scope["path"],
             error.status_code,
             message,
             word=code or ("not_found" if error.status_code == 404 else "error"),
             code=code,
-            headers=error.headers,
+            headers=headers,
         )
 
     @app.exception_handler(RequestValidationError)

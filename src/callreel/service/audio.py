@@ -19,7 +19,27 @@ from callreel.service.held import Clear
 from callreel.service.library import Entry
 from callreel.service.sources import Source
 
-__all__ = ["AudioReader"]
+__all__ = ["AUDIO", "UNREAD", "AudioReader"]
+
+UNREAD: Final[dict[str, Any]] = {"description": "the destination does not give it, or not whole"}
+_FILES: Final = {
+    kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("audio/wav", "audio/mpeg")
+}
+_LENGTHS: Final[dict[str, Any]] = {
+    "Accept-Ranges": {"schema": {"const": "bytes"}},
+    "ETag": {"schema": {"type": "string"}},
+}
+AUDIO: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "the whole", "content": _FILES, "headers": _LENGTHS},
+    206: {
+        "description": "a part",
+        "content": _FILES,
+        "headers": {**_LENGTHS, "Content-Range": {"required": True, "schema": {"type": "string"}}},
+    },
+    416: {"description": "no such part"},
+    502: UNREAD,
+}
+"""What is answered who asks for audio, for the OpenAPI document."""
 
 RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 

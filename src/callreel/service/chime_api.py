@@ -22,6 +22,7 @@ from callreel.service.host import Host, LegWish
 from callreel.service.refusals import Refused, json_response, session_response
 from callreel.service.replays import Replays
 from callreel.service.sigv4 import SignedRequest, Unsigned, Verified, verify
+from callreel.service.vendor_shapes import CHIME, answers, takes
 
 __all__ = ["chime_api"]
 
@@ -29,13 +30,6 @@ SERVICE: Final = "chime"
 """As the clients sign for it."""
 NUMBER = re.compile(r"\+?[1-9]\d{1,14}", re.ASCII)
 MAX_PAIRS: Final = 20
-
-PAIRS: Final = {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MAX_PAIRS}
-
-
-def _body_of(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"description": "BadRequestException, SerializationException, IncompleteSignatureException"},
@@ -82,6 +76,7 @@ def chime_api(host: Host, customers: Customers, access: Access, clock: Callable[
         if verified is not None and (answer := replays.answer_to(verified.signature, now=now())) is not None:
             return _copy(answer)
         answer = work(tenant, _read(body))
+        answer.headers.setdefault("x-amzn-RequestId", str(uuid.uuid4()))
         if verified is not None:
             replays.keep(verified.signature, answer, until=verified.until)
         return _copy(answer)
@@ -90,9 +85,8 @@ def chime_api(host: Host, customers: Customers, access: Access, clock: Callable[
         "/{application_id}/calls/{transaction_id}",
         status_code=202,
         summary="UpdateSipMediaApplicationCall: ask a call's application what to do now",
-        openapi_extra=_body_of(
-            {"type": "object", "properties": {"Arguments": PAIRS}, "required": ["Arguments"]}
-        ),
+        openapi_extra=takes(CHIME["update"]),
+        responses={202: answers(CHIME["made"], "the application is asked")},
     )
     async def update_call(request: Request, application_id: str, transaction_id: str) -> Response:
         def work(tenant: str, body: Mapping[str, Any]) -> Response:
@@ -116,18 +110,8 @@ def chime_api(host: Host, customers: Customers, access: Access, clock: Callable[
         "/{application_id}/calls",
         status_code=201,
         summary="CreateSipMediaApplicationCall: begin a call to a number",
-        openapi_extra=_body_of(
-            {
-                "type": "object",
-                "properties": {
-                    "FromPhoneNumber": {"type": "string", "pattern": f"^{NUMBER.pattern}$"},
-                    "ToPhoneNumber": {"type": "string", "pattern": f"^{NUMBER.pattern}$"},
-                    "SipHeaders": PAIRS,
-                    "ArgumentsMap": PAIRS,
-                },
-                "required": ["FromPhoneNumber", "ToPhoneNumber"],
-            }
-        ),
+        openapi_extra=takes(CHIME["create"]),
+        responses={201: answers(CHIME["made"], "the call begins")},
     )
     async def create_call(request: Request, application_id: str) -> Response:
         def work(tenant: str, body: Mapping[str, Any]) -> Response:

@@ -7,10 +7,10 @@ before it, or without. A recording is downloaded with the access token of its no
 
 import uuid
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import quote, urlsplit
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response, StreamingResponse
 
 from callreel.errors import UsageError
@@ -21,6 +21,7 @@ from callreel.service.host import Host, LiveCall
 from callreel.service.permits import Permits
 from callreel.service.refusals import Refused, session_response
 from callreel.service.tokens import TokenError, Tokens
+from callreel.service.vendor_shapes import GRAPH, GRAPH_VERBS, answers, takes
 
 __all__ = ["graph_api"]
 
@@ -40,9 +41,8 @@ ASKED: Final = (
 CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="callreel"'}
 CALL_NOT_FOUND: Final = "8522"
 
-JSON_BODY: Final[dict[str, Any]] = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
-}
+Verb = Annotated[str, Path(json_schema_extra={"enum": list(GRAPH_VERBS)})]
+LOCATION: Final = {"Location": {"required": True, "schema": {"type": "string"}}}
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"description": "a parameter, or the state of the call, does not allow it"},
     401: {"description": "no token, or one that is not to be believed"},
@@ -51,6 +51,11 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     405: {"description": "the method is not allowed for this resource"},
     415: {"description": "the content type must be application/json"},
     429: {"description": "too many operations wait"},
+}
+GIVEN: Final[dict[str, dict[int | str, dict[str, Any]]]] = {
+    "POST": {200: answers(GRAPH["operation"], "it is accepted", LOCATION)},
+    "GET": {200: answers(GRAPH["operation"], "the operation")},
+    "DELETE": {},
 }
 GONE: Final = {
     401: ("InvalidAuthenticationToken", "The access token is invalid."),
@@ -119,7 +124,7 @@ def graph_api(
     async def delete(request: Request, call_id: str) -> Response:
         return await ask(request, call_id)
 
-    async def act(request: Request, call_id: str, verb: str) -> Response:
+    async def act(request: Request, call_id: str, verb: Verb) -> Response:
         return await ask(request, call_id)
 
     async def read_operation(request: Request, call_id: str, operation_id: str) -> Response:
@@ -128,7 +133,7 @@ def graph_api(
     async def delete_of(request: Request, application_id: str, call_id: str) -> Response:
         return await ask(request, call_id, application_id)
 
-    async def act_of(request: Request, application_id: str, call_id: str, verb: str) -> Response:
+    async def act_of(request: Request, application_id: str, call_id: str, verb: Verb) -> Response:
         return await ask(request, call_id, application_id)
 
     async def read_operation_of(
@@ -151,18 +156,21 @@ def graph_api(
                     methods=[method],
                     summary=summary,
                     status_code=204 if method == "DELETE" else 200,
-                    responses=ERRORS,
+                    responses=ERRORS | GIVEN[method],
                     response_class=Response,
                     include_in_schema=not version,
                     operation_id=f"{method.lower()} {calls}{path}",
-                    openapi_extra=JSON_BODY if method == "POST" else None,
+                    openapi_extra=takes(GRAPH["verb"]) if method == "POST" else None,
                 )
 
     @api.get(
         HELD_PATH + "{call_id}/{recording_id}",
         summary="A recording, with the access token of its notification",
         responses={
-            200: {"content": {"application/octet-stream": {}}},
+            200: {
+                "description": "its file, chunked",
+                "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            },
             401: {"description": "not the token of this recording"},
             404: {"description": "there is no such recording"},
             410: {"description": "the recording is not kept any more"},
