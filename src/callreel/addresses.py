@@ -274,7 +274,7 @@ def admitted(
 
 def _looked_up(place: Place, deadline: Deadline, resolve: Resolver) -> list[Address]:
     try:
-        texts = within(deadline, lambda: resolve(place.host, place.port))
+        texts = within(deadline, lambda: resolve(place.host, place.port), lane=place.host)
         found = [ipaddress.ip_address(text) for text in texts]
     except socket.gaierror as error:
         if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)):

@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from callreel.captures import Take
 from callreel.delivery import Parcel, Receipt
 from callreel.delivery.error_classes import RETRIES, TOLD, class_of, delay_s, patience_asked_s, text_of
 from callreel.errors import CallreelError, DeliveryError, UsageError
+from callreel.events import VendorMessage
 from callreel.recorder import Recorder, Settings, TakeEnded, TakeReplayed
 from callreel.recorder.configuration import Configuration
 from callreel.recorder.stores import Stores
+from callreel.spool import spools_in
 
 __all__ = [
     "RECOVER_DESCRIPTION",
@@ -44,8 +48,9 @@ Finish what a recorder that died has left in its spool.
 
 Recordings that were running become files that can be played, with end_reason "recovered"; all that is not
 where it belongs is delivered; each ends with one terminal event, which is printed. A spool may be finished
-on another machine. While another process has the spool open there is nothing to recover: it does all this
-itself when it starts.
+on another machine. What the workers of "callreel serve" have left in DIR/worker-1 and so on is finished with
+it. While another process has the spool open there is nothing to recover: it does all this itself when it
+starts.
 
 Where recordings go that name no destination of their own, how S3 is reached, and who is told is set as for
 the recorder: by options, by variables CALLREEL_TABLE_KEY, by a file (--config), in this order.
@@ -165,7 +170,9 @@ def add_recover_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how long to wait for destinations that are down (default: {WAIT_S:.0f} s); the rest stays in the spool",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object a line: every terminal event"
+        "--json",
+        action="store_true",
+        help="print one JSON object a line: every terminal event, and every message that no setting says whom to tell",
     )
 
 
@@ -177,26 +184,32 @@ def run_recover(options: argparse.Namespace) -> int:
         return _complain(str(error))
     if not (settings.spool / "takes").is_dir():
         return _complain(f"{settings.spool}: no spool: it has no folder `takes`")
-    try:
-        recorder = Recorder(settings)
-    except (CallreelError, OSError) as error:
-        return _complain(f"{settings.spool}: {error}")
+    store_for = Stores(settings).place  # Drive is in the first of them
     failed = delivered = 0
     until = time.monotonic() + options.wait
-    with recorder:
+    with ExitStack() as opened:
+        recorders = []
+        for spool in spools_in(settings.spool).values():
+            try:
+                recorder = Recorder(replace(settings, spool=spool), store_for=store_for)
+            except (CallreelError, OSError) as error:
+                return _complain(f"{spool}: {error}")
+            recorders.append(opened.enter_context(recorder))
         while True:
-            is_done = recorder.drain(0.05)
-            for event in recorder.events():
+            is_done = [recorder.drain(0.05) for recorder in recorders]
+            for event in (event for recorder in recorders for event in recorder.events()):
                 if isinstance(event, TakeEnded | TakeReplayed):
                     failed += isinstance(event, TakeEnded) and event.error is not None
                     delivered += event.location is not None
                     _print(event, as_json=options.json)
-            if is_done or time.monotonic() >= until:
+                elif isinstance(event, VendorMessage):
+                    _print_untold(event, as_json=options.json)
+            if all(is_done) or time.monotonic() >= until:
                 break
-        left = recorder.unfinished
+        left = sum(recorder.unfinished for recorder in recorders)
     if not options.json:
         print(f"{delivered} delivered, {failed} failed, {left} left in the spool")
-    for problem in recorder.problems():
+    for problem in (problem for recorder in recorders for problem in recorder.problems()):
         print(f"callreel: {problem}", file=sys.stderr)
     return SOMETHING_WRONG if failed or left else GOOD
 
@@ -217,6 +230,14 @@ def _print(event: TakeEnded | TakeReplayed, *, as_json: bool) -> None:
         return
     where = event.location or f"not delivered: {event.error or 'it was called off'}"
     print(f"{event.call_id}  {_duration(event.manifest)}  {event.end_reason}  {where}", flush=True)
+
+
+def _print_untold(event: VendorMessage, *, as_json: bool) -> None:
+    """What a customer should be told, and no setting says how."""
+    if as_json:
+        print(json.dumps({"event": "vendor_message", **event._asdict()}), flush=True)
+    else:
+        print(f"{event.call_id}  its customer is not told: there is no [notify.{event.dialect}]", flush=True)
 
 
 def _duration(manifest: Mapping[str, Any]) -> str:

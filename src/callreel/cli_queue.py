@@ -29,6 +29,7 @@ from callreel.delivery.queue_files import (
     standing,
     try_again,
 )
+from callreel.spool import spools_in
 
 __all__ = ["add_queue_commands"]
 
@@ -48,8 +49,9 @@ DESCRIPTION = """\
 What is still to be delivered or told, and what was given up (dead letters).
 
 The queue is a folder in the spool: DIR/queue/waiting holds a file for each entry that is to be tried,
-DIR/queue/dead one for each dead letter, with its last error. These commands go by the files, so they may be
-used at any time, also while a process is at work on the spool.
+DIR/queue/dead one for each dead letter, with its last error. Those of the workers of "callreel serve" are in
+DIR/worker-1/queue and so on, and are looked at together with it. These commands go by the files, so they may
+be used at any time, also while a process is at work on the spool.
 """
 
 LIST_DESCRIPTION = """\
@@ -130,13 +132,13 @@ def _add_spool(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_list(options: argparse.Namespace) -> int:
-    folder = _queue_of(options.spool)
-    if folder is None:
+    folders = _queues_of(options.spool)
+    if not folders:
         return USAGE
     try:
-        found = list(standing(folder))
+        found = [one for folder in folders for one in standing(folder)]
     except OSError as error:
-        return _complain(f"{folder}: {error.strerror or error}")
+        return _complain(f"{error.filename or options.spool}: {error.strerror or error}")
     if options.json:
         for one in found:
             _say(json.dumps(_object(one)))
@@ -237,13 +239,13 @@ def _run_drop(options: argparse.Namespace) -> int:
 def _for_each(options: argparse.Namespace, done_word: str, act: Any) -> int:
     if bool(options.ids) + bool(options.lane) + options.all != 1:
         return _complain("say which dead letters: ID ..., or --lane LANE, or --all")
-    folder = _queue_of(options.spool)
-    if folder is None:
+    folders = _queues_of(options.spool)
+    if not folders:
         return USAGE
     wanted = set(options.ids)
     count = 0
     try:
-        for one in standing(folder, (DEAD,)):
+        for folder, one in ((queue, found) for queue in folders for found in standing(queue, (DEAD,))):
             if one.record is None:
                 continue
             if not (options.all or one.record.id in wanted or one.record.lane == options.lane):
@@ -254,7 +256,7 @@ def _for_each(options: argparse.Namespace, done_word: str, act: Any) -> int:
                 if options.json:
                     _say(json.dumps({**_object(one), "state": done_word}))
     except OSError as error:
-        return _complain(f"{folder}: {error.strerror or error}")
+        return _complain(f"{error.filename or options.spool}: {error.strerror or error}")
     if not options.json:
         _say(f"{done_word}: {count}")
     for entry_id in sorted(wanted):
@@ -265,12 +267,12 @@ def _for_each(options: argparse.Namespace, done_word: str, act: Any) -> int:
 # ---- words -------------------------------------------------------------------------------------------------
 
 
-def _queue_of(spool: Path) -> Path | None:
-    folder = spool / QUEUE_FOLDER
-    if folder.is_dir():
-        return folder
-    _complain(f"{spool}: no queue there")
-    return None
+def _queues_of(spool: Path) -> list[Path]:
+    """The queues of the spool and of those of a service's workers within."""
+    folders = [folder for one in spools_in(spool).values() if (folder := one / QUEUE_FOLDER).is_dir()]
+    if not folders:
+        _complain(f"{spool}: no queue there")
+    return folders
 
 
 def _complain(text: str) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from callreel.recorder.figures import Milestone
-    from callreel.service.running import Service
+    from callreel.service.settings import ServiceSettings
 
 __all__ = ["add_serve_command"]
 
@@ -34,6 +34,9 @@ Alone it listens on this machine only, keeps its spool in ./callreel/spool and d
 the token that requests need is in ./callreel/token, which is made if it is not there. It prints how to send it a
 call. Settings in a file (--config) say otherwise: the table [service] is the service's own, all others are those
 of the recorder ("callreel config --help").
+
+There is a worker for each processor (--workers): a process with calls of its own. One that dies is replaced, and
+harms no calls but its own, whose recordings its successor delivers.
 
 On SIGTERM, or Ctrl-C, it begins no recordings any more and waits for those that run ([service] drain_s); a second
 signal does not wait for them: what is left is finished at the next start.
@@ -65,6 +68,9 @@ def add_serve_command(commands: Any) -> None:
     parser.add_argument(
         "--rtp-ports", metavar="FIRST-LAST", type=_ports, help="where media comes in (default: 20000-29999)"
     )
+    parser.add_argument(
+        "--workers", metavar="N", type=int, help="processes that record (default: one a processor)"
+    )
     parser.add_argument("--log", choices=("text", "json"), default="text", help="form of the log, on stderr")
     parser.add_argument("--check", action="store_true", help="only look whether the settings will do")
     parser.add_argument(
@@ -85,19 +91,21 @@ def _run(options: argparse.Namespace) -> int:
     try:
         from callreel.service.configuration import read_settings
         from callreel.service.running import Service, serve
+        from callreel.service.supervisor import supervise
     except ImportError as error:
         print(
             f"callreel: serve needs the extra packages: pip install 'callreel[server]' ({error})",
             file=sys.stderr,
         )
         return USAGE
-    _log(options.log)
+    handler = _log(options.log)
     given = {
         name: value
         for name, value in (
             ("host", options.host),
             ("port", options.port),
             ("rtp_ports", options.rtp_ports),
+            ("workers", options.workers),
         )
         if value is not None
     }
@@ -105,19 +113,35 @@ def _run(options: argparse.Namespace) -> int:
         settings = read_settings(options.config, options=given | _homely(options.config))
         if options.check:
             return GOOD
+        if settings.worker_count > 1:
+            return supervise(
+                settings,
+                lambda of_worker, fleet, common: Service(
+                    of_worker,
+                    traces=_traces() if options.traces else None,
+                    fleet=fleet,
+                    session_key=common.session_key,
+                    audiosocket_listener=common.audiosocket,
+                ),
+                on_forked=lambda index: handler.setFormatter(_formatter(options.log, index)),
+                on_listening=lambda port: _tell(settings, port),
+            )
         service = Service(settings, traces=_traces() if options.traces else None)
     except (UsageError, OSError) as error:
-        for line in str(error).splitlines():
-            print(f"callreel: {line}", file=sys.stderr)
-        return USAGE
+        return _complain(error)
     try:
-        serve(service, on_listening=lambda port: _tell(service, port))
-    except OSError as error:
-        print(f"callreel: {settings.host}:{settings.port}: {error.strerror or error}", file=sys.stderr)
-        return USAGE
+        serve(service, on_listening=lambda port: _tell(settings, port))
+    except UsageError as error:
+        return _complain(error)
     finally:
         service.close()
     return GOOD
+
+
+def _complain(error: Exception) -> int:
+    for line in str(error).splitlines():
+        print(f"callreel: {line}", file=sys.stderr)
+    return USAGE
 
 
 def _traces() -> Callable[[Milestone], None]:
@@ -149,9 +173,8 @@ def _homely(config: Path | None) -> dict[str, Any]:
     }
 
 
-def _tell(service: Service, port: int) -> None:
+def _tell(settings: ServiceSettings, port: int) -> None:
     """Say where it is, and how to send it a call."""
-    settings = service.settings
     url = f"http://{'[' + settings.host + ']' if ':' in settings.host else settings.host}:{port}"
     print(f"callreel serves at {url}")
     print(f"  recordings go to {settings.recorder.destination or 'where requests say'}")
@@ -167,12 +190,18 @@ def _tell(service: Service, port: int) -> None:
     sys.stdout.flush()
 
 
-def _log(form: str) -> None:
+def _log(form: str) -> logging.Handler:
     handler = logging.StreamHandler()
+    handler.setFormatter(_formatter(form))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    return handler
+
+
+def _formatter(form: str, worker: int | None = None) -> logging.Formatter:
+    """How a log is written; `worker`: whose it is, where there are several."""
     if form == "json":
         from callreel.service.logs import JsonFormatter
 
-        handler.setFormatter(JsonFormatter())
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+        return JsonFormatter(worker)
+    whose = "" if worker is None else f"worker-{worker} "
+    return logging.Formatter(f"%(asctime)s %(levelname)s {whose}%(name)s %(message)s")

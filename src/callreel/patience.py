@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
@@ -18,7 +19,8 @@ __all__ = ["MAX_WAITING", "Deadline", "TooSlowError", "within"]
 MAX_WAITING: Final = 256
 """How many functions may be at work in `within` at a time, those included that nobody waits for any more."""
 
-_waiting = threading.BoundedSemaphore(MAX_WAITING)
+SHARE: Final = 4
+"""A lane has at most one for every so many places that are free."""
 
 T = TypeVar("T")
 
@@ -57,11 +59,41 @@ class Deadline:
         return TooSlowError(self._what, self._limit_s)
 
 
+class _Places:
+    """Who is at work. What one lane may take shrinks with what is left, so those that hang leave room for others."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._taken: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    def take(self, lane: str, deadline: Deadline) -> None:
+        """Wait for a place: the first of a lane is there as long as any is."""
+        with self._changed:
+            while not self._free or 0 < self._taken[lane] >= self._free // SHARE:
+                self._changed.wait(deadline.left_s())
+            self._free -= 1
+            self._taken[lane] += 1
+
+    def give_back(self, lane: str) -> None:
+        """Its work is over."""
+        with self._changed:
+            self._free += 1
+            self._taken[lane] -= 1
+            if not self._taken[lane]:
+                del self._taken[lane]
+            self._changed.notify_all()
+
+
+_places = _Places(MAX_WAITING)
+
+
 class _Work(Generic[T]):
     """A function at work in a thread of its own, and what came of it."""
 
-    def __init__(self, function: Callable[[], T]) -> None:
+    def __init__(self, function: Callable[[], T], lane: str) -> None:
         self._function = function
+        self._lane = lane
         self._result: T
         self.error: BaseException | None = None
         self.over = threading.Event()
@@ -72,7 +104,7 @@ class _Work(Generic[T]):
         except BaseException as error:
             self.error = error
         finally:
-            _waiting.release()
+            _places.give_back(self._lane)
             self.over.set()
 
     def result(self) -> T:
@@ -81,19 +113,20 @@ class _Work(Generic[T]):
         return self._result
 
 
-def within(deadline: Deadline, function: Callable[[], T]) -> T:
+def within(deadline: Deadline, function: Callable[[], T], *, lane: str) -> T:
     """What `function` returns or raises, unless it takes too long; then it is left to itself, in its thread.
+
+    `lane`: what hangs together, such as a host. One that hangs keeps no place from the others.
 
     Raises:
         TooSlowError: the deadline came first.
     """
-    if not _waiting.acquire(timeout=deadline.left_s()):
-        raise deadline.missed()
-    work = _Work(function)
+    _places.take(lane, deadline)
+    work = _Work(function, lane)
     try:
         threading.Thread(target=work.run, name="callreel-waits", daemon=True).start()
     except BaseException:
-        _waiting.release()
+        _places.give_back(lane)
         raise
     if not work.over.wait(deadline.left_s()):
         raise deadline.missed()

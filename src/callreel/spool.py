@@ -6,7 +6,9 @@ much room is left. No method of a `Take`, and none here but the first and the la
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +45,8 @@ __all__ = [
     "State",
     "Take",
     "reason_of",
+    "spools_in",
+    "worker_spool",
 ]
 
 POLICIES = ("none", "interval", "always")
@@ -51,6 +55,24 @@ LOOK_S = 1.0
 GATHER_S = 0.005
 """So long others may join what is written: of thousands of takes many have something at nearly the same moment."""
 CLOSE_S = 30.0
+
+
+WORKER = re.compile(r"worker-([1-9][0-9]{0,3})", re.ASCII)
+
+
+def worker_spool(folder: Path, index: int) -> Path:
+    """The spool of one of several processes that record into `folder`: of the first it is that itself."""
+    return folder / f"worker-{index}" if index else folder
+
+
+def spools_in(folder: Path) -> dict[int, Path]:
+    """The spools of all processes that record, or did, into `folder`, by the number of each; itself is there anyway."""
+    found = {0: folder}
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if (name := WORKER.fullmatch(path.name)) and path.is_dir():
+                found[int(name[1])] = path
+    return dict(sorted(found.items()))
 
 
 class Spool:

@@ -41,6 +41,7 @@ __all__ = [
     "state_after",
     "to_remove",
     "whole_frames",
+    "without_secrets",
 ]
 
 
@@ -352,8 +353,7 @@ def check_no_secrets(value: object, where: str) -> None:
     """Refuse what is a secret by its name or looks like one: UsageError, which does not repeat it."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            plain = re.sub(r"[^a-z0-9]", "", str(name).lower())
-            if plain in SECRET_NAMES and inner is not None:
+            if _is_secret_name(name) and inner is not None:
                 raise UsageError(f"a secret is not written to the spool: {where} has {name!r}")
             check_no_secrets(inner, f"{where}.{name}")
     elif isinstance(value, list | tuple):
@@ -361,6 +361,21 @@ def check_no_secrets(value: object, where: str) -> None:
             check_no_secrets(inner, where)
     elif isinstance(value, str) and SECRET_VALUES.search(value):
         raise UsageError(f"a secret is not written to the spool: {where} looks like one")
+
+
+def without_secrets(value: Any) -> Any:
+    """The same JSON with null in place of every secret that `check_no_secrets` would refuse."""
+    if isinstance(value, Mapping):
+        return {
+            name: None if _is_secret_name(name) else without_secrets(inner) for name, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [without_secrets(inner) for inner in value]
+    return None if isinstance(value, str) and SECRET_VALUES.search(value) else value
+
+
+def _is_secret_name(name: object) -> bool:
+    return re.sub(r"[^a-z0-9]", "", str(name).lower()) in SECRET_NAMES
 
 
 TAKE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")

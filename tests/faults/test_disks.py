@@ -213,10 +213,10 @@ def two_calls(recorder, clock):
         call.start_recording(StartRecording())
         calls.append(call)
     until = time.monotonic() + 10
-    while len(recorder._office._jobs) < 2:
+    while len(recorder._office._jobs.live) < 2:
         assert time.monotonic() < until
         time.sleep(0.01)
-    (take_id,) = (name for name, job in recorder._office._jobs.items() if job.about["call_id"] == "sick")
+    (take_id,) = (name for name, job in recorder._office._jobs.live.items() if job.about["call_id"] == "sick")
     return calls, take_id
 
 

@@ -17,7 +17,7 @@ from callreel.dialects.chime import Chime
 from callreel.errors import DeliveryConflictError, UsageError
 from callreel.events import Play, RecordingStarted, VendorMessage
 from callreel.notify.functions import PythonFunction
-from callreel.recorder import Recorder, Settings, TakeEnded, TakeReplayed, office
+from callreel.recorder import Recorder, Settings, TakeEnded, TakeReplayed, despatch, making, progress
 from callreel.spool import Limits, Take
 from callreel.spool_desk import Journal
 from recording_host import Clock, Unreliable, ended, feed, record
@@ -76,7 +76,7 @@ class FullDisk(Disk):
 @pytest.fixture
 def disk(monkeypatch):
     one = FullDisk()
-    monkeypatch.setattr(office, "Queue", lambda folder, **options: Queue(folder, disk=one, **options))
+    monkeypatch.setattr(despatch, "Queue", lambda folder, **options: Queue(folder, disk=one, **options))
     return one
 
 
@@ -135,7 +135,7 @@ def test_a_full_disk_gets_room_by_what_is_delivered(tmp_path, clock, disk):
 
 
 def test_a_file_that_a_disk_refuses_is_made_when_it_does_not(tmp_path, clock, monkeypatch):
-    made, finish = [], office.finish
+    made, finish = [], making.finish
 
     def refuse_twice(*arguments, **options):
         made.append(arguments)
@@ -143,7 +143,7 @@ def test_a_file_that_a_disk_refuses_is_made_when_it_does_not(tmp_path, clock, mo
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return finish(*arguments, **options)
 
-    monkeypatch.setattr(office, "finish", refuse_twice)
+    monkeypatch.setattr(making, "finish", refuse_twice)
     with recorder_at(tmp_path, clock) as recorder:
         record(recorder, clock, "c-1", 0.5)
         (event,) = ended(recorder)
@@ -156,7 +156,7 @@ def test_a_file_that_cannot_be_made_fails_and_the_next_start_makes_it(tmp_path, 
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     with monkeypatch.context() as patch:
-        patch.setattr(office, "finish", refuse)
+        patch.setattr(making, "finish", refuse)
         with recorder_at(tmp_path, clock, limits=Limits(take_s=60.0, give_up_s=0.2)) as recorder:
             record(recorder, clock, "c-1", 0.5)
             (event,) = ended(recorder)
@@ -312,7 +312,7 @@ def test_what_was_called_off_is_not_brought_back_by_a_crash(tmp_path, clock, mon
     )
     with monkeypatch.context() as patch:
         # The process dies when that it was called off is on the disk, and nobody has been told.
-        patch.setattr(office.Office, "_tell_end", lambda office, job: None)
+        patch.setattr(progress.Progress, "tell_end", lambda progress, job: None)
         with recorder_at(tmp_path, clock) as recorder:
             call = recorder.add_call("c-1")
             call.add_leg()
@@ -421,7 +421,7 @@ def test_a_process_that_knows_nobody_to_tell_leaves_messages_to_one_that_does(tm
         feed(call, clock, 0.5)
         call.end()
         ended(recorder)
-        wait_for(lambda: len(recorder._office._queue) >= 2)
+        wait_for(lambda: len(recorder._office._despatch) >= 2)
     left = {one.record.id for one in standing(tmp_path / "spool" / "queue")}
     assert len(left) >= 2
     with recorder_at(tmp_path, clock) as recorder:
@@ -430,9 +430,9 @@ def test_a_process_that_knows_nobody_to_tell_leaves_messages_to_one_that_does(tm
     told = []
     function = PythonFunction(lambda notification: told.append(notification.id))
     with recorder_at(tmp_path, clock, notifier_for=lambda message: function, events=function) as recorder:
-        queue = recorder._office._queue
+        queue = recorder._office._despatch._queue
         for entry_id in left:
-            recorder._office._post(lambda entry_id=entry_id: queue.wake(entry_id, time.time()))
+            recorder._office._clerk.post(lambda entry_id=entry_id: queue.wake(entry_id, time.time()))
         assert recorder.drain(15.0)
     assert {f"say:{one}" if ":" not in one else one for one in told} == left
 
@@ -484,7 +484,7 @@ def test_nothing_is_kept_of_a_call_that_is_over_and_delivered(tmp_path, clock, u
         assert recorder.drain(10.0)
         del call
         wait_for(lambda: gc.collect() >= 0 and gone() is None)
-        wait_for(lambda: not recorder._office._jobs)
+        wait_for(lambda: not recorder._office._jobs.live)
 
 
 def test_the_media_of_a_call_that_is_over_is_not_kept_while_its_destination_is_down(tmp_path, clock):

@@ -88,6 +88,9 @@ class Obedient:
     def describe(self, action_id, **about):
         return {}, {"action": "record"}
 
+    def last_words(self, event, call):
+        return None
+
 
 class Rules(RuleBasedStateMachine):
     """A participant speaks, falls silent and presses keys; prompts end; others pause, resume, stop, cancel, hang up."""

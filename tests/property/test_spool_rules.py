@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from callreel.errors import UsageError
 from callreel.formats import Wav
 from callreel.kernels import wav
 from callreel.spool import Limits, State
@@ -26,10 +27,12 @@ from callreel.spool_rules import (
     Lost,
     Retention,
     Space,
+    check_no_secrets,
     journal_line,
     read_journal,
     runs,
     to_remove,
+    without_secrets,
 )
 from spool_parts import Fault, FaultyFiles, hand, read_wav
 
@@ -315,3 +318,26 @@ def test_nothing_is_removed_that_was_not_delivered_and_told(found, keep_s, now_s
         assert takes[int(take_id)].state is State.TOLD
         assert keep_s is not None
         assert keep_s == 0 or now_s - takes[int(take_id)].since_s >= keep_s
+
+
+JSON = st.recursive(
+    st.none()
+    | st.integers()
+    | st.sampled_from(["text", "Bearer abc", "AKIAABCDEFGHIJKLMNOP", "https://a:b@c.example/"]),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["name", "token", "Secret-Key", "to"]), inner)
+    ),
+)
+
+
+@given(JSON)
+def test_without_secrets_nothing_is_left_that_would_be_refused_and_all_else_is(value):
+    cleaned = without_secrets(value)
+    check_no_secrets(cleaned, "it")
+    assert without_secrets(cleaned) == cleaned
+    try:
+        check_no_secrets(value, "it")
+    except UsageError:
+        assert cleaned != value
+    else:
+        assert cleaned == value

@@ -5,6 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callreel.keys import safe_component
 from callreel.service.fleet import ALONE, Fleet
 
 
@@ -16,10 +17,25 @@ def test_every_call_has_one_owner_and_all_workers_name_the_same(call_id, size):
     assert sum(Fleet(index, size).is_ours(call_id) for index in range(size)) == 1
 
 
+@given(st.text(max_size=300), st.integers(1, 16))
+def test_the_folder_of_a_call_has_the_owner_of_the_call(call_id, size):
+    for index in range(size):
+        fleet = Fleet(index, size)
+        assert fleet.owns_folder(safe_component(call_id)) == fleet.is_ours(call_id)
+
+
 @given(st.integers(1, 16), st.data())
 def test_new_ids_are_of_the_worker_that_makes_them(size, data):
     fleet = Fleet(data.draw(st.integers(0, size - 1)), size)
     assert fleet.is_ours(fleet.new_id())
+
+
+@given(st.uuids(), st.integers(1, 16))
+def test_a_guid_is_of_one_worker_however_it_is_written(guid, size):
+    fleet = Fleet(0, size)
+    assert (
+        len({fleet.owner(form) for form in (str(guid), guid.hex, str(guid).upper(), guid.hex.upper())}) == 1
+    )
 
 
 def test_one_process_alone_owns_everything():

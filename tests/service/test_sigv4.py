@@ -10,7 +10,6 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callreel.service.replays import Replays
 from callreel.service.sigv4 import SignedRequest, Unsigned, verify
 
 KEY, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
@@ -154,23 +153,3 @@ def test_whatever_comes_is_refused_and_nothing_else_is_raised(authorization, dat
     headers = [("authorization", authorization), ("x-amz-date", date), ("host", "a")]
     with pytest.raises(Unsigned):
         verified(SignedRequest("POST", "/a", "", headers, body))
-
-
-# ---- replays ----
-
-
-def test_an_answer_is_kept_as_long_as_its_signature_is_good():
-    replays, later = Replays(), datetime.timedelta(seconds=300)
-    replays.keep("a", 1, until=NOW + later)
-    assert replays.answer_to("a", now=NOW) == 1
-    assert replays.answer_to("a", now=NOW + later) == 1
-    assert replays.answer_to("a", now=NOW + later + later) is None
-    assert replays.answer_to("b", now=NOW) is None
-
-
-def test_no_more_answers_are_kept_than_it_may():
-    replays = Replays(most=3)
-    for number in range(10):
-        replays.keep(str(number), number, until=NOW + datetime.timedelta(seconds=number))
-    kept = [number for number in range(10) if replays.answer_to(str(number), now=NOW) is not None]
-    assert kept == [7, 8, 9]

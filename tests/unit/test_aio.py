@@ -275,7 +275,7 @@ def test_who_is_cancelled_while_it_closes_leaves_it_closing(tmp_path):
         recorder = AsyncRecorder(settings(tmp_path), store_for=lambda _, key: (store, key))
         await recorder.open()
         await talk(recorder, "c-1")
-        while not recorder._opened._office._sent:
+        while not recorder._opened._office._despatch._queue._leased:
             await asyncio.sleep(0.01)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
@@ -294,7 +294,7 @@ def test_a_loop_that_ends_while_it_closes_is_no_trouble(tmp_path):
     async def main():
         await recorder.open()
         await talk(recorder, "c-1")
-        while not recorder._opened._office._sent:
+        while not recorder._opened._office._despatch._queue._leased:
             await asyncio.sleep(0.01)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):

@@ -15,8 +15,9 @@ import pytest
 import soundfile
 
 import capture_writer as writer
+import worded_host
 from callreel import cli
-from callreel.recorder import Recorder, Settings, office
+from callreel.recorder import Recorder, Settings, making
 from callreel.spool import Limits
 from capture_writer import rtp_packet
 from recording_host import Clock, Unreliable, ended, record
@@ -269,6 +270,23 @@ def test_what_a_destination_that_is_down_does_not_take_stays_in_the_spool(run, t
     assert Path(event["location"].removeprefix("file://")).exists()
 
 
+def test_the_spools_of_a_services_workers_are_finished_with_its_own(run, tmp_path):
+    clock = Clock(10)
+    store = Unreliable(tmp_path / "nowhere", is_down=True)
+    for name in (".", "worker-1", "worker-3"):
+        with Recorder(
+            Settings(tmp_path / "spool" / name), store_for=lambda _, key: (store, key), clock=clock
+        ) as recorder:
+            record(recorder, clock, f"c-{name}", 0.5)
+    (tmp_path / "spool" / "worker-x").mkdir()
+    with Recorder(Settings(tmp_path / "spool" / "worker-3")):
+        status, out, err = run("recover", "--spool", tmp_path / "spool", "--destination", tmp_path / "out")
+    assert (status, out) == (2, "")
+    assert f"the spool {tmp_path / 'spool' / 'worker-3'} is used by another process" in err
+    status, out, _ = run("recover", "--spool", tmp_path / "spool", "--destination", tmp_path / "out")
+    assert (status, out.splitlines()[-1]) == (0, "3 delivered, 0 failed, 0 left in the spool")
+
+
 def test_a_spool_that_is_in_use_is_let_alone(run, tmp_path):
     with Recorder(Settings(tmp_path / "spool", destination=str(tmp_path / "out"))):
         status, _, err = run("recover", "--spool", tmp_path / "spool")
@@ -287,7 +305,7 @@ def test_what_had_failed_by_its_disk_and_is_delivered_now_is_said_to_be_replayed
 
     clock, settings = Clock(10), Settings(tmp_path / "spool", limits=Limits(take_s=30.0, give_up_s=0.1))
     with monkeypatch.context() as patch:
-        patch.setattr(office, "finish", refuse)
+        patch.setattr(making, "finish", refuse)
         with Recorder(settings, clock=clock) as recorder:
             record(recorder, clock, "c-1", 0.5)
             assert ended(recorder)[0].error == "read-only file system"
@@ -297,3 +315,20 @@ def test_what_had_failed_by_its_disk_and_is_delivered_now_is_said_to_be_replayed
     (file,) = (tmp_path / "out").rglob("*.wav")
     assert (status, out.splitlines()[-1]) == (0, "1 delivered, 0 failed, 0 left in the spool")
     assert out.splitlines()[0].endswith(f"replayed  {file.as_uri()}")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_recover_prints_what_it_does_not_know_whom_to_tell(run, tmp_path, options):
+    spool = tmp_path / "spool"
+    arguments = [sys.executable, worded_host.__file__, str(spool), "chime", "running"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout.readline() == "running\n"
+        host.kill()
+    (audio,) = spool.glob("takes/*/audio.wav")
+    audio.write_bytes(b"")
+    _, out, _ = run("recover", "--spool", spool, "--destination", tmp_path / "out", *options)
+    if options:
+        events = {event.pop("event"): event for event in map(json.loads, out.splitlines())}
+        assert events["vendor_message"]["body"]["InvocationEventType"] == "ACTION_FAILED"
+    else:
+        assert "c-1  its customer is not told: there is no [notify.chime]" in out.splitlines()

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import logging
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callreel import patience
 from callreel.addresses import Policy, RefusedAddressError
 from callreel.dialects.sinch_signing import CallbackSigner, authenticate
 from callreel.errors import (
@@ -250,24 +252,35 @@ def test_what_is_too_slow_is_tried_until_the_time_is_over():
 
 
 def test_within_hands_on_what_a_function_returns_and_raises():
-    assert within(Deadline("it", 1.0), lambda: 5) == 5
+    assert within(Deadline("it", 1.0), lambda: 5, lane="a") == 5
     with pytest.raises(KeyError):
-        within(Deadline("it", 1.0), lambda: {}["x"])
+        within(Deadline("it", 1.0), lambda: {}["x"], lane="a")
 
 
 def test_only_so_many_functions_that_nobody_waits_for_are_at_work(monkeypatch):
-    import threading
-
-    from callreel import patience
-
-    monkeypatch.setattr(patience, "_waiting", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(patience, "_places", patience._Places(1))
     over = threading.Event()
     with pytest.raises(TooSlowError):
-        within(Deadline("it", 0.1), over.wait)
+        within(Deadline("it", 0.1), over.wait, lane="a")
     with pytest.raises(TooSlowError):
-        within(Deadline("it", 0.1), lambda: 5)
+        within(Deadline("it", 0.1), lambda: 5, lane="b")
     over.set()
-    assert within(Deadline("it", 1.0), lambda: 5) == 5
+    assert within(Deadline("it", 1.0), lambda: 5, lane="a") == 5
+
+
+def test_lanes_that_hang_leave_places_to_others(monkeypatch):
+    monkeypatch.setattr(patience, "_places", patience._Places(64))
+    over, hanging = threading.Event(), []
+    for lane in ("a", "b", "c"):
+        for _ in range(20):
+            with pytest.raises(TooSlowError):
+                within(
+                    Deadline("it", 0.002), lambda lane=lane: (hanging.append(lane), over.wait()), lane=lane
+                )
+    assert within(Deadline("it", 1.0), lambda: 5, lane="d") == 5
+    assert 1 <= hanging.count("c") <= hanging.count("b") <= hanging.count("a") <= 64 // patience.SHARE
+    over.set()
+    assert [within(Deadline("it", 1.0), lambda: 5, lane="a") for _ in range(65)] == [5] * 65
 
 
 # ---- webhooks ------------------------------------------------------------------------------------

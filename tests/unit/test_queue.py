@@ -1103,6 +1103,21 @@ def test_drop_removes_dead_letters_and_nothing_else(spool, capsys):
     assert len(one) == 2
 
 
+def test_the_queues_of_a_services_workers_are_those_of_its_spool(spool, capsys):
+    folder, _ = spool
+    with opened(folder / "worker-1" / "queue", now_s=time.time()) as other:
+        put(other, "gone.3", lane="s3://full", now_s=time.time())
+        leased(other, time.time())
+        other.retry("gone.3", TAKEN, time.time())
+        found = [
+            json.loads(line) for line in run(capsys, "list", "--spool", folder, "--json")[1].splitlines()
+        ]
+        assert sorted(one["id"] for one in found if one["state"] == "dead") == ["gone.1", "gone.2", "gone.3"]
+        assert run(capsys, "retry", "--spool", folder, "gone.3", "gone.1") == (0, "tried again: 2\n", "")
+        assert leased(other, time.time() + LOOK_EVERY_S) == ["gone.3"]
+        assert run(capsys, "drop", "--spool", folder, "--lane", "s3://full") == (0, "dropped: 1\n", "")
+
+
 @pytest.mark.parametrize("which", [[], ["id", "--all"], ["--lane", "x", "--all"]])
 @pytest.mark.parametrize("verb", ["retry", "drop"])
 def test_which_dead_letters_has_to_be_said_one_way(spool, capsys, verb, which):

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from callreel.errors import UsageError
 
-__all__ = ["S3Credentials", "S3Settings", "make_client"]
+__all__ = ["S3Credentials", "S3Settings", "make_client", "prepare"]
 
 MIB = 1 << 20
 MIN_PART_BYTES = 5 * MIB
@@ -176,6 +176,15 @@ def make_client(settings: S3Settings) -> Any:
                 retries={"mode": "standard", "total_max_attempts": 1},
             ),
         )
+
+
+def prepare() -> None:
+    """Import boto3 and read what it knows of S3, which takes about a second, so that the first delivery need not.
+
+    Nothing is asked for outside: no credentials are looked up.
+    """
+    with _making:
+        _session(S3Credentials("none", "none")).create_client("s3", region_name=DEFAULT_REGION)
 
 
 def _session(credentials: S3Credentials | None) -> Any:

@@ -7,12 +7,14 @@ answers with messages in the vendor's words, and with orders of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
 
 from callreel.actions import NOTHING, Action, EndReason
-from callreel.events import CallView, Event
+from callreel.errors import ActionError, UsageError
+from callreel.events import CallView, Event, RecordingStarted
 
-__all__ = ["OBJECT", "Answer", "Order", "Response", "Session"]
+__all__ = ["OBJECT", "Aftermath", "Answer", "Order", "Response", "Session", "messages_after"]
 
 OBJECT: Final = (dict, Mapping)
 """What an object of JSON may be, for `isinstance`: nearly always the first, which is quick to tell."""
@@ -72,3 +74,46 @@ class Session(Protocol):
         The latter has at least "action", the vendor's word for what was asked.
         """
         ...
+
+    def last_words(self, event: RecordingStarted, call: CallView) -> Mapping[str, Any] | None:
+        """What `messages_after` wants to know, should this session die before the recording's end is told.
+
+        JSON; None for a recording whose end the vendor tells nothing of.
+        """
+        ...
+
+
+class Aftermath(NamedTuple):
+    """What became of a recording whose session has died with its process."""
+
+    key: str
+    at: datetime
+    was_finished: bool
+    """Whether the session has lived to hear its `RecordingFinished`."""
+    terminator: str | None
+    """The key that ended it."""
+    error: ActionError | None
+    """Why it could not be stored; None when it is where it belongs."""
+
+
+def messages_after(
+    dialect: str, words: Mapping[str, Any], aftermath: Aftermath
+) -> tuple[Mapping[str, Any], ...]:
+    """What the customer is still to be told of such a recording: the bodies of notifications, in order.
+
+    `words`: the `last_words` of a session of that dialect. The call is over for its vendor, so nothing wants an answer.
+    """
+    match dialect:
+        case "chime":
+            from callreel.dialects.chime import messages_after as of_chime
+
+            return of_chime(words, aftermath)
+        case "sinch":
+            from callreel.dialects.sinch import messages_after as of_sinch
+
+            return of_sinch(words, aftermath)
+        case "graph":
+            from callreel.dialects.graph import messages_after as of_graph
+
+            return of_graph(words, aftermath)
+    raise UsageError(f"the last words of {dialect!r} are no vendor's")

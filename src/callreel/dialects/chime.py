@@ -38,7 +38,7 @@ from callreel.actions import (
     StartRecording,
     StopRecording,
 )
-from callreel.dialects import OBJECT, Answer, Order, Response
+from callreel.dialects import OBJECT, Aftermath, Answer, Order, Response
 from callreel.dialects.chime_answers import RECORDINGS, SCHEMA_VERSION, InvalidResponseError, read_answer
 from callreel.dialects.chime_digits import ReceiveDigits
 from callreel.dialects.chime_parameters import (
@@ -67,7 +67,7 @@ from callreel.events import (
     RecordingStarted,
 )
 
-__all__ = ["Chime"]
+__all__ = ["Chime", "messages_after"]
 
 MAX_INVOCATIONS = 1_000
 MAX_ARGUMENTS = 20
@@ -414,10 +414,7 @@ class Chime:
         asked = self._asked.get(event.action_id)
         if asked is None:
             return
-        where = {"Type": "S3", "BucketName": asked.bucket, "Key": event.key}
-        asked.result[asked.destination_name] = where
-        if event.terminator is not None:
-            asked.result["RecordingTerminatorUsed"] = event.terminator
+        asked.result |= _recorded(asked.destination_name, asked.bucket, event.key, event.terminator)
 
     def _leg_changed(self, event: LegChanged, call: CallView) -> Answer:
         whom = call.participants[event.leg]
@@ -546,7 +543,7 @@ class Chime:
             "Sequence": self._sequence,
             "InvocationEventType": event_type,
             **more,
-            "CallDetails": self._call_details(call),
+            "CallDetails": self._call_details(call, is_over=self._is_over),
         }
         self._sequence += 1
         order = None
@@ -559,11 +556,11 @@ class Chime:
         kind = "invocation" if wants_answer and somebody else "notification"
         return Answer(messages=((kind, body),), order=order)
 
-    def _call_details(self, call: CallView) -> dict[str, Any]:
+    def _call_details(self, call: CallView, *, is_over: bool) -> dict[str, Any]:
         details: dict[str, Any] = {"TransactionId": call.transaction_id}
         if self._attributes:
             details["TransactionAttributes"] = dict(self._attributes)
-        entries = [participant_entry(one, is_over=self._is_over) for one in call.participants.values()]
+        entries = [participant_entry(one, is_over=is_over) for one in call.participants.values()]
         return {**details, **self._details, "Participants": entries}
 
     def _somebody(self, call: CallView) -> list[Participant]:
@@ -586,6 +583,47 @@ class Chime:
         )
         # "Using call recording": by the minute, pauses included; a minute that has begun counts.
         return metadata, {"action": "StartCallRecording", "billed_minutes": -int(-duration_s // 60)}
+
+    def last_words(self, event: RecordingStarted, call: CallView) -> Mapping[str, Any] | None:
+        """Of a RecordAudio: of the end of a call's recording nothing is told.
+
+        Its Sequence is that of what would come next if nothing else did.
+        """
+        asked = self._asked.get(event.action_id)
+        if asked is None or asked.kind != "RecordAudio" or self._invocations >= MAX_INVOCATIONS:
+            return None
+        return {
+            "parameters": asked.parameters,
+            "destination_name": asked.destination_name,
+            "bucket": asked.bucket,
+            "sequence": self._sequence,
+            "details": self._call_details(call, is_over=True),
+        }
+
+
+def messages_after(words: Mapping[str, Any], aftermath: Aftermath) -> tuple[Mapping[str, Any], ...]:
+    """The result of a RecordAudio whose call is gone; see `callreel.dialects.messages_after`."""
+    if aftermath.error is None:
+        name, bucket = words["destination_name"], words["bucket"]
+        event_type = "ACTION_SUCCESSFUL"
+        result: Mapping[str, Any] = _recorded(name, bucket, aftermath.key, aftermath.terminator)
+    else:
+        event_type, result = "ACTION_FAILED", failure("RecordAudio", aftermath.error, "")
+    return (
+        {
+            "SchemaVersion": SCHEMA_VERSION,
+            "Sequence": words["sequence"],
+            "InvocationEventType": event_type,
+            "ActionData": {"Type": "RecordAudio", "Parameters": words["parameters"], **result},
+            "CallDetails": words["details"],
+        },
+    )
+
+
+def _recorded(name: str, bucket: str, key: str, terminator: str | None) -> dict[str, Any]:
+    """What ActionData says of a RecordAudio besides."""
+    where: dict[str, Any] = {name: {"Type": "S3", "BucketName": bucket, "Key": key}}
+    return where if terminator is None else {**where, "RecordingTerminatorUsed": terminator}
 
 
 def _data(asked: _Asked, more: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -43,7 +43,7 @@ from callreel.actions import (
     StartRecording,
     StopRules,
 )
-from callreel.dialects import OBJECT, Answer, Order, Response
+from callreel.dialects import OBJECT, Aftermath, Answer, Order, Response
 from callreel.errors import UsageError
 from callreel.events import (
     ActionEnded,
@@ -61,7 +61,7 @@ from callreel.events import (
     RecordingStarted,
 )
 
-__all__ = ["Download", "Graph", "Permit", "digest_of"]
+__all__ = ["Download", "Graph", "Permit", "digest_of", "messages_after"]
 
 MAX_TIMEOUT_S = {"seed": 300, "current": 120}
 DEFAULT_TIMEOUT_S = 5
@@ -575,7 +575,7 @@ class Graph:
                 self._on_over(self._over_at)
         if not self._keeps_operations:
             del self._operations[operation.operation_id]
-        path = f"{operation.calls}/{_compact(call.call_id)}/operations/{_compact(operation.operation_id)}"
+        path = _operation_path(operation, call)
         resource = _resource(operation)
         return self._notification("deleted", path, resource.pop("@odata.type").removeprefix(TYPE), **resource)
 
@@ -587,21 +587,9 @@ class Graph:
 
     def _notification(self, change_type: str, path: str, kind: str, **data: Any) -> Mapping[str, Any]:
         self._notified += 1
-        resource = {
-            "@odata.type": TYPE + kind,
-            "@odata.id": path,
-            "@odata.etag": f'W/"{self._notified}"',
-            **data,
-        }
-        if not self._is_current:
-            return {"value": [{"changeType": change_type, "resource": path, "resourceData": resource}]}
-        notification = {
-            "@odata.type": TYPE + "commsNotification",
-            "changeType": change_type,
-            "resourceUrl": path,
-            "resourceData": resource,
-        }
-        return {"@odata.type": TYPE + "commsNotifications", "value": [notification]}
+        return _notification(
+            change_type, path, kind, data, number=self._notified, is_current=self._is_current
+        )
 
     def describe(
         self, action_id: str, *, leg: str, duration_s: float, media_type: str, call: CallView
@@ -609,6 +597,18 @@ class Graph:
         """What was asked: record, or recordResponse."""
         operation = self._operations.get(action_id)
         return {}, {"action": RECORD_NAMES[0] if operation is None else operation.verb}
+
+    def last_words(self, event: RecordingStarted, call: CallView) -> Mapping[str, Any] | None:
+        """Of an operation."""
+        operation = self._operations.get(event.action_id)
+        if operation is None or not operation.lives:
+            return None
+        return {
+            "path": _operation_path(operation, call),
+            "resource": _resource(operation),
+            "number": self._notified + 1,
+            "is_current": self._is_current,
+        }
 
     # -- downloads -----------------------------------------------------------------------------------------------
 
@@ -723,6 +723,49 @@ def _resource(operation: _Operation) -> dict[str, Any]:
             "recordingAccessToken": operation.token,
         }
     return resource
+
+
+def messages_after(words: Mapping[str, Any], aftermath: Aftermath) -> tuple[Mapping[str, Any], ...]:
+    """The end of an operation whose call is gone; see `callreel.dialects.messages_after`.
+
+    It fails wherever its file may be: who could let the customer have that has died.
+    """
+    resource = {
+        **words["resource"],
+        "status": UNSPECIFIED.status,
+        "lastActionDateTime": _date(aftermath.at),
+        "resultInfo": UNSPECIFIED.result_info,
+        "completionReason": UNSPECIFIED.completion_reason,
+        "recordingLocation": "",
+        "recordingAccessToken": "",
+    }
+    kind = resource.pop("@odata.type").removeprefix(TYPE)
+    number, is_current = words["number"], words["is_current"]
+    return (_notification("deleted", words["path"], kind, resource, number=number, is_current=is_current),)
+
+
+def _notification(
+    change_type: str, path: str, kind: str, data: Mapping[str, Any], *, number: int, is_current: bool
+) -> Mapping[str, Any]:
+    resource = {
+        "@odata.type": TYPE + kind,
+        "@odata.id": path,
+        "@odata.etag": f'W/"{number}"',
+        **data,
+    }
+    if not is_current:
+        return {"value": [{"changeType": change_type, "resource": path, "resourceData": resource}]}
+    notification = {
+        "@odata.type": TYPE + "commsNotification",
+        "changeType": change_type,
+        "resourceUrl": path,
+        "resourceData": resource,
+    }
+    return {"@odata.type": TYPE + "commsNotifications", "value": [notification]}
+
+
+def _operation_path(operation: _Operation, call: CallView) -> str:
+    return f"{operation.calls}/{_compact(call.call_id)}/operations/{_compact(operation.operation_id)}"
 
 
 def _end_of(operation: _Operation, event: ActionEnded) -> _End:

@@ -42,7 +42,7 @@ from callreel.actions import (
     StartRecording,
     StopRecording,
 )
-from callreel.dialects import OBJECT, Answer, Order, Response
+from callreel.dialects import OBJECT, Aftermath, Answer, Order, Response
 from callreel.dialects.sinch_options import RecordingOptions, SvamlError, generated_name, read_options
 from callreel.dialects.sinch_rooms import COMMANDS, Stay, read_command
 from callreel.errors import ActionError, UsageError
@@ -60,7 +60,7 @@ from callreel.events import (
     RecordingStored,
 )
 
-__all__ = ["Sinch", "error_response"]
+__all__ = ["Sinch", "error_response", "messages_after"]
 
 ILLEGAL, MISSING, INVALID, NOT_FOUND, INTERNAL = 40001, 40002, 40003, 40400, 50000
 VERSION = 1
@@ -99,6 +99,7 @@ STAYING = ("continue", *OF_RECORDINGS)
 NOT_HANDED_ON = ("name", "record", "recording", "recordingoptions")
 
 RESULT_OF_SIP_CODE = {480: ("NOANSWER", "TIMEOUT"), 486: ("BUSY", "N/A"), 487: ("NOANSWER", "CANCEL")}
+NOT_STORED = {"errorCode": INTERNAL, "errorMsg": "Internal error"}
 DRIVE_URL = "https://www.sinch.com/calling/v1/recording/"
 """As the notification on the page begins."""
 
@@ -678,7 +679,7 @@ class Sinch:
             return self._notify(asked, "recording_available", call, destination=asked.location)
         if not self._tells_storage_failures:
             return Answer()
-        return self._notify(asked, "callingerror", call, errorCode=INTERNAL, errorMsg="Internal error")
+        return self._notify(asked, "callingerror", call, **NOT_STORED)
 
     def transcription_available(self, recording_id: str, call_id: str) -> Mapping[str, Any] | None:
         """The notification that a host sends when it has stored the transcript of a recording; None when it must not.
@@ -705,11 +706,7 @@ class Sinch:
         return self._notification(kind, call_id, **members)[1]
 
     def _notification(self, kind: str, call_id: str, **members: Any) -> tuple[str, Mapping[str, Any]]:
-        body: dict[str, Any] = {"event": "notify", "callid": call_id, "version": VERSION, "type": kind}
-        body |= members
-        if self._custom is not None:
-            body["custom"] = self._custom
-        return "notification", body
+        return "notification", _notified(kind, call_id, self._custom, members)
 
     def _calling_error(self, error: SvamlError, call: CallView) -> tuple[str, Mapping[str, Any]]:
         return self._notification(
@@ -803,6 +800,39 @@ class Sinch:
         if asked.options.transcription_locale is not None:
             said["transcription_locale"] = asked.options.transcription_locale
         return {}, said
+
+    def last_words(self, event: RecordingStarted, call: CallView) -> Mapping[str, Any] | None:
+        """Of a recording whose options ask for notifications."""
+        asked = self._asked.get(event.action_id)
+        if asked is None or not asked.options.notifies:
+            return None
+        return {
+            "callid": call.call_id,
+            "conferenceId": asked.conference_id,
+            "custom": self._custom,
+            "location": asked.location,
+            "tells_storage_failures": self._tells_storage_failures,
+        }
+
+
+def messages_after(words: Mapping[str, Any], aftermath: Aftermath) -> tuple[Mapping[str, Any], ...]:
+    """The notifications of a recording whose call is gone; see `callreel.dialects.messages_after`."""
+    told: list[tuple[str, Mapping[str, Any]]] = []
+    if not aftermath.was_finished:
+        told.append(("recording_finished", {}))
+    if aftermath.error is None:
+        told.append(("recording_available", {"destination": words["location"]}))
+    elif words["tells_storage_failures"]:
+        told.append(("callingerror", NOT_STORED))
+    conference = {} if words["conferenceId"] is None else {"conferenceId": words["conferenceId"]}
+    return tuple(
+        _notified(kind, words["callid"], words["custom"], {**members, **conference}) for kind, members in told
+    )
+
+
+def _notified(kind: str, call_id: str, custom: str | None, members: Mapping[str, Any]) -> Mapping[str, Any]:
+    body: dict[str, Any] = {"event": "notify", "callid": call_id, "version": VERSION, "type": kind, **members}
+    return body if custom is None else {**body, "custom": custom}
 
 
 def _name(given: Mapping[str, Any], known: Mapping[str, str], where: str) -> str:

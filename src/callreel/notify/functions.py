@@ -52,7 +52,9 @@ class PythonFunction:
             return ask(
                 self._limits(notification),
                 lambda attempt_s: within(
-                    Deadline(f"the function {self._name}", attempt_s), lambda: self._call(notification)
+                    Deadline(f"the function {self._name}", attempt_s),
+                    lambda: self._call(notification),
+                    lane=self.lane,
                 ),
                 what=f"the function {self._name}",
             )

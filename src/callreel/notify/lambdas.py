@@ -111,6 +111,7 @@ class LambdaFunction:
                 lambda attempt_s: within(
                     Deadline(f"the function {self._function}", attempt_s),
                     lambda: self._invoke(notification, event, limits),
+                    lane=self.lane,
                 ),
                 what=f"the function {self._function}",
             )

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from itertools import count
-from queue import Empty, SimpleQueue
 from threading import Condition, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -30,11 +29,13 @@ from callreel.call import Call
 from callreel.delivery import Store
 from callreel.encryption import ReadyKeys
 from callreel.errors import ActionError, UsageError
-from callreel.events import Event, VendorMessage
+from callreel.events import Event, RecordingStarted, VendorMessage
 from callreel.notify import Notifier
+from callreel.recorder.backlog import Backlog, EventsLost, HostEvent
 from callreel.recorder.calls import RecordedCall
 from callreel.recorder.figures import Figures, LaneFigures, Milestone, OnItsWay, Pace, Strain
-from callreel.recorder.office import Office, TakeEnded, TakeReplayed, Wake
+from callreel.recorder.jobs import TakeEnded, TakeReplayed
+from callreel.recorder.office import Office, Wake
 from callreel.recorder.settings import Settings
 from callreel.recorder.stores import Stores
 from callreel.spool import Spool
@@ -44,7 +45,7 @@ from callreel.spool_sealed import SealedFiles
 if TYPE_CHECKING:
     from callreel.dialects import Session
 
-__all__ = ["RecordedCall", "Recorder", "Settings", "TakeEnded", "TakeReplayed"]
+__all__ = ["EventsLost", "HostEvent", "RecordedCall", "Recorder", "Settings", "TakeEnded", "TakeReplayed"]
 
 log = logging.getLogger("callreel.recorder")
 
@@ -88,9 +89,11 @@ class Recorder:
         """
         self._clock = clock
         self._wall_clock = wall_clock
-        self._host: SimpleQueue[Event | TakeEnded | TakeReplayed] = SimpleQueue()
         self._on_event = on_event
-        place = store_for or Stores(settings).place
+        stores = None
+        if store_for is None:
+            stores = Stores(settings)
+            store_for = stores.place
         notifiers = settings.notify.notifiers()
         keys = settings.keys()
         wake = Wake()
@@ -110,20 +113,24 @@ class Recorder:
                 now=wall_clock,
             )
             undo.callback(self._spool.close)
+            self._host = Backlog(self._spool.folder)
             self._office = wake.office = Office(
                 self._spool,
                 settings,
                 keys=self._keys,
-                store_for=place,
+                store_for=store_for,
                 notifier_for=notifier_for or (lambda message: notifiers.get(message.dialect)),
                 secrets_again=secrets_again or (lambda message, pointers: {}),
                 events=events or notifiers.get("events"),
                 observe=observe or _unobserved,
                 tell_host=self._tell,
+                last_words=self._last_words,
                 wall_clock=wall_clock,
             )
             undo.pop_all()
         self._calls: dict[str, RecordedCall] = {}
+        self._sessions: dict[str, Session] = {}
+        """Of these calls, where they have one."""
         self._due: list[tuple[float, int, RecordedCall]] = []
         self._numbers = count()
         self._changed = Condition()
@@ -137,6 +144,8 @@ class Recorder:
         self._mover = Thread(target=self._move, name="callreel-move", daemon=True)
         self._office.start()
         self._mover.start()
+        if stores is not None:
+            stores.prepare()
 
     def __enter__(self) -> Self:
         """Use it."""
@@ -182,6 +191,8 @@ class Recorder:
                 raise UsageError(f"there is a call {call_id}")
             recorded.refusal = self._refusal
             self._calls[call_id] = recorded
+            if dialect is not None:
+                self._sessions[call_id] = dialect
             heapq.heappush(self._due, (moment + STEP_S, next(self._numbers), recorded))
             self._changed.notify()
         return recorded
@@ -194,14 +205,15 @@ class Recorder:
             except KeyError:
                 raise UsageError(f"there is no call {call_id}") from None
 
-    def events(self, timeout_s: float = 0.0) -> Iterator[Event | TakeEnded | TakeReplayed]:
-        """What the host is asked for and told, in order; waits at most so long for the first."""
-        try:
-            yield self._host.get(timeout=timeout_s) if timeout_s > 0 else self._host.get_nowait()
-            while True:
-                yield self._host.get_nowait()
-        except Empty:
-            return
+    def events(self, timeout_s: float = 0.0) -> Iterator[HostEvent]:
+        """What the host is asked for and told, in order; waits at most so long for the first.
+
+        A host that does not read for long finds `EventsLost` in place of the oldest, but every terminal event.
+        """
+        event = self._host.get(timeout_s)
+        while event is not None:
+            yield event
+            event = self._host.get()
 
     @property
     def now(self) -> float:
@@ -311,6 +323,10 @@ class Recorder:
         if self._on_event is not None:
             self._on_event()
 
+    def _last_words(self, event: RecordingStarted, call: Call) -> Mapping[str, Any] | None:
+        session = self._sessions.get(event.call_id)
+        return None if session is None else session.last_words(event, call.view(now=self._clock()))
+
     def _cut_off(self, call: RecordedCall) -> None:
         try:
             call.end()
@@ -351,6 +367,7 @@ class Recorder:
             for _, _, call in due:
                 if call not in going_on and self._calls.get(call.call_id) is call:
                     del self._calls[call.call_id]
+                    self._sessions.pop(call.call_id, None)
                     self._packets.update(call.packets())
             for call, number in going_on.items():
                 heapq.heappush(self._due, (again, number, call))

@@ -23,8 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from callreel.errors import UsageError
-from callreel.events import Event
-from callreel.recorder import RecordedCall, Recorder, Settings, TakeEnded, TakeReplayed
+from callreel.recorder import HostEvent, RecordedCall, Recorder, Settings
 from callreel.recorder.figures import Figures, LaneFigures, OnItsWay, Strain
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ class AsyncRecorder:
 
     # -- what waits ------------------------------------------------------------------------------------------------
 
-    def events(self) -> AsyncIterator[Event | TakeEnded | TakeReplayed]:
+    def events(self) -> AsyncIterator[HostEvent]:
         """What the host is asked for and told, in order, until the recorder is closed; a cancelled wait loses none."""
         return _Events(self)
 
@@ -206,7 +205,7 @@ class AsyncRecorder:
             with contextlib.suppress(RuntimeError):  # that loop is closed
                 loop.call_soon_threadsafe(_wake, waiter)
 
-    async def _next_event(self) -> Event | TakeEnded | TakeReplayed | None:
+    async def _next_event(self) -> HostEvent | None:
         """The next event; None when the recorder is closed and all have been handed out."""
         while True:
             # The order matters: who is not listening when the bell rings looks once more before waiting.
@@ -234,7 +233,7 @@ class _Events:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event | TakeEnded | TakeReplayed:
+    async def __anext__(self) -> HostEvent:
         event = await self._recorder._next_event()
         if event is None:
             raise StopAsyncIteration

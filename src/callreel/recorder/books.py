@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,23 +12,35 @@ from callreel.encryption import EncryptedFileError, Keys, KeyServiceError, open_
 from callreel.events import RecordingStarted
 from callreel.formats import FORMATS, Mark
 from callreel.keys import call_recording_metadata
+from callreel.spool_rules import without_secrets
 from callreel.takes import MANIFEST_VERSION, rfc3339
 
 if TYPE_CHECKING:
     from callreel.call import Call
     from callreel.spool import Left
 
-__all__ = ["about_of", "destination_of", "marks_of", "recovered_manifest"]
+__all__ = ["RECOVERED", "about_of", "destination_of", "marks_of", "recovered_manifest", "words_of"]
 
 log = logging.getLogger("callreel.recorder")
 
 ABOUT_VERSION = 1
 
+RECOVERED = "recovered"
+"""How a recording ended whose process died meanwhile."""
+
 
 def about_of(
-    event: RecordingStarted, call: Call, labels: Mapping[str, str], keys: Keys | None
+    event: RecordingStarted,
+    call: Call,
+    labels: Mapping[str, str],
+    keys: Keys | None,
+    words: Mapping[str, Any] | None,
 ) -> Mapping[str, Any]:
-    """What is to be known of a take that begins; with `keys` also the credentials of its request, sealed."""
+    """What is to be known of a take that begins.
+
+    With `keys` also the credentials of its request, sealed, and so are the `words` in which its end is to be told;
+    without, these lack what looks like a secret.
+    """
     destination = event.destination
     sealed = None
     if keys is not None and destination is not None and destination.credentials is not None:
@@ -51,6 +64,7 @@ def about_of(
         "labels": dict(labels),
         "tags": dict(event.tags),
         "metadata": None if event.metadata is None else dict(event.metadata),
+        "words": None if words is None else _written(words, event.key, keys),
         "destination": {
             "kind": None if destination is None else destination.kind,
             "bucket": None if destination is None else destination.bucket,
@@ -60,6 +74,32 @@ def about_of(
             "sealed": sealed,
         },
     }
+
+
+def _written(words: Mapping[str, Any], key: str, keys: Keys | None) -> Any:
+    if keys is None:
+        return without_secrets(words)
+    try:
+        return seal_text(json.dumps(words), keys)
+    except KeyServiceError as error:
+        log.warning("nobody will be told of %s if this process dies: %s", key, error)
+        return None
+
+
+def words_of(about: Mapping[str, Any], keys: Keys | None) -> Mapping[str, Any] | None:
+    """The `callreel.dialects.Session.last_words` of a take's session; None when there are none that can be read now."""
+    words: Mapping[str, Any] | None = about.get("words")
+    if words is None or "wrapped" not in words:
+        return words
+    if keys is None:
+        log.error("the customer will not be told of %s: that is encrypted, and there is no key", about["key"])
+        return None
+    try:
+        opened: Mapping[str, Any] = json.loads(open_text(words, keys))
+    except (EncryptedFileError, KeyServiceError) as error:
+        log.error("the customer will not be told of %s: %s", about["key"], error)
+        return None
+    return opened
 
 
 def destination_of(about: Mapping[str, Any], keys: Keys | None) -> Destination | None:
@@ -120,7 +160,7 @@ def recovered_manifest(left: Left) -> dict[str, Any]:
         "frames": frames,
         "format": about["format"],
         "layout": about["layout"],
-        "end_reason": "recovered",
+        "end_reason": RECOVERED,
         "degraded": {"recovered": "its process died while it was recorded", "problems": list(left.problems)},
         "alignment_error_ms": 0.0,
         "digits": [],

@@ -13,13 +13,17 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
+from callreel.actions import Destination
 from callreel.delivery import GrowingStore, GrowingUpload, Parcel, Receipt
 from callreel.delivery.error_classes import text_of
 from callreel.errors import DeliveryError
+from callreel.formats import FORMATS
+from callreel.recorder.stores import StoreFor
 from callreel.spool import Take
 
-__all__ = ["UPLOAD", "Growing"]
+__all__ = ["UPLOAD", "Growing", "growing_of"]
 
 log = logging.getLogger("callreel.recorder")
 
@@ -115,3 +119,30 @@ class Growing:
             upload, self.upload = self.upload, None
             if upload is not None:
                 upload.abort()
+
+
+def growing_of(
+    take: Take, destination: Destination | None, store_for: StoreFor, upload_id: str | None = None
+) -> Growing | None:
+    """How a take is sent while it runs, or was by a process that is dead; None where that cannot be.
+
+    The file must be what the spool has, in the clear, and what is stored beside it must be known from the beginning.
+    """
+    about = take.about
+    metadata = about["metadata"]
+    if metadata is None or about["format"] != "wav":
+        return None
+    try:
+        store, key = store_for(destination, about["key"])
+    except Exception:
+        return None  # told when it is delivered
+    if not isinstance(store, GrowingStore):
+        return None
+    overwrite = about["destination"]["overwrite"]
+    if upload_id is None:
+        begin = partial(
+            store.begin, key, media_type=FORMATS["wav"].media_type, metadata=metadata, overwrite=overwrite
+        )
+    else:
+        begin = partial(store.resume, key, upload_id, metadata=metadata, overwrite=overwrite)
+    return Growing(take, store, key, begin, is_left=upload_id is not None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,12 @@ from callreel.delivery.folder import Folder
 from callreel.errors import DestinationMissingError, UsageError
 from callreel.recorder.settings import Settings
 
-__all__ = ["Stores"]
+__all__ = ["StoreFor", "Stores"]
+
+StoreFor = Callable[[Destination | None, str], tuple[Store, str]]
+"""Gives the store, and the key there, of a destination and a key; any thread may ask it."""
+
+log = logging.getLogger("callreel.recorder")
 
 MAX_STORES = 256
 """Clients that are kept: a customer's credentials that are not used any more go."""
@@ -44,6 +50,12 @@ class Stores:
             self._default = Destination(kind="folder", bucket=default)
         self._stores: dict[Any, Store] = {}
         self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        """Have done by a thread of its own what the first delivery would wait for, where S3 is set up."""
+        is_s3 = self._default is not None and self._default.kind == "s3"
+        if is_s3 or self._settings.s3 is not None:
+            threading.Thread(target=_prepare_s3, name="callreel-prepare", daemon=True).start()
 
     def place(self, destination: Destination | None, key: str) -> tuple[Store, str]:
         """The store and the key there of what a request has called `key`."""
@@ -92,3 +104,12 @@ class Stores:
             case "folder":
                 return Folder(Path(str(destination.bucket)))
         raise DestinationMissingError(f"a destination of the kind {destination.kind!r} is not offered")
+
+
+def _prepare_s3() -> None:
+    from callreel.delivery.s3_settings import prepare
+
+    try:
+        prepare()
+    except Exception as error:
+        log.warning("the first delivery to S3 will take longer: %s", type(error).__name__)

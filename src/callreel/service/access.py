@@ -30,17 +30,19 @@ class Access:
         is_open: bool = False,
         operators: Container[str] = (),
         metrics_token: SecretSource | None = None,
+        key: bytes | None = None,
     ) -> None:
         """`tokens`: where each tenant's token is. `is_open`: everybody is the tenant "local", whatever they say.
 
         `operators`: tenants who see what is everybody's; a tenant who is alone is one. `metrics_token`: who has it may
-        read the metrics and nothing else.
+        read the metrics and nothing else. `key`: 32 random bytes that cookies and forms are signed with, for processes
+        that serve one address; by default drawn now.
         """
         self._tokens = dict(tokens)
         self._is_open = is_open
         self._operators = operators
         self._metrics_token = metrics_token
-        self._key = secrets.token_bytes(32)
+        self._key = key or secrets.token_bytes(32)
 
     def __repr__(self) -> str:
         """Name the tenants."""
@@ -108,7 +110,7 @@ class Access:
         return hmac.compare_digest(token.encode("utf-8", "replace"), self.form_token(cookie).encode())
 
     def cookie_for(self, tenant: str, *, now_s: float) -> str:
-        """What the page's cookie says: whose it is, until when, and our signature; it does not outlive the process."""
+        """What the page's cookie says: whose it is, until when, and our signature; it does not outlive the key."""
         text = f"{tenant}.{int(now_s) + SESSION_S}"
         return f"{text}.{self._signed('session', text)}"
 

@@ -16,6 +16,7 @@ from callreel.delivery.drive import Drive
 from callreel.encryption import Keys
 from callreel.errors import CallreelError
 from callreel.service.access import COOKIE, Access, is_loopback
+from callreel.service.answers import Answers
 from callreel.service.audio import AudioReader
 from callreel.service.chime_api import chime_api
 from callreel.service.counting import Counted
@@ -44,6 +45,7 @@ def make_app(
     access: Access,
     customers: Customers,
     *,
+    answers: Answers,
     drives: Callable[[str], Drive],
     held: Held,
     permits: Permits,
@@ -57,9 +59,10 @@ def make_app(
 ) -> Any:
     """The application.
 
-    `drives` gives a tenant's Sinch Drive, `held` has what Microsoft Graph's customers download as `permits` say, `keys`
-    are what both are encrypted with. `obstacles`: why no recordings are begun; `answered` hears of every request; see
-    `Counted`. `page` is the operator's, below /page; `websockets` serves these.
+    `answers` has those to requests that are carried out once. `drives` gives a tenant's Sinch Drive, `held` has what
+    Microsoft Graph's customers download as `permits` say, `keys` are what both are encrypted with. `obstacles`: why no
+    recordings are begun; `answered` hears of every request; see `Counted`. `page` is the operator's, below /page;
+    `websockets` serves these.
     """
     app = FastAPI(
         title="callreel",
@@ -85,9 +88,9 @@ def make_app(
             )
         return tenant
 
-    app.include_router(native_api(host, library, audio, customers, tenant_of))
-    app.include_router(chime_api(host, customers, access, clock))
-    app.include_router(sinch_api(host, customers, access, drives, keys, clock))
+    app.include_router(native_api(host, library, audio, customers, tenant_of, answers))
+    app.include_router(chime_api(host, customers, access, answers, clock))
+    app.include_router(sinch_api(host, customers, access, drives, keys, answers, clock))
     app.include_router(graph_api(host, customers, access, held, permits, clock))
 
     @app.get(

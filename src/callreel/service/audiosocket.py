@@ -22,7 +22,7 @@ from callreel.service.host import LegWish
 from callreel.service.links import Intake, Link, SocketMedia
 from callreel.service.media import Media
 
-__all__ = ["AUDIO_RATES", "AudioSocket", "Kind", "Message", "Parser", "message"]
+__all__ = ["AUDIO_RATES", "AudioSocket", "Kind", "Message", "Parser", "listen", "message"]
 
 
 class Kind:
@@ -252,19 +252,34 @@ class _Connection(asyncio.Protocol):
             self._link.lose("the connection has ended")
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that Asterisk may connect to; OSError when it cannot be had. Port 0 is one that is free."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+
+
 class AudioSocket:
     """A listener for the legs of a process, with a thread of its own; `open` is its `MediaOpener`."""
 
-    def __init__(self, now: Callable[[], float], *, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen; OSError when that cannot be. `now` is the recorder's clock; port 0 is one that is free."""
+    def __init__(
+        self,
+        now: Callable[[], float],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        listener: socket.socket | None = None,
+    ) -> None:
+        """Listen; OSError when that cannot be. `now` is the recorder's clock; port 0 is one that is free.
+
+        `listener`: a socket of `listen` that other processes listen on, too.
+        """
         self.now = now
         self._legs: dict[uuid.UUID, _Media] = {}
         self._lock = threading.Lock()
         self._strangers: Counter[str] = Counter()
         self.connections: set[_Connection] = set()
         """All there are; of the thread that serves them."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener = listener or listen(host, port)
         self.port: int = listener.getsockname()[1]
         self._address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self._loop = asyncio.new_event_loop()

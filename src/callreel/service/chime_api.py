@@ -17,12 +17,12 @@ from fastapi.responses import Response
 from callreel.errors import UsageError
 from callreel.events import LegStatus
 from callreel.service.access import Access
+from callreel.service.answers import Answers, StillAtWorkError
 from callreel.service.customers import Customers
 from callreel.service.host import Host, LegWish
 from callreel.service.refusals import Refused, json_response, session_response
-from callreel.service.replays import Replays
 from callreel.service.sigv4 import SignedRequest, Unsigned, Verified, verify
-from callreel.service.vendor_shapes import CHIME, answers, takes
+from callreel.service.vendor_shapes import CHIME, gives, takes
 
 __all__ = ["chime_api"]
 
@@ -39,12 +39,13 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def chime_api(host: Host, customers: Customers, access: Access, clock: Callable[[], float]) -> APIRouter:
+def chime_api(
+    host: Host, customers: Customers, access: Access, answers: Answers, clock: Callable[[], float]
+) -> APIRouter:
     """The routes below /sip-media-applications."""
     api = APIRouter(prefix="/sip-media-applications", tags=["chime"], responses=ERRORS)
     settings = customers.settings.chime
     secrets = {key_id: credential.secret for key_id, credential in settings.credentials.items()}
-    replays = Replays()
 
     def now() -> datetime:
         return datetime.fromtimestamp(clock(), UTC)
@@ -73,20 +74,24 @@ def chime_api(host: Host, customers: Customers, access: Access, clock: Callable[
         """Do what a request asks for; one that was done before is answered as it was then."""
         body = await request.body()
         tenant, verified = signed(request, body)
-        if verified is not None and (answer := replays.answer_to(verified.signature, now=now())) is not None:
-            return _copy(answer)
-        answer = work(tenant, _read(body))
-        answer.headers.setdefault("x-amzn-RequestId", str(uuid.uuid4()))
-        if verified is not None:
-            replays.keep(verified.signature, answer, until=verified.until)
-        return _copy(answer)
+        if verified is None:
+            return _named(work(tenant, _read(body)))
+        try:
+            return await answers.once(
+                f"chime\0{verified.signature}",
+                lambda: _named(work(tenant, _read(body))),
+                until_s=verified.until.timestamp(),
+                now_s=clock(),
+            )
+        except StillAtWorkError as error:
+            raise Refused(503, "ServiceUnavailableException", str(error)) from None
 
     @api.post(
         "/{application_id}/calls/{transaction_id}",
         status_code=202,
         summary="UpdateSipMediaApplicationCall: ask a call's application what to do now",
         openapi_extra=takes(CHIME["update"]),
-        responses={202: answers(CHIME["made"], "the application is asked")},
+        responses={202: gives(CHIME["made"], "the application is asked")},
     )
     async def update_call(request: Request, application_id: str, transaction_id: str) -> Response:
         def work(tenant: str, body: Mapping[str, Any]) -> Response:
@@ -111,7 +116,7 @@ def chime_api(host: Host, customers: Customers, access: Access, clock: Callable[
         status_code=201,
         summary="CreateSipMediaApplicationCall: begin a call to a number",
         openapi_extra=takes(CHIME["create"]),
-        responses={201: answers(CHIME["made"], "the call begins")},
+        responses={201: gives(CHIME["made"], "the call begins")},
     )
     async def create_call(request: Request, application_id: str) -> Response:
         def work(tenant: str, body: Mapping[str, Any]) -> Response:
@@ -151,6 +156,12 @@ def chime_api(host: Host, customers: Customers, access: Access, clock: Callable[
     return api
 
 
+def _named(answer: Response) -> Response:
+    """An answer as AWS gives it: with the id of its request."""
+    answer.headers.setdefault("x-amzn-RequestId", str(uuid.uuid4()))
+    return answer
+
+
 def _not_found() -> Refused:
     return Refused(404, "NotFoundException", "There is no such call.")
 
@@ -183,8 +194,3 @@ def _pairs(body: Mapping[str, Any], name: str) -> Mapping[str, str] | None:
     ):
         raise Refused(400, "BadRequestException", f"{name} has 0 to {MAX_PAIRS} texts by name.")
     return pairs
-
-
-def _copy(answer: Response) -> Response:
-    """A response of its own: one is sent once."""
-    return Response(bytes(answer.body), answer.status_code, dict(answer.headers))

@@ -208,6 +208,8 @@ def _read(table: _Table) -> dict[str, Any]:
     for name in ("audiosocket_port", "rtp_shared_port"):
         port = table.take(name, int, -1)
         values[name] = None if port < 0 else port
+    workers = table.take("workers", int, -1)
+    values["workers"] = None if workers == -1 else workers
     values["tokens"] = table.table("tokens").secrets()
     values["vendors"] = VendorSettings(
         chime=_chime(table.table("chime")),

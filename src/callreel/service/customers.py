@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sqlite3
 import threading
 import time
 import uuid
@@ -21,6 +20,7 @@ from callreel.dialects.sinch import Sinch
 from callreel.errors import UsageError
 from callreel.events import VendorMessage
 from callreel.notify import Notifier
+from callreel.service.common_files import open_file
 from callreel.service.permits import Permits
 from callreel.service.vendors import VendorSettings
 
@@ -45,6 +45,10 @@ APPLICATION: Final = {
 }
 """The option that names one of the vendor's applications."""
 
+ROUTES: Final = """
+create table if not exists routes (call_id text primary key, application text not null, at_s real not null);
+create index if not exists routes_by_time on routes (at_s);
+"""
 KEPT_S: Final = 7 * 86_400
 """How long it is known whose a call was: messages that a restart has found may still have to be told."""
 
@@ -58,19 +62,15 @@ class Customer(NamedTuple):
 
 
 class Routes:
-    """Which application a call is of, in a file, so that what is told after a restart reaches it; any thread."""
+    """Which application a call is of, in a file, so that what is told after a restart reaches it.
+
+    Any thread, and any number of processes.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open the file, which is made if need be."""
         self._lock = threading.Lock()
-        self._file = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._file.execute("pragma journal_mode=wal")
-        self._file.execute("pragma synchronous=normal")
-        self._file.execute(
-            "create table if not exists routes "
-            "(call_id text primary key, application text not null, at_s real not null)"
-        )
-        self._file.execute("create index if not exists routes_by_time on routes (at_s)")
+        self._file = open_file(path, ROUTES)
         self.sweep()
 
     def keep(self, call_id: str, application: str) -> None:

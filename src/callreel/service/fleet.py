@@ -11,6 +11,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from callreel.keys import safe_component
+
 __all__ = ["ALONE", "Fleet"]
 
 
@@ -25,8 +27,19 @@ class Fleet:
     """Where the workers' sockets are; nobody else may enter it."""
 
     def owner(self, call_id: str) -> int:
-        """The worker that owns calls of this id, now and as long as there are so many workers."""
-        return zlib.crc32(call_id.encode("utf-8", "surrogateescape")) % self.size
+        """The worker that owns calls of this id, now and as long as there are so many workers.
+
+        Capitals and hyphens make no difference: Microsoft Graph's clients write one GUID in several ways.
+        """
+        return self._owner_of(safe_component(call_id))
+
+    def owns_folder(self, name: str) -> bool:
+        """Whether a folder that `callreel.keys.safe_component` has named after a call is of one of ours."""
+        return self._owner_of(name) == self.index
+
+    def _owner_of(self, name: str) -> int:
+        plain = name.replace("-", "").lower()
+        return zlib.crc32(plain.encode("utf-8", "surrogateescape")) % self.size
 
     def is_ours(self, call_id: str) -> bool:
         """Whether this worker does."""

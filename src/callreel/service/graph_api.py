@@ -21,7 +21,7 @@ from callreel.service.host import Host, LiveCall
 from callreel.service.permits import Permits
 from callreel.service.refusals import Refused, session_response
 from callreel.service.tokens import TokenError, Tokens
-from callreel.service.vendor_shapes import GRAPH, GRAPH_VERBS, answers, takes
+from callreel.service.vendor_shapes import GRAPH, GRAPH_VERBS, gives, takes
 
 __all__ = ["graph_api"]
 
@@ -53,8 +53,8 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     429: {"description": "too many operations wait"},
 }
 GIVEN: Final[dict[str, dict[int | str, dict[str, Any]]]] = {
-    "POST": {200: answers(GRAPH["operation"], "it is accepted", LOCATION)},
-    "GET": {200: answers(GRAPH["operation"], "the operation")},
+    "POST": {200: gives(GRAPH["operation"], "it is accepted", LOCATION)},
+    "GET": {200: gives(GRAPH["operation"], "the operation")},
     "DELETE": {},
 }
 GONE: Final = {

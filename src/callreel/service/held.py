@@ -9,7 +9,7 @@ import io
 import logging
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -73,15 +73,24 @@ class Held:
             return None
         return Clear(file, self._keys).pieces()
 
-    def sweep(self, wanted: Collection[str], *, older_than_s: float) -> int:
-        """Remove what is older, but for the folders (those of calls) that are wanted; how many were removed."""
+    def sweep(
+        self,
+        wanted: Collection[str],
+        *,
+        older_than_s: float,
+        is_ours: Callable[[str], bool] = lambda call_id: True,
+    ) -> int:
+        """Remove what is older, but for the folders (those of calls) that are wanted; how many were removed.
+
+        Of several processes each removes the folders that `is_ours` says so of, by their name.
+        """
         removed = 0
         try:
             folders = list(self._folder.iterdir())
         except FileNotFoundError:
             return 0
         for folder in folders:
-            if folder.name in wanted:
+            if folder.name in wanted or not is_ours(folder.name):
                 continue
             try:
                 newest = max(one.stat().st_mtime for one in (folder, *folder.iterdir()))

@@ -32,13 +32,12 @@ from callreel.events import (
     StopPlaying,
 )
 from callreel.kernels import tone
-from callreel.recorder import RecordedCall, Recorder, TakeEnded, TakeReplayed
+from callreel.recorder import HostEvent, RecordedCall, Recorder, TakeEnded, TakeReplayed
 from callreel.service.media import Media
 from callreel.service.stream import EventStream
 
 if TYPE_CHECKING:
     from callreel.dialects import Session
-    from callreel.events import Event
 
 __all__ = ["Host", "LegWish", "LiveCall", "MediaOpener", "PromptSource", "as_json"]
 
@@ -131,19 +130,21 @@ class Host:
         prompts: PromptSource,
         stream: EventStream,
         on_begun: Callable[[str, str], None] = lambda call_id, application: None,
+        others: Callable[[], Sequence[Recorder]] = tuple,
         players: int = 16,
     ) -> None:
         """Hear what `recorder` has to say from now on.
 
         `openers`: kinds of media; "none" is always there, for legs whose audio nobody sends. `on_begun`: is told the id
-        and the application of every call that has a session, before that says anything. So many prompts are fetched
-        at a time.
+        and the application of every call that has a session, before that says anything. `others`: recorders without
+        calls that are heard, too. So many prompts are fetched at a time.
         """
         self.recorder = recorder
         self.stream = stream
         self._openers = openers
         self._prompts = prompts
         self._on_begun = on_begun
+        self._others = others
         self.begun = 0
         """Calls there have been."""
         self.ended: Counter[tuple[str, bool]] = Counter()
@@ -292,6 +293,9 @@ class Host:
                 wait_s = max(0.001, min(wait_s, self._timers[0][0] - time.monotonic()))
             for event in self.recorder.events(wait_s):
                 self._guarded(partial(self._hear, event), event.call_id)
+            for recorder in self._others():
+                for event in recorder.events():
+                    self._guarded(partial(self._hear, event), event.call_id)
             while self._timers and self._timers[0][0] <= time.monotonic():
                 self._guarded(heapq.heappop(self._timers)[2])
 
@@ -301,7 +305,7 @@ class Host:
         except Exception:
             log.exception("the host goes on, but something was not done", extra={"call_id": call_id})
 
-    def _hear(self, event: Event | TakeEnded | TakeReplayed) -> None:
+    def _hear(self, event: HostEvent) -> None:
         if isinstance(event, TakeEnded):
             outcome = "failed" if event.error else "called_off" if event.location is None else "delivered"
             self.ended[outcome, bool(event.manifest.get("degraded"))] += 1
@@ -453,7 +457,7 @@ def _prompts_of(name: str, parameters: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def as_json(event: Event | TakeEnded | TakeReplayed) -> dict[str, Any]:
+def as_json(event: HostEvent) -> dict[str, Any]:
     """An event as those who watch are told it, without a secret."""
     words = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in type(event).__name__)
     body: dict[str, Any] = {"event": words.lstrip("_")}
@@ -482,7 +486,7 @@ def _written(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _tenant_of(event: Event | TakeEnded | TakeReplayed) -> str:
+def _tenant_of(event: HostEvent) -> str:
     """Whose recording it is that another process began."""
     labels = event.manifest.get("labels", {}) if isinstance(event, TakeEnded | TakeReplayed) else {}
     return str(labels.get("tenant", ""))

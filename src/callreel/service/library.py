@@ -6,13 +6,13 @@ The audio stays where it was delivered; this knows where, and all that the manif
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from callreel.recorder import TakeEnded
+from callreel.service.common_files import open_file
 
 __all__ = ["Entry", "Library", "Page"]
 
@@ -71,15 +71,12 @@ class Page(NamedTuple):
 
 
 class Library:
-    """The index; any thread."""
+    """The index; any thread, and any number of processes."""
 
     def __init__(self, path: Path) -> None:
         """Open the file, which is made if need be."""
         self._lock = threading.Lock()
-        self._file = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._file.execute("pragma journal_mode=wal")
-        self._file.execute("pragma synchronous=normal")
-        self._file.executescript(SCHEMA)
+        self._file = open_file(path, SCHEMA)
 
     def add(self, tenant: str, ended: TakeEnded, *, now_s: float) -> None:
         """Keep it; one that is told again takes the place of what was told before."""

@@ -41,6 +41,11 @@ def without_secrets(text: str) -> str:
 class JsonFormatter(logging.Formatter):
     """Writes a record as one line of JSON in ASCII: whatever a stranger's text is, it begins no line of its own."""
 
+    def __init__(self, worker: int | None = None) -> None:
+        """`worker`: the number of the process, where there are several."""
+        super().__init__()
+        self._worker = worker
+
     def format(self, record: logging.LogRecord) -> str:
         """Write one."""
         told: dict[str, Any] = {
@@ -54,6 +59,8 @@ class JsonFormatter(logging.Formatter):
             told["error"] = record.exc_info[0].__name__
             told["traceback"] = _told(self.formatException(record.exc_info))
         told["thread"] = record.threadName
+        if self._worker is not None:
+            told["worker"] = self._worker
         return json.dumps(told, ensure_ascii=True)
 
 

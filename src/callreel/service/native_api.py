@@ -1,11 +1,9 @@
 """callreel's own HTTP API: calls, their legs and what is asked of them; recordings; the stream of events."""
 
 import asyncio
-import hashlib
 import json
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Final, Literal
 
@@ -14,7 +12,13 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from callreel.actions import RecordingKind
 from callreel.errors import ActionConflictError, ActionError, DeliveryError, UsageError
-from callreel.service.answers import (
+from callreel.service.answers import Answers, KeyReusedError, StillAtWorkError
+from callreel.service.audio import AUDIO, UNREAD, AudioReader
+from callreel.service.bodies import ActionBody, CallBody, ErrorBody, LegBody, RecordingBody
+from callreel.service.customers import Customers
+from callreel.service.host import Host, LiveCall
+from callreel.service.library import Entry, Library
+from callreel.service.shapes import (
     ActionAnswer,
     CallAnswer,
     CallDetails,
@@ -24,19 +28,13 @@ from callreel.service.answers import (
     RecordingsAnswer,
     WaveformAnswer,
 )
-from callreel.service.audio import AUDIO, UNREAD, AudioReader
-from callreel.service.bodies import ActionBody, CallBody, ErrorBody, LegBody, RecordingBody
-from callreel.service.customers import Customers
-from callreel.service.host import Host, LiveCall
-from callreel.service.library import Entry, Library
 
 __all__ = ["native_api", "status_of"]
 
 KEEP_ALIVE_S: Final = 15.0
 """A comment in the stream of events, so that nobody in between takes it for dead."""
-REMEMBERED: Final = 10_000
-"""Idempotency keys."""
 REMEMBERED_S: Final = 24 * 3600
+"""What was answered to an idempotency key."""
 COLUMNS_MAX: Final = 4000
 EVENTS: Final = (
     "each with an `id`, the event's name, and as `data` a JSON object with `event`, `call_id` and what there is to "
@@ -58,44 +56,30 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-class _Idempotency:
-    """Answers that were given to a key; the same request with the same key gets the same answer again."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], tuple[float, str, Any]] = OrderedDict()
-
-    def found(self, tenant: str, key: str | None, body: bytes) -> Any:
-        """The answer of before, None for a new key; 422 where the request was another one."""
-        if key is None:
-            return None
-        kept = self._kept.get((tenant, key))
-        if kept is None or kept[0] < time.monotonic():
-            return None
-        if kept[1] != hashlib.sha256(body).hexdigest():
-            raise HTTPException(422, ("key_reused", "the Idempotency-Key was used for another request"))
-        return kept[2]
-
-    def keep(self, tenant: str, key: str | None, body: bytes, answer: Any) -> None:
-        """Remember an answer."""
-        if key is not None:
-            digest = hashlib.sha256(body).hexdigest()
-            self._kept[tenant, key] = time.monotonic() + REMEMBERED_S, digest, answer
-            while len(self._kept) > REMEMBERED:
-                self._kept.popitem(last=False)
-
-
 def native_api(
     host: Host,
     library: Library,
     audio: AudioReader,
     customers: Customers,
     tenant_of: Callable[..., Any],
+    answers: Answers,
 ) -> APIRouter:
     """The routes below /v1; `tenant_of` is the dependency that says whose request it is."""
     api = APIRouter(prefix="/v1", responses=ERRORS, tags=["native"])
     Tenant = Annotated[str, Depends(tenant_of)]  # noqa: N806  (a type)
     CallId = Annotated[str, Path(max_length=128)]  # noqa: N806
-    idempotency = _Idempotency()
+
+    async def once(request: Request, tenant: str, key: str | None, work: Callable[[], Response]) -> Response:
+        """Do what is asked; what was asked before with the same key is answered as it was then."""
+        if key is None:
+            return work()
+        asked = f"{request.method} {request.scope['path']}\0".encode("utf-8", "surrogatepass")
+        return await answers.once(
+            f"native\0{tenant}\0{key}",
+            work,
+            request=asked + await request.body(),
+            until_s=time.time() + REMEMBERED_S,
+        )
 
     def wanted(call_id: str, tenant: str) -> LiveCall:
         call = host.call(call_id, tenant)
@@ -121,9 +105,9 @@ def native_api(
         tenant: Tenant,
         idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
     ) -> Any:
-        raw = await request.body()
-        if (answer := idempotency.found(tenant, idempotency_key, raw)) is not None:
-            return JSONResponse(answer, 201)
+        return await once(request, tenant, idempotency_key, lambda: begun(body, tenant))
+
+    def begun(body: CallBody, tenant: str) -> Response:
         call_id = body.call_id or uuid.uuid4().hex
         customer = None
         if body.dialect is not None:
@@ -146,9 +130,7 @@ def native_api(
         except ActionError:
             host.end(call)
             raise
-        answer = call.as_json()
-        idempotency.keep(tenant, idempotency_key, raw, answer)
-        return JSONResponse(answer, 201)
+        return JSONResponse(call.as_json(), 201)
 
     @api.get(
         "/calls", summary="Calls that go on, or all that are known", responses={200: {"model": CallsAnswer}}
@@ -190,12 +172,9 @@ def native_api(
         idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
     ) -> Any:
         call = wanted(call_id, tenant)
-        raw = await request.body()
-        if (answer := idempotency.found(tenant, idempotency_key, raw)) is not None:
-            return answer
-        answer = _carried_out(host, call, body)
-        idempotency.keep(tenant, idempotency_key, raw, answer)
-        return answer
+        return await once(
+            request, tenant, idempotency_key, lambda: JSONResponse(_carried_out(host, call, body))
+        )
 
     @api.get(
         "/recordings",
@@ -351,6 +330,10 @@ def _without_manifest(entry: Entry) -> dict[str, Any]:
 def status_of(error: Exception) -> tuple[int, str]:
     """Which status and code an error is told with."""
     match error:
+        case StillAtWorkError():
+            return 409, "in_progress"
+        case KeyReusedError():
+            return 422, "key_reused"
         case ActionConflictError():
             return 409, "conflict"
         case ActionError(field="system"):

@@ -17,6 +17,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from callreel.dialects.graph import Permit, digest_of
+from callreel.service.common_files import open_file
+from callreel.service.fleet import ALONE, Fleet
 
 __all__ = ["Permits"]
 
@@ -35,18 +37,18 @@ KEPT_S: Final = 7 * 86_400
 
 
 class Permits:
-    """The permits of a process and of those before it; any thread."""
+    """The permits of all workers and of those before them; any thread."""
 
-    def __init__(self, path: Path, *, now_s: float) -> None:
-        """Open the file, which is made if need be; calls that went on when it was left are over now."""
+    def __init__(self, path: Path, fleet: Fleet = ALONE, *, now_s: float) -> None:
+        """Open the file, which is made if need be; calls of ours that went on when it was left are over now."""
         self._lock = threading.Lock()
         self._renewed: dict[str, str] = {}
         """Tokens of this process, by the path of what they open."""
-        self._file = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._file.execute("pragma journal_mode=wal")
-        self._file.execute("pragma synchronous=normal")
-        self._file.executescript(SCHEMA)
-        self._file.execute("update permits set over_s = ? where over_s is null", (now_s,))
+        self._file = open_file(path, SCHEMA)
+        left = self._file.execute("select distinct call_id from permits where over_s is null").fetchall()
+        for (call_id,) in left:
+            if fleet.is_ours(call_id):
+                self.over(call_id, datetime.fromtimestamp(now_s, UTC))
 
     def keep(self, call_id: str, permit: Permit) -> None:
         """Note a permit, before anybody is told its token."""

@@ -12,20 +12,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from callreel.delivery.drive import Drive
+from callreel.errors import UsageError
 from callreel.keys import safe_component
 from callreel.notify import Answer, Notification, Notifier
 from callreel.recorder import Recorder, TakeEnded
 from callreel.recorder.figures import Milestone
+from callreel.recorder.stores import Stores
 from callreel.service.access import Access, check_exposure
+from callreel.service.adoption import Adopted
+from callreel.service.answers import Answers
 from callreel.service.app import make_app
 from callreel.service.audio import AudioReader
 from callreel.service.audiosocket import AudioSocket
 from callreel.service.customers import DRIVE_PATH, Customers, Routes
+from callreel.service.fleet import ALONE, Fleet
 from callreel.service.held import Held
 from callreel.service.host import Host, MediaOpener, PromptSource
 from callreel.service.library import Library
@@ -40,10 +46,10 @@ from callreel.service.rtp_legs import rtp_opener
 from callreel.service.settings import ServiceSettings
 from callreel.service.sources import DriveSource, FileSource, S3Source, Source
 from callreel.service.stream import EventStream
-from callreel.service.watching import Watch
+from callreel.service.watching import Watch, processors
 from callreel.service.websocket_media import MESSAGE_BYTES, WebSocketMedia
 
-__all__ = ["Service", "serve", "serve_until"]
+__all__ = ["Service", "Stop", "listen", "serve", "serve_on", "serve_until"]
 
 log = logging.getLogger("callreel.service")
 
@@ -92,27 +98,36 @@ class Service:
         events: Notifier | None = None,
         prompts: PromptSource | None = None,
         traces: Callable[[Milestone], None] | None = None,
+        fleet: Fleet = ALONE,
+        session_key: bytes | None = None,
+        audiosocket_listener: socket.socket | None = None,
     ) -> None:
         """Open the spool and begin to work.
 
         `openers`: the kinds of media that are offered besides ours. `prompts`: by default from anywhere that is public.
-        `traces` is told of everything that took its time, such as a `callreel.service.traces.Traces`.
+        `traces` is told of everything that took its time, such as a `callreel.service.traces.Traces`. `fleet`: the
+        workers of which this is one, whose settings are those of `ServiceSettings.of_worker`; they have `session_key`
+        (see `Access`) and `audiosocket_listener` in common.
         """
         self.settings = settings
+        self.fleet = fleet
         self.access = Access(
             settings.tokens,
             is_open=settings.is_open,
             operators=settings.operators,
             metrics_token=settings.metrics_token,
+            key=session_key,
         )
         check_exposure(settings.host, self.access)
-        settings.recorder.spool.mkdir(parents=True, exist_ok=True)
-        self.library = Library(settings.recorder.spool / "library.sqlite")
+        shared = settings.shared_folder
+        shared.mkdir(parents=True, exist_ok=True)
+        self.library = Library(shared / "library.sqlite")
         self.stream = EventStream()
         self.measures = Measures()
         self._traces = traces
-        self._routes = Routes(settings.recorder.spool / "routes.sqlite")
-        self._permits = Permits(settings.recorder.spool / "permits.sqlite", now_s=time.time())
+        self._routes = Routes(shared / "routes.sqlite")
+        self._permits = Permits(shared / "permits.sqlite", fleet, now_s=time.time())
+        self.answers = Answers(shared / "answers.sqlite", fleet)
         self.customers = Customers(
             settings.vendors,
             self._routes,
@@ -121,24 +136,21 @@ class Service:
             others=settings.recorder.notify.notifiers(),
             is_open=settings.is_open,
         )
-        self._recorder_settings = replace(settings.recorder, drive_url=settings.url + DRIVE_PATH)
-        self.recorder = Recorder(
-            self._recorder_settings,
-            notifier_for=self.customers.notifier_for,
-            secrets_again=self.customers.secrets_again,
-            events=_Shelf(self.library, events),
-            observe=self._observe,
-        )
+        self._places = replace(settings.recorder, spool=shared, drive_url=settings.url + DRIVE_PATH)
+        self._shelf = _Shelf(self.library, events)
+        self.recorder = self._recorder(settings.recorder.spool)
         self.websockets = WebSocketMedia(lambda: self.recorder.now, self.access)
-        try:
-            self.audiosocket = self._audiosocket()
+        with contextlib.ExitStack() as undo:  # what is open already, where something cannot be opened
+            for opened in (self.library, self._routes, self._permits, self.answers, self.recorder):
+                undo.callback(opened.close)
+            first = settings.recorder.spool.parent if fleet.index else settings.recorder.spool
+            self._adopted = Adopted(first, fleet, self._recorder)
+            undo.callback(self._adopted.close)
+            self.audiosocket = self._audiosocket(audiosocket_listener)
+            if self.audiosocket is not None:
+                undo.callback(self.audiosocket.close)
             self.rtp = self._rtp()
-        except OSError:
-            self.recorder.close()
-            self.library.close()
-            self._routes.close()
-            self._permits.close()
-            raise
+            undo.pop_all()
         self.measures.add_source(lambda: rtp_families(self.rtp.statistics))
         kinds = {
             "rtp": rtp_opener(self.rtp),
@@ -153,9 +165,10 @@ class Service:
             prompts=prompts or Prompts(),
             stream=self.stream,
             on_begun=self.customers.begun,
+            others=lambda: self._adopted.recorders,
         )
         keys = settings.recorder.keys()
-        self._held = Held(settings.recorder.spool / "held", keys)
+        self._held = Held(shared / "held", keys)
         drives = DriveSource(self._drive)
         sources: dict[str, Source] = {
             "file": FileSource(settings.folders),
@@ -163,7 +176,7 @@ class Service:
             "http": drives,
             "https": drives,
         }
-        self.watch = Watch(self.recorder, Overload(settings.overload))
+        self.watch = Watch(self.recorder, Overload(settings.overload), share=processors() / fleet.size)
         audio = AudioReader(sources, keys)
         self.app: Any = make_app(
             self.host,
@@ -171,6 +184,7 @@ class Service:
             audio,
             self.access,
             self.customers,
+            answers=self.answers,
             drives=self._drive,
             held=self._held,
             permits=self._permits,
@@ -185,7 +199,18 @@ class Service:
         self._sweeper = threading.Thread(target=self._sweep_on, name="callreel-sweep", daemon=True)
         self._sweeper.start()
 
-    def _audiosocket(self) -> AudioSocket | None:
+    def _recorder(self, spool: Path) -> Recorder:
+        """A recorder on that spool."""
+        return Recorder(
+            replace(self.settings.recorder, spool=spool),
+            store_for=Stores(self._places).place,
+            notifier_for=self.customers.notifier_for,
+            secrets_again=self.customers.secrets_again,
+            events=self._shelf,
+            observe=self._observe,
+        )
+
+    def _audiosocket(self, listener: socket.socket | None) -> AudioSocket | None:
         """Listen for Asterisk, if that is wanted."""
         if self.settings.audiosocket_port is None:
             return None
@@ -193,6 +218,7 @@ class Service:
             lambda: self.recorder.now,
             host=self.settings.audiosocket_host,
             port=self.settings.audiosocket_port,
+            listener=listener,
         )
 
     def _rtp(self) -> RtpPorts:
@@ -212,10 +238,9 @@ class Service:
 
     def _drive(self, tenant: str | None) -> Drive:
         """A tenant's Sinch Drive; None for that of nobody in particular."""
-        settings = self._recorder_settings
         return Drive(
-            settings.drive_folder(tenant),
-            retention_s=settings.drive_retention_s,
+            self._places.drive_folder(tenant),
+            retention_s=self._places.drive_retention_s,
             url=self.customers.public_url + DRIVE_PATH,
         )
 
@@ -236,11 +261,15 @@ class Service:
             if call.ended_at is None or (now - call.ended_at).total_seconds() < grace_s
         }
         wanted |= self._permits.folders(grace_s=grace_s, now_s=now.timestamp())
-        self._held.sweep(wanted, older_than_s=grace_s)
         self._permits.sweep(grace_s=grace_s, now_s=now.timestamp())
+        self._held.sweep(wanted, older_than_s=grace_s, is_ours=self.fleet.owns_folder)
         self._routes.sweep()
-        for folder in (self._recorder_settings.spool / "drives").glob("*"):
-            swept = Drive(folder, retention_s=self._recorder_settings.drive_retention_s).sweep()
+        self.answers.sweep(now.timestamp())
+        self._adopted.sweep()
+        for folder in (self._places.spool / "drives").glob("*"):
+            if not self.fleet.owns_folder(folder.name):
+                continue
+            swept = Drive(folder, retention_s=self._places.drive_retention_s).sweep()
             for damaged in swept.damaged:
                 log.error("%s is damaged", damaged)
 
@@ -254,7 +283,9 @@ class Service:
 
     def drain(self, timeout_s: float) -> bool:
         """Begin no recordings any more, and wait for those that run; whether all have ended and are delivered."""
-        return self.recorder.drain(timeout_s)
+        until = time.monotonic() + timeout_s
+        is_done = self.recorder.drain(timeout_s)
+        return self._adopted.drain(max(0.0, until - time.monotonic())) and is_done
 
     def close(self) -> None:
         """End everything; what is not delivered is left to the next start."""
@@ -266,9 +297,11 @@ class Service:
             self.audiosocket.close()
         self.rtp.close()
         self.recorder.close()
+        self._adopted.close()
         self.library.close()
         self._routes.close()
         self._permits.close()
+        self.answers.close()
 
 
 class _Server(uvicorn.Server):
@@ -279,16 +312,55 @@ class _Server(uvicorn.Server):
         yield
 
 
+class Stop:
+    """Whether the service is to end, and whether at once. Signals ask for the first, a second one for the other."""
+
+    def __init__(self, is_orphaned: Callable[[], bool] = lambda: False) -> None:
+        """`is_orphaned`: whether the process that would say so is gone."""
+        self._told, self._hurried = threading.Event(), threading.Event()
+        self._is_orphaned = is_orphaned
+
+    def ask(self, *_: object) -> None:
+        """It is; a handler of signals."""
+        (self._hurried if self._told.is_set() else self._told).set()
+
+    def hurry(self, *_: object) -> None:
+        """It is, at once; a handler of signals."""
+        self._told.set()
+        self._hurried.set()
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it is to end."""
+        return self._told.is_set() or self._is_orphaned()
+
+    @property
+    def is_hurried(self) -> bool:
+        """Whether what runs is not waited for."""
+        return self._hurried.is_set() or self._is_orphaned()
+
+
+def listen(settings: ServiceSettings) -> socket.socket:
+    """The socket that HTTP is served on; UsageError when it cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    except OSError as error:
+        raise UsageError(f"{settings.host}:{settings.port}: {error.strerror or error}") from None
+    listener.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN_BYTES
+    )  # connections take over what it has
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_MS)
+    return listener
+
+
 def serve(service: Service, *, on_listening: Callable[[int], None] = lambda port: None) -> None:
     """Serve HTTP until SIGTERM or SIGINT, then let what runs end; a second signal does not wait for it."""
-    told, at_once = threading.Event(), threading.Event()
-
-    def on_signal(*_: object) -> None:
-        (at_once if told.is_set() else told).set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    stop = Stop()
+    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        asyncio.run(_serve(service, told, at_once, on_listening))
+        asyncio.run(serve_on(service, listen(service.settings), stop, on_listening=on_listening))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -298,20 +370,22 @@ def serve_until(
     service: Service, stop: threading.Event, on_listening: Callable[[int], None] = lambda port: None
 ) -> None:
     """Serve HTTP, in any thread, until `stop` is set; running recordings are not waited for."""
-    asyncio.run(_serve(service, stop, stop, on_listening))
+    asyncio.run(serve_on(service, listen(service.settings), Stop(stop.is_set), on_listening=on_listening))
 
 
-async def _serve(
-    service: Service, told: threading.Event, at_once: threading.Event, on_listening: Callable[[int], None]
+async def serve_on(
+    service: Service,
+    listener: socket.socket,
+    stop: Stop,
+    *,
+    on_listening: Callable[[int], None] = lambda port: None,
+    on_drained: Callable[[], None] | None = None,
 ) -> None:
+    """Serve HTTP until `stop` says so, then let what runs end.
+
+    `on_drained` is called when it has; then it goes on until it is hurried, for others that may still need it.
+    """
     settings = service.settings
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
-    listener.setsockopt(
-        socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN_BYTES
-    )  # connections take over what it has
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_MS)
     server = _Server(
         uvicorn.Config(
             service.app,
@@ -331,12 +405,16 @@ async def _serve(
     service.listening_on(listener.getsockname()[1])
     on_listening(listener.getsockname()[1])
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not (told.is_set() or serving.done()):
+    while not (stop.is_told or serving.done()):
         await asyncio.sleep(LOOK_S)
-    if not (serving.done() or at_once.is_set()):
+    if not (serving.done() or stop.is_hurried):
         log.info("draining: running recordings may take %g s", settings.drain_s)
         until = time.monotonic() + settings.drain_s
-        while not (service.drain(0.0) or at_once.is_set() or time.monotonic() >= until):
+        while not (service.drain(0.0) or stop.is_hurried or time.monotonic() >= until):
             await asyncio.sleep(LOOK_S)
+        if on_drained is not None:
+            on_drained()
+            while not (stop.is_hurried or serving.done()):
+                await asyncio.sleep(LOOK_S)
     server.should_exit = True
     await serving

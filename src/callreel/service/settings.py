@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from callreel.errors import UsageError
@@ -11,6 +11,7 @@ from callreel.notify.references import SecretSource
 from callreel.recorder import Settings
 from callreel.service.overload import THRESHOLDS, Overload, Threshold
 from callreel.service.vendors import VendorSettings
+from callreel.spool import worker_spool
 
 __all__ = ["ServiceSettings"]
 
@@ -51,6 +52,10 @@ class ServiceSettings:
     """When new recordings are refused, so that those that run stay whole."""
     drain_s: float = 30.0
     """How long running calls may go on when the service is told to end."""
+    workers: int | None = None
+    """Processes, each with calls of its own; None for one a processor, as far as there are ports for them."""
+    shared: Path | None = None
+    """The folder of what all workers have together: the library, Drive, what is held; by default the spool."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -66,6 +71,52 @@ class ServiceSettings:
         if strangers := sorted(self.operators - self.tokens.keys()):
             raise UsageError(f"the operator {strangers[0]} is no tenant")
         Overload(self.overload)
+        self._check_workers()
+
+    def _check_workers(self) -> None:
+        """Refuse more workers than there are ports for."""
+        if self.workers is None:
+            return
+        if self.workers < 1:
+            raise UsageError("workers are 1 or more")
+        if self.workers > max(1, self._port_pairs):
+            raise UsageError(f"rtp_ports are {self._port_pairs} pairs, too few for {self.workers} workers")
+        if self.rtp_shared_port is not None and self.rtp_shared_port + 2 * self.workers > 65_536:
+            raise UsageError("rtp_shared_port: each worker needs the next two ports, and there are too few")
+
+    @property
+    def _port_pairs(self) -> int:
+        first, last = self.rtp_ports
+        return (last + 1 - first - first % 2) // 2
+
+    @property
+    def worker_count(self) -> int:
+        """How many workers there are."""
+        if self.workers is not None:
+            return self.workers
+        return 1
+
+    @property
+    def shared_folder(self) -> Path:
+        """Where what all workers have together lies."""
+        return self.shared or self.recorder.spool
+
+    def of_worker(self, index: int) -> ServiceSettings:
+        """The settings of one of the workers: a spool and ports of its own."""
+        size = self.worker_count
+        if size == 1:
+            return self
+        first, _ = self.rtp_ports
+        each = 2 * (self._port_pairs // size)
+        begin = first + first % 2 + each * index
+        return replace(
+            self,
+            recorder=replace(self.recorder, spool=worker_spool(self.recorder.spool, index)),
+            rtp_ports=(begin, begin + each - 1),
+            rtp_shared_port=None if self.rtp_shared_port is None else self.rtp_shared_port + 2 * index,
+            workers=1,
+            shared=self.shared_folder,
+        )
 
     @property
     def url(self) -> str:
@@ -76,7 +127,7 @@ class ServiceSettings:
     @property
     def folders(self) -> tuple[Path, ...]:
         """Folders from which recordings may be read."""
-        folders = [self.recorder.spool / "drive", self.recorder.spool / "held"]
+        folders = [self.shared_folder / "drive", self.shared_folder / "held"]
         destination = self.recorder.destination
         if destination is not None and not destination.startswith("s3://"):
             folders.append(Path(destination))

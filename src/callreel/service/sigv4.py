@@ -10,7 +10,7 @@ API references of AWS.
 Rules beyond that:
 
 1. `host`, `x-amz-date` and every other `x-amz-` header of a request must be signed.
-2. The time may be 5 minutes off. What comes again within that time is for `callreel.service.replays`.
+2. The time may be 5 minutes off. What comes again within that time is for `callreel.service.answers`.
 3. The body must be signed: UNSIGNED-PAYLOAD and streamed payloads are for S3. A presigned URL is not taken.
 4. The scope is the service's region and name, of the day of the time.
 """

@@ -6,10 +6,11 @@ gets the answer of the first time.
 """
 
 import asyncio
+import inspect
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -23,13 +24,13 @@ from callreel.encryption import Keys
 from callreel.errors import UsageError
 from callreel.notify.references import secret_of
 from callreel.service.access import Access
+from callreel.service.answers import Answers, StillAtWorkError
 from callreel.service.audio import AUDIO
 from callreel.service.customers import Customers
 from callreel.service.held import Clear
 from callreel.service.host import Host, LiveCall
 from callreel.service.refusals import Refused, json_response, session_response
-from callreel.service.replays import Replays
-from callreel.service.vendor_shapes import SINCH, answers, takes
+from callreel.service.vendor_shapes import SINCH, gives, takes
 from callreel.service.vendors import SinchApplication
 
 __all__ = ["sinch_api"]
@@ -94,13 +95,13 @@ def sinch_api(
     access: Access,
     drives: Callable[[str], Drive],
     keys: Keys | None,
+    answers: Answers,
     clock: Callable[[], float],
 ) -> APIRouter:
     """The routes below /calling/v1; `drives` gives the drive of a tenant, whose files are encrypted with `keys`."""
     api = APIRouter(prefix="/calling/v1", tags=["sinch"], responses=ERRORS)
     applications = customers.settings.sinch.applications
     secrets = _Secrets(applications)
-    replays = Replays()
 
     def now() -> datetime:
         return datetime.fromtimestamp(clock(), UTC)
@@ -133,15 +134,17 @@ def sinch_api(
 
     Asker = Depends(asker)  # noqa: N806  (a marker)
 
-    async def once(who: _Asker, work: Callable[[], Response]) -> Response:
+    async def once(who: _Asker, work: Callable[[], Response | Awaitable[Response]]) -> Response:
         """Do what changes something; what was done before is answered as it was then."""
         if who.signature is None:
-            return work()
-        answer = replays.answer_to(who.signature, now=now())
-        if answer is None:
             answer = work()
-            replays.keep(who.signature, answer, until=now() + timedelta(seconds=2 * WINDOW_S))
-        return Response(bytes(answer.body), answer.status_code, dict(answer.headers))
+            return await answer if inspect.isawaitable(answer) else answer
+        try:
+            return await answers.once(
+                f"sinch\0{who.signature}", work, until_s=clock() + 2 * WINDOW_S, now_s=clock()
+            )
+        except StillAtWorkError as error:
+            raise Refused(503, 50300, str(error)) from None
 
     def wanted(call_id: str, tenant: str) -> tuple[LiveCall, Sinch]:
         call = host.call(call_id, tenant)
@@ -170,7 +173,7 @@ def sinch_api(
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
-    @api.get("/calls/id/{call_id}", summary="A call", responses={200: answers(SINCH["call"], "the call")})
+    @api.get("/calls/id/{call_id}", summary="A call", responses={200: gives(SINCH["call"], "the call")})
     async def read_call(call_id: str, who: _Asker = Asker) -> Response:
         call, session = wanted(call_id, who.tenant)
         return json_response(session.read_call(call.recorded.view()))
@@ -210,7 +213,7 @@ def sinch_api(
     @api.get(
         "/conferences/id/{conference_id}",
         summary="Who is in a conference",
-        responses={200: answers(SINCH["conference"], "who is there")},
+        responses={200: gives(SINCH["conference"], "who is there")},
     )
     async def read_conference(conference_id: str, who: _Asker = Asker) -> Response:
         return json_response({"participants": [stay for _, stay in those_in(conference_id, who.tenant)]})
@@ -257,7 +260,7 @@ def sinch_api(
     @api.get(
         "/recording",
         summary="Drive: recordings by the time of their creation",
-        responses={200: answers(SINCH["recordings"], "a page of them, oldest first")},
+        responses={200: gives(SINCH["recordings"], "a page of them, oldest first")},
         openapi_extra=LISTED,
     )
     def list_recordings(request: Request, who: _Asker = Asker) -> Response:
@@ -293,11 +296,12 @@ def sinch_api(
 
     @api.delete("/recording/{key:path}", status_code=204, summary="Drive: delete a recording")
     async def delete_recording(key: str, who: _Asker = Asker) -> Response:
-        answer = None if who.signature is None else replays.answer_to(who.signature, now=now())
-        if answer is None:
+        async def work() -> Response:
             with _drive_words():
                 await asyncio.to_thread(drives(who.tenant).delete, key)
-        return await once(who, lambda: Response(status_code=204))
+            return Response(status_code=204)
+
+        return await once(who, work)
 
     return api
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["CHIME", "GRAPH", "GRAPH_VERBS", "SINCH", "answers", "takes"]
+__all__ = ["CHIME", "GRAPH", "GRAPH_VERBS", "SINCH", "gives", "takes"]
 
 JSON: Final = "application/json"
 TEXT: Final = {"type": "string"}
@@ -24,9 +24,7 @@ def takes(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
 
 
-def answers(
-    schema: Mapping[str, Any], words: str, headers: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def gives(schema: Mapping[str, Any], words: str, headers: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A JSON answer, as one of FastAPI's `responses`."""
     answer = {"description": words, "content": {JSON: {"schema": schema}}}
     return answer if headers is None else {**answer, "headers": headers}

@@ -11,14 +11,14 @@ from typing import Final
 from callreel.recorder import Recorder
 from callreel.service.overload import Load, Overload
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "processors"]
 
 log = logging.getLogger("callreel.service")
 
 LOOK_S: Final = 1.0
 
 
-def _processors() -> int:
+def processors() -> int:
     """How many this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -26,10 +26,10 @@ def _processors() -> int:
 class Watch:
     """The thread that measures; what it found may be read from any other."""
 
-    def __init__(self, recorder: Recorder, overload: Overload, *, processors: float | None = None) -> None:
-        """Begin. `processors`: how many the process has for itself; None for all that it may run on."""
+    def __init__(self, recorder: Recorder, overload: Overload, *, share: float | None = None) -> None:
+        """Begin. `share`: how many processors the process has for itself; None for all that it may run on."""
         self._recorder, self._overload = recorder, overload
-        self._processors = processors or _processors()
+        self._processors = share or processors()
         self.load = Load(0.0, 0.0, 0.0)
         """What was measured last."""
         self.reason: str | None = None
