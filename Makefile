@@ -38,7 +38,7 @@ demo: $(VENV)/.built
 	@echo
 	@$(BIN)/callreel inspect $$(find recordings -name '*_980bd020f3276a5c.wav')
 
-test: $(VENV)/.test $(VENV)/.clients
+test: $(VENV)/.test $(VENV)/.clients $(VENV)/.contract
 	$(BIN)/python -m pytest
 
 # In `make test` the same tests are short.
@@ -102,7 +102,7 @@ $(VENV)/.stores: $(VENV)/.made pyproject.toml
 $(VENV)/.test: $(VENV)/.stores
 
 # A group of pyproject.toml each.
-$(VENV)/.test $(VENV)/.clients $(VENV)/.bench $(VENV)/.fuzz $(VENV)/.lint: $(VENV)/.%: $(VENV)/.built
+$(VENV)/.test $(VENV)/.clients $(VENV)/.contract $(VENV)/.bench $(VENV)/.fuzz $(VENV)/.lint: $(VENV)/.%: $(VENV)/.built
 	@$(INSTALL) --group $*
 	@touch $@
 

@@ -95,7 +95,9 @@ def test_an_update_reaches_the_application_and_what_it_answers_is_done(running, 
     while not live.recordings:
         assert time.monotonic() < end
         time.sleep(0.02)
-    assert next(iter(live.keys.values())).endswith(".wav")
+    begun_there = [one.body for one in service.stream.since(0)[0] if one.body["event"] == "recording_started"]
+    assert begun_there[-1]["call_id"] == call_id
+    assert begun_there[-1]["key"].endswith(".wav")
     ACME.chime.answer = lambda body: None
     assert running.client().delete(f"/v1/calls/{call_id}").status_code == 204
     ACME.chime.wait_for(lambda body: body["InvocationEventType"] == "HANGUP")

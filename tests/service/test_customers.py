@@ -10,6 +10,7 @@ from callreel.events import LegStatus, VendorMessage
 from callreel.notify.functions import PythonFunction
 from callreel.service.customers import KEPT_S, Customers, Routes
 from callreel.service.host import LegWish
+from callreel.service.permits import Permits
 from callreel.service.vendors import SinchApplication, SinchSettings, VendorSettings
 from service_host import listening
 from vendor_customers import Backend, begun, service_in, tenant_called, vendors_of
@@ -18,10 +19,18 @@ ACME, OTHER = tenant_called("acme"), tenant_called("other")
 
 
 @pytest.fixture
-def customers(tmp_path):
+def made(tmp_path):
+    """Makes the customers of settings."""
     routes = Routes(tmp_path / "routes.sqlite")
-    yield Customers(vendors_of(tmp_path, [ACME, OTHER]), routes, public_url="https://calls.example/")
+    permits = Permits(tmp_path / "permits.sqlite", now_s=0.0)
+    yield lambda settings, **given: Customers(settings, routes, permits=permits, **{"public_url": ""} | given)
     routes.close()
+    permits.close()
+
+
+@pytest.fixture
+def customers(made, tmp_path):
+    return made(vendors_of(tmp_path, [ACME, OTHER]), public_url="https://calls.example/")
 
 
 def application_of(customers, dialect, tenant="acme", **options):
@@ -48,13 +57,11 @@ def test_a_call_is_of_the_tenants_application(customers, dialect, name, applicat
         application_of(customers, dialect, **{name: ["of nobody"]})
 
 
-def test_of_several_applications_one_must_be_named(tmp_path):
+def test_of_several_applications_one_must_be_named(made):
     settings = SinchSettings({key: SinchApplication("acme", lambda: "") for key in ("one", "two")})
-    routes = Routes(tmp_path / "routes.sqlite")
-    customers = Customers(VendorSettings(sinch=settings), routes, public_url="")
+    customers = made(VendorSettings(sinch=settings))
     assert application_of(customers, "sinch") == ""
     assert application_of(customers, "sinch", application_key="two") == "two"
-    routes.close()
 
 
 def test_options_that_a_session_does_not_have_are_refused(customers):
@@ -71,15 +78,14 @@ def test_what_a_call_says_reaches_its_own_customer_only(customers):
     assert customers.notifier_for(message._replace(call_id="call-2")) is None
 
 
-def test_what_a_call_of_no_application_says_reaches_whom_the_recorder_is_set_up_with(tmp_path):
-    routes, other = Routes(tmp_path / "routes.sqlite"), PythonFunction(Backend(), name="other")
-    customers = Customers(vendors_of(tmp_path, [ACME]), routes, public_url="", others={"chime": other})
+def test_what_a_call_of_no_application_says_reaches_whom_the_recorder_is_set_up_with(made, tmp_path):
+    other = PythonFunction(Backend(), name="other")
+    customers = made(vendors_of(tmp_path, [ACME]), others={"chime": other})
     message = VendorMessage("call-1", "chime", "notification", {})
     assert customers.notifier_for(message) is other
     assert customers.notifier_for(message._replace(dialect="sinch")) is None
     customers.begun("call-1", ACME.sip_media_application)
     assert customers.notifier_for(message).lane == "python:acme.chime"
-    routes.close()
 
 
 def test_an_id_that_was_another_customers_is_taken(customers):

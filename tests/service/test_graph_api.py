@@ -1,6 +1,7 @@
 """Microsoft Graph's cloud communications, spoken by `msgraph-sdk`: operations, tones, downloads, and who may not."""
 
 import asyncio
+import os
 import time
 import uuid
 import wave
@@ -25,6 +26,7 @@ from msgraph.generated.models.media_info import MediaInfo
 from msgraph.generated.models.media_prompt import MediaPrompt
 from msgraph.generated.models.operation_status import OperationStatus
 
+from callreel.errors import DeliveryInterruptedError
 from service_host import listening, settings_in
 from vendor_customers import SIGNING, begun, graph_client, service_in, speak, tenant_called, vendors_of
 
@@ -239,6 +241,72 @@ def test_a_recording_is_gone_shortly_after_its_call(tmp_path):
         assert client.get(location).status_code == 410
         service.sweep()
         assert not held[0].exists()
+
+
+def on_disk(folder, text):
+    """The files below a folder that hold a text."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if text.encode() in path.read_bytes()]
+
+
+def test_a_recording_outlives_restarts_until_its_time_is_over(tmp_path):
+    acme = tenant_called("acme")
+    vendors = vendors_of(tmp_path, [acme])
+    service = service_in(tmp_path, acme, vendors=vendors)
+    with listening(service) as running:
+        call_id = begun(running.client(), "graph")
+        told = recorded(running, service, call_id, acme)
+        token, url = told["recordingAccessToken"], running.url
+        whole = bearing(running, token).get(told["recordingLocation"]).content
+    assert on_disk(tmp_path, token) == []
+    (held,) = (tmp_path / "spool" / "held").rglob("*.wav")
+    os.utime(held, (1, 1))  # recorded long ago, in a call that went on until the restart
+    os.utime(held.parent, (1, 1))
+    service = service_in(tmp_path, acme, vendors=vendors)
+    with listening(service) as running:
+        location = told["recordingLocation"].replace(url, running.url)
+        service.sweep()
+        got = bearing(running, token).get(location)
+        assert (got.status_code, got.content) == (200, whole)
+        assert bearing(running, token + "x").get(location).status_code == 401
+        assert running.client(None).get(location).status_code == 401
+        assert bearing(running, token).get(location + "x").status_code == 404
+    over = replace(vendors, graph=replace(vendors.graph, grace_s=0.001))
+    service = service_in(tmp_path, acme, vendors=over)
+    with listening(service) as running:
+        location = told["recordingLocation"].replace(url, running.url)
+        assert bearing(running, token).get(location).status_code == 410
+        service.sweep()
+        assert not held.exists()
+        assert bearing(running, token).get(location).status_code == 410
+
+
+def test_a_notification_that_a_restart_has_cut_off_is_told_with_a_token_that_opens_the_recording(tmp_path):
+    acme = tenant_called("acme")
+    first_told = []
+
+    def away(body):
+        first_told.append(body["value"][0]["resourceData"].get("recordingAccessToken"))
+        raise DeliveryInterruptedError("nobody answers", retryable=True)
+
+    acme.graph.answer = away
+    service = service_in(tmp_path, acme)
+    with listening(service) as running:
+        call_id = begun(running.client(), "graph")
+        operation = ask(running, call_id, "record_response", record(), acme)
+        speak(service, call_id, seconds=1.2)
+        acme.graph.wait_for(lambda body: ended(body, operation.id))
+        url = running.url
+    acme.graph.told.clear()
+    acme.graph.answer = lambda body: None
+    with listening(service_in(tmp_path, acme)) as running:
+        told = acme.graph.wait_for(lambda body: ended(body, operation.id))["value"][0]["resourceData"]
+        location = told["recordingLocation"].replace(url, running.url)
+        again = told["recordingAccessToken"]
+        assert again not in (None, first_told[-1])
+        for token in (first_told[-1], again):  # the first may have arrived all the same
+            assert bearing(running, token).get(location).status_code == 200
+            assert on_disk(tmp_path, token) == []
 
 
 def test_an_encrypted_recording_is_downloaded_in_the_clear(tmp_path):

@@ -23,7 +23,7 @@ from callreel.actions import (
 )
 from callreel.call import Call
 from callreel.dialects import Order
-from callreel.dialects.graph import Download, Graph
+from callreel.dialects.graph import Download, Graph, digest_of
 from callreel.errors import ActionError, UsageError
 from callreel.events import (
     CallView,
@@ -507,7 +507,7 @@ def test_tokens_are_compared_in_constant_time(monkeypatch):
     compared = []
     monkeypatch.setattr(hmac, "compare_digest", lambda *pair: compared.append(pair))
     assert host.graph.authorize_download(told["recordingLocation"], secret(1), START) == Download(401)
-    assert compared == [(secret(1).encode(), secret(1).encode())]
+    assert compared == [(digest_of(secret(1)), digest_of(told["recordingAccessToken"]))]
 
 
 def test_a_recording_can_be_downloaded_more_than_once():
@@ -531,6 +531,20 @@ def test_a_recording_can_be_downloaded_until_the_grace_after_the_call_is_over(gr
     last = over + timedelta(seconds=grace_s - 0.001)
     assert host.graph.authorize_download(*args, last).status == 200
     assert host.graph.authorize_download(*args, over + timedelta(seconds=grace_s)) == Download(410)
+
+
+def test_a_host_is_told_what_may_be_downloaded_before_the_customer_is_and_when_the_call_is_over():
+    said = []
+    host = Host(session(on_permit=said.append, on_over=said.append))
+    told = host.completed()
+    (permit,) = said
+    assert told["recordingLocation"].endswith(permit.path)
+    assert permit.digests == {digest_of(told["recordingAccessToken"])}
+    assert permit.recording_id == host.finished[0]
+    assert told["recordingAccessToken"] not in repr(permit)
+    host.call.hang_up("LEG-A", now=100)
+    host.call.end(now=200)
+    assert said[1:] == [START + timedelta(seconds=100)]
 
 
 def test_what_never_was_a_recording_is_not_found():

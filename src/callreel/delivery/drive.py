@@ -154,6 +154,11 @@ class Download:
         """All of the bytes at once."""
         return b"".join(self.pieces())
 
+    def detach(self) -> BinaryIO:
+        """The whole file, at its beginning; whoever takes it closes it."""
+        self._file.seek(0)
+        return self._file
+
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()

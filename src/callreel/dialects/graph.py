@@ -61,7 +61,7 @@ from callreel.events import (
     RecordingStarted,
 )
 
-__all__ = ["Download", "Graph", "messages_after"]
+__all__ = ["Download", "Graph", "Permit", "digest_of", "messages_after"]
 
 MAX_TIMEOUT_S = {"seed": 300, "current": 120}
 DEFAULT_TIMEOUT_S = 5
@@ -184,6 +184,36 @@ class Download:
     """Which recording of the call, with 200."""
 
 
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """That a recording may be downloaded with a token, of which only a digest is kept: it may be written down."""
+
+    path: str
+    """Of the recording's location."""
+    recording_id: str
+    key: str
+    """Under which the recording is stored."""
+    digests: frozenset[str]
+    """Of the tokens that open it, by `digest_of`."""
+
+    def status(self, token: str | None, *, over_at: datetime | None, grace_s: float, now: datetime) -> int:
+        """What a request with this token is answered: 200, 401, or 410 from `grace_s` after the call on."""
+        from hmac import compare_digest  # OpenSSL, which only downloads need
+
+        if over_at is not None and now >= over_at + timedelta(seconds=grace_s):
+            return 410
+        given = "" if token is None else digest_of(token)
+        opened = [compare_digest(given, one) for one in sorted(self.digests)]  # all are compared
+        return 200 if any(opened) else 401
+
+
+def digest_of(token: str) -> str:
+    """SHA-256 of an access token, hexadecimal: nobody gets from it to the token."""
+    import hashlib
+
+    return hashlib.sha256(_octets(token)).hexdigest()
+
+
 class _AccessToken(str):
     """A token in a message: JSON has it, a repr does not."""
 
@@ -257,6 +287,8 @@ class Graph:
         max_operations: int = 100,
         keep_operations: bool = False,
         service_hosted_media: bool = True,
+        on_permit: Callable[[Permit], None] | None = None,
+        on_over: Callable[[datetime], None] | None = None,
     ) -> None:
         """`new_id` gives a new GUID, `new_token` a new secret such as `secrets.token_urlsafe()`.
 
@@ -266,7 +298,9 @@ class Graph:
         latter alone. `grace_s`: how long recordings can be downloaded after the call. `media_timeout_s`: how long no
         packet may come before a recording fails. `max_operations`: more that wait are refused (429).
         `keep_operations`: whether GET finds an operation from its end to that of the call. `service_hosted_media`:
-        whether this service has the call's media; if not, all is refused (8500).
+        whether this service has the call's media; if not, all is refused (8500). `on_permit` is told of every recording
+        that may be downloaded, before its customer is, and `on_over` when the call is over: for a host whose downloads
+        outlive its process.
         """
         if revision not in MAX_TIMEOUT_S:
             raise UsageError(f"revision {revision!r}: one of {', '.join(MAX_TIMEOUT_S)} is possible")
@@ -285,7 +319,8 @@ class Graph:
         self._keeps_operations = keep_operations
         self._service_hosted_media = service_hosted_media
         self._operations: dict[str, _Operation] = {}
-        self._downloads: dict[str, tuple[str, str]] = {}  # path: (token, recording id)
+        self._on_permit, self._on_over = on_permit, on_over
+        self._permits: dict[str, Permit] = {}  # by path
         self._hears_tones = False
         self._tones = 0
         self._notified = 0
@@ -377,7 +412,7 @@ class Graph:
             layout=Layout.INCOMING,
             format="wav",
             sample_rate=SAMPLE_RATE,
-            key=f"{keys.safe_component(call.call_id)}/{keys.safe_component(operation.operation_id)}.wav",
+            key=_key(call, operation),
             destination=Destination(kind="held"),
             prompt=prompts[0] if prompts else None,
             beep=beep,
@@ -509,6 +544,8 @@ class Graph:
         """The call is over: what never began fails now, what has begun when its last audio is in."""
         if self._over_at is None:
             self._over_at, self._sip_response_code = call.now, sip_response_code
+            if self._on_over is not None:
+                self._on_over(call.now)
         hang_up = END_OF_RECORDING[EndReason.HANGUP]
         failed = [self._end(one, hang_up, call) for one in self._living() if one.recording_id is None]
         return [*failed, *self._terminate(call)]
@@ -529,7 +566,13 @@ class Graph:
         if end.status == COMPLETED and operation.recording_id is not None:
             operation.location = f"{self._recordings_url}/{self._new_id()}"
             operation.token = _AccessToken(self._new_token())
-            self._downloads[_path(operation.location)] = operation.token, operation.recording_id
+            path, key = _path(operation.location), _key(call, operation)
+            permit = Permit(path, operation.recording_id, key, frozenset({digest_of(operation.token)}))
+            self._permits[path] = permit
+            if self._on_permit is not None:
+                self._on_permit(permit)
+            if self._over_at is not None and self._on_over is not None:  # it was still being stored
+                self._on_over(self._over_at)
         if not self._keeps_operations:
             del self._operations[operation.operation_id]
         path = _operation_path(operation, call)
@@ -575,17 +618,11 @@ class Graph:
         `path` is the location or its path; `now` must know its time zone. A token opens its own recording only, as
         often as it is asked for, until `grace_s` after the call.
         """
-        from hmac import compare_digest  # OpenSSL, which only downloads need
-
-        held = self._downloads.get(_path(path))
-        if held is None:
+        permit = self._permits.get(_path(path))
+        if permit is None:
             return Download(404)
-        if self._over_at is not None and now >= self._over_at + timedelta(seconds=self._grace_s):
-            return Download(410)
-        expected, recording_id = held
-        if token is None or not compare_digest(_octets(token), _octets(expected)):
-            return Download(401)
-        return Download(200, recording_id)
+        status = permit.status(token, over_at=self._over_at, grace_s=self._grace_s, now=now)
+        return Download(status, permit.recording_id if status == 200 else None)
 
 
 # ---- what a request holds ------------------------------------------------------------------------------------
@@ -768,6 +805,11 @@ def _is_id(segment: str, name: str) -> bool:
 
 def _folded(name: str) -> str:
     return name.replace("-", "").casefold()
+
+
+def _key(call: CallView, operation: _Operation) -> str:
+    """Under which an operation's recording is stored."""
+    return f"{keys.safe_component(call.call_id)}/{keys.safe_component(operation.operation_id)}.wav"
 
 
 def _path(location: str) -> str:

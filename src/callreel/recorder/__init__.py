@@ -16,7 +16,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from threading import Condition, Thread
@@ -69,6 +69,7 @@ class Recorder:
         *,
         store_for: Callable[[Destination | None, str], tuple[Store, str]] | None = None,
         notifier_for: Callable[[VendorMessage], Notifier | None] | None = None,
+        secrets_again: Callable[[VendorMessage, Sequence[str]], Mapping[str, Any]] | None = None,
         events: Notifier | None = None,
         on_event: Callable[[], None] | None = None,
         observe: Callable[[Milestone], None] | None = None,
@@ -78,11 +79,12 @@ class Recorder:
         """Open the spool of `settings`, take up what is left in it, and begin to work.
 
         A `store_for` of the host's own gives the store, and the key there, of any destination and key. `notifier_for`
-        says how a vendor's message reaches its customer; what has none is among the `events` of this object. `events`
-        is told of every terminal event, also after a restart. Both are by default those of the settings. `on_event` is
-        called, from any thread, when there is something in `events()`; it may only set a flag. `observe` is called, by
-        any thread, when something that took its time is over, and must not wait. `clock`: seconds, of any epoch, that
-        never step back. `wall_clock`: seconds since 1970, UTC, which may.
+        says how a vendor's message reaches its customer; what has none is among the `events` of this object. A message
+        that an earlier process has not told lacks its secrets: `secrets_again` gives them, or others as good, by where
+        they stood in its body (JSON pointers). `events` is told of every terminal event, also after a restart. Both are
+        by default those of the settings. `on_event` is called, from any thread, when there is something in `events()`;
+        it may only set a flag. `observe` is called, by any thread, when something that took its time is over, and must
+        not wait. `clock`: seconds, of any epoch, that never step back. `wall_clock`: seconds since 1970, UTC, that may.
         """
         self._clock = clock
         self._wall_clock = wall_clock
@@ -117,6 +119,7 @@ class Recorder:
                 keys=self._keys,
                 store_for=store_for,
                 notifier_for=notifier_for or (lambda message: notifiers.get(message.dialect)),
+                secrets_again=secrets_again or (lambda message, pointers: {}),
                 events=events or notifiers.get("events"),
                 observe=observe or _unobserved,
                 tell_host=self._tell,

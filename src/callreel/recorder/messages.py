@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -65,14 +65,19 @@ class Messages:
         *,
         tellers: int,
         notifier_for: Callable[[VendorMessage], Notifier | None],
+        secrets_again: Callable[[VendorMessage, Sequence[str]], Mapping[str, Any]],
         events: Notifier | None,
         tell_host: Callable[[Event | TakeEnded | TakeReplayed], None],
         wall_clock: Callable[[], float],
     ) -> None:
-        """Tell at most `tellers` at a time; `events`, if there is one, is told every terminal event."""
+        """Tell at most `tellers` at a time; `events`, if there is one, is told every terminal event.
+
+        `secrets_again` gives the secrets of a message that an earlier process has left, by where they stood in it.
+        """
         self._clerk = clerk
         self._despatch = despatch
         self._notifier_for = notifier_for
+        self._secrets_again = secrets_again
         self._events = events
         self._tell_host = tell_host
         self._wall_clock = wall_clock
@@ -165,8 +170,13 @@ class Messages:
     def _tell(self, entry: Entry) -> Answer | None:
         """In a teller's thread."""
         own = self._own.get(str(entry.payload["id"]))
-        told = from_payload(entry.payload, None if own is None else own.secrets)
         is_message = purpose_of(entry) == MESSAGE
+        secrets = {} if own is None else own.secrets
+        if is_message and own is None and entry.payload["secrets"]:
+            bare = from_payload({**entry.payload, "secrets": []})
+            message = VendorMessage(bare.call_id, bare.dialect, bare.kind, bare.body)
+            secrets = self._secrets_again(message, entry.payload["secrets"])
+        told = from_payload(entry.payload, secrets)
         notifier = self._events
         if is_message:
             notifier = self._notifier_for(VendorMessage(told.call_id, told.dialect, told.kind, told.body))

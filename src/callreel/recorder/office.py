@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,7 @@ class Office:
         keys: ReadyKeys | None,
         store_for: StoreFor,
         notifier_for: Callable[[VendorMessage], Notifier | None],
+        secrets_again: Callable[[VendorMessage, Sequence[str]], Mapping[str, Any]],
         events: Notifier | None,
         observe: Callable[[Milestone], None],
         tell_host: Callable[[Event | TakeEnded | TakeReplayed], None],
@@ -76,8 +77,8 @@ class Office:
         """Open the queue in the spool's folder; nothing is done before `start`.
 
         `keys`: to encrypt with, None for files in the clear. `events` is told every terminal event, durably;
-        `tell_host` hears of everything in this process. `last_words`: those of a call's session. `wall_clock`: seconds
-        since 1970, which may be set back.
+        `tell_host` hears of everything in this process. `last_words`: those of a call's session. `secrets_again`: see
+        `Messages`. `wall_clock`: seconds since 1970, which may be set back.
         """
         self.tell_host = tell_host
         self._spool = spool
@@ -100,6 +101,7 @@ class Office:
             despatch,
             tellers=settings.tellers,
             notifier_for=notifier_for,
+            secrets_again=secrets_again,
             events=events,
             tell_host=tell_host,
             wall_clock=wall_clock,

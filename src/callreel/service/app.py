@@ -21,6 +21,7 @@ from callreel.service.audio import AudioReader
 from callreel.service.chime_api import chime_api
 from callreel.service.counting import Counted
 from callreel.service.customers import Customers
+from callreel.service.document import allowed_methods, describe
 from callreel.service.graph_api import graph_api
 from callreel.service.held import Held
 from callreel.service.host import Host
@@ -28,6 +29,7 @@ from callreel.service.library import Library
 from callreel.service.limits import App, Limited
 from callreel.service.metrics import CONTENT_TYPE
 from callreel.service.native_api import native_api, status_of
+from callreel.service.permits import Permits
 from callreel.service.refusals import refusal, vendor_of
 from callreel.service.sinch_api import sinch_api
 
@@ -46,6 +48,7 @@ def make_app(
     answers: Answers,
     drives: Callable[[str], Drive],
     held: Held,
+    permits: Permits,
     keys: Keys | None = None,
     obstacles: Callable[[], list[str]] = list,
     metrics: Callable[[], str] = str,
@@ -57,9 +60,9 @@ def make_app(
     """The application.
 
     `answers` has those to requests that are carried out once. `drives` gives a tenant's Sinch Drive, `held` has what
-    Microsoft Graph's customers download, `keys` are what both are encrypted with. `obstacles`: why no recordings are
-    begun; `answered` hears of every request; see `Counted`. `page` is the operator's, below /page; `websockets` serves
-    these.
+    Microsoft Graph's customers download as `permits` say, `keys` are what both are encrypted with. `obstacles`: why no
+    recordings are begun; `answered` hears of every request; see `Counted`. `page` is the operator's, below /page;
+    `websockets` serves these.
     """
     app = FastAPI(
         title="callreel",
@@ -88,9 +91,14 @@ def make_app(
     app.include_router(native_api(host, library, audio, customers, tenant_of, answers))
     app.include_router(chime_api(host, customers, access, answers, clock))
     app.include_router(sinch_api(host, customers, access, drives, keys, answers, clock))
-    app.include_router(graph_api(host, customers, access, held, clock))
+    app.include_router(graph_api(host, customers, access, held, permits, clock))
 
-    @app.get("/healthz", tags=["operation"], summary="Whether the process lives")
+    @app.get(
+        "/healthz",
+        tags=["operation"],
+        summary="Whether the process lives",
+        response_class=PlainTextResponse,
+    )
     async def healthz() -> Response:
         return PlainTextResponse("ok\n")
 
@@ -98,7 +106,8 @@ def make_app(
         "/readyz",
         tags=["operation"],
         summary="Whether recordings can be begun",
-        responses={503: {"description": "not now"}},
+        responses={503: {"description": "not now: why, a line each", "content": {"text/plain": {}}}},
+        response_class=PlainTextResponse,
     )
     async def readyz() -> Response:
         reasons = obstacles()
@@ -133,17 +142,22 @@ def make_app(
         async def to_page() -> Response:
             return RedirectResponse("/page/", 303)
 
+    describe(app)
+
     @app.exception_handler(StarletteHTTPException)
     async def told(request: Request, error: StarletteHTTPException) -> Response:
         detail: Any = error.detail
         code, message = detail if isinstance(detail, tuple) else (None, str(detail))
+        headers = dict(error.headers or {})
+        if "Allow" in headers:
+            headers["Allow"] = allowed_methods(app, request.scope["path"]) or headers["Allow"]
         return refusal(
             request.scope["path"],
             error.status_code,
             message,
             word=code or ("not_found" if error.status_code == 404 else "error"),
             code=code,
-            headers=error.headers,
+            headers=headers,
         )
 
     @app.exception_handler(RequestValidationError)

@@ -1,4 +1,4 @@
-"""The audio of recordings that have ended: read from where it was delivered."""
+"""The audio of recordings that have ended: read from where it was delivered, handed out in the clear."""
 
 from __future__ import annotations
 
@@ -6,62 +6,43 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
-from urllib.parse import unquote, urlsplit
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from fastapi import HTTPException
 from fastapi.responses import Response, StreamingResponse
 
-from callreel.errors import CallreelError, MediaError
+from callreel.encryption import Keys, is_encrypted
+from callreel.errors import CallreelError, DestinationMissingError, MediaError
 from callreel.inspection import inspect
+from callreel.service.held import Clear
 from callreel.service.library import Entry
 from callreel.service.limits import Receive, Scope, Send
+from callreel.service.sources import Source
 
-__all__ = ["AudioReader", "FileSource", "Pieces", "Source"]
+__all__ = ["AUDIO", "UNREAD", "AudioReader", "Pieces"]
 
-PIECE_BYTES: Final = 1 << 16
-RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+UNREAD: Final[dict[str, Any]] = {"description": "the destination does not give it, or not whole"}
+_FILES: Final = {
+    kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("audio/wav", "audio/mpeg")
+}
+_LENGTHS: Final[dict[str, Any]] = {
+    "Accept-Ranges": {"schema": {"const": "bytes"}},
+    "ETag": {"schema": {"type": "string"}},
+}
+AUDIO: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "the whole", "content": _FILES, "headers": _LENGTHS},
+    206: {
+        "description": "a part",
+        "content": _FILES,
+        "headers": {**_LENGTHS, "Content-Range": {"required": True, "schema": {"type": "string"}}},
+    },
+    416: {"description": "no such part"},
+    502: UNREAD,
+}
+"""What is answered who asks for audio, for the OpenAPI document."""
 
-
-class Source(Protocol):
-    """Where files of a kind of place are read."""
-
-    def size_bytes(self, location: str) -> int | None:
-        """How long the file is; None when it is not there."""
-        ...
-
-    def read(self, location: str, first: int, length: int) -> Iterator[bytes]:
-        """So many bytes of it."""
-        ...
-
-
-class FileSource:
-    """Files of this machine, below the folders that recordings are delivered to."""
-
-    def __init__(self, folders: tuple[Path, ...]) -> None:
-        """Read nothing outside of `folders`."""
-        self._folders = tuple(folder.resolve() for folder in folders)
-
-    def _path(self, location: str) -> Path | None:
-        path = Path(unquote(urlsplit(location).path)).resolve()
-        is_ours = any(path.is_relative_to(folder) for folder in self._folders)
-        return path if is_ours and path.is_file() else None
-
-    def size_bytes(self, location: str) -> int | None:
-        """How long the file is."""
-        path = self._path(location)
-        return None if path is None else path.stat().st_size
-
-    def read(self, location: str, first: int, length: int) -> Iterator[bytes]:
-        """So many bytes of it."""
-        path = self._path(location)
-        if path is None:
-            return
-        with path.open("rb") as file:
-            file.seek(first)
-            while length > 0 and (piece := file.read(min(PIECE_BYTES, length))):
-                length -= len(piece)
-                yield piece
+RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 class Pieces(StreamingResponse):
@@ -110,48 +91,61 @@ def _range_of(text: str | None, size_bytes: int) -> _Range | None:
 class AudioReader:
     """Gives the files of recordings, and their outlines."""
 
-    def __init__(self, sources: dict[str, Source]) -> None:
-        """`sources` by the scheme of a location: "file", "s3", ..."""
+    def __init__(self, sources: Mapping[str, Source], keys: Keys | None = None) -> None:
+        """`sources` by the scheme of a location: "file", "s3", "https"; `keys`: what files are encrypted with."""
         self._sources = sources
+        self._keys = keys
 
-    def _source(self, entry: Entry) -> tuple[Source, str, int]:
+    def _opened(self, entry: Entry) -> Clear:
         if entry.location is None:
             raise HTTPException(
                 404, ("not_delivered", "it was not delivered: " + (entry.error or "called off"))
             )
         source = self._sources.get(urlsplit(entry.location).scheme)
-        size = None if source is None else source.size_bytes(entry.location)
-        if source is None or size is None:
+        if source is None:
             raise HTTPException(404, ("not_there", f"it is not to be had from {entry.location}"))
-        return source, entry.location, size
+        with _told(entry):
+            file = source.open(entry, entry.location)
+            if self._keys is None and is_encrypted(file):
+                file.close()
+                key_id = entry.manifest.get("encrypted_for", "another key")
+                raise HTTPException(502, ("encrypted", f"it is encrypted for {key_id}"))
+            clear = Clear(file, self._keys)
+        if not _is_of(entry, file.seek(0, 2)):
+            clear.close()
+            raise HTTPException(404, ("not_there", "something else is stored in its place now"))
+        return clear
 
     def response(self, entry: Entry, range_header: str | None) -> Response:
         """The file, or what of it is asked for."""
-        source, location, size = self._source(entry)
+        clear = self._opened(entry)
+        size = clear.size_bytes
         media_type = str(entry.manifest.get("media_type", "application/octet-stream"))
         headers = {"Accept-Ranges": "bytes", "ETag": f'"{entry.manifest.get("sha256", "")}"'}
         try:
             part = _range_of(range_header, size)
         except ValueError:
+            clear.close()
             headers["Content-Range"] = f"bytes */{size}"
             raise HTTPException(416, ("no_such_range", f"it has {size} bytes"), headers) from None
-        if part is None:
-            headers["Content-Length"] = str(size)
-            return Pieces(source.read(location, 0, size), 200, headers=headers, media_type=media_type)
-        length = part.last - part.first + 1
-        headers |= {
-            "Content-Length": str(length),
-            "Content-Range": f"bytes {part.first}-{part.last}/{size}",
-        }
-        return Pieces(source.read(location, part.first, length), 206, headers=headers, media_type=media_type)
+        first, last = part or _Range(0, size - 1)
+        pieces = clear.pieces(first, last)
+        with _told(entry):  # as long as something else than the audio can be said
+            begin = next(pieces, b"")
+        headers["Content-Length"] = str(last - first + 1)
+        if part is not None:
+            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+        return Pieces(
+            _behind(begin, pieces), 200 if part is None else 206, headers=headers, media_type=media_type
+        )
 
     def waveform(self, entry: Entry, columns: int) -> dict[str, Any]:
         """The outline of each channel, in columns of equal duration."""
-        source, location, size = self._source(entry)
+        clear = self._opened(entry)
         suffix = Path(entry.key).suffix
         with tempfile.NamedTemporaryFile(prefix="callreel-waveform-", suffix=suffix) as file:
-            for piece in source.read(location, 0, size):
-                file.write(piece)
+            with _told(entry):
+                file.writelines(clear.pieces())
             file.flush()
             try:
                 found = inspect(Path(file.name), columns=columns)
@@ -170,3 +164,36 @@ class AudioReader:
                 }
             )
         return {"duration": found.duration_s, "sample_rate": found.sample_rate, "channels": channels}
+
+
+class _told:  # noqa: N801  (a context, as a function would be)
+    """What goes wrong while a file is read, told to who asks for it."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        match error:
+            case DestinationMissingError():
+                raise HTTPException(
+                    404, ("not_there", f"it is not there any more: {self._entry.location}")
+                ) from None
+            case CallreelError():
+                raise HTTPException(502, ("destination", str(error))) from None
+            case OSError():
+                why = error.strerror or type(error).__name__
+                raise HTTPException(502, ("destination", f"it cannot be read: {why}")) from None
+
+
+def _is_of(entry: Entry, size_bytes: int) -> bool:
+    """Whether a file of that size can be this recording."""
+    expected = entry.manifest.get("bytes")
+    return not isinstance(expected, int) or size_bytes == expected
+
+
+def _behind(begin: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    yield begin
+    yield from pieces

@@ -1,7 +1,7 @@
 """What the native API takes and gives, as pydantic and the OpenAPI document have it."""
 
 import uuid
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,9 +13,13 @@ __all__ = ["ActionBody", "CallBody", "ErrorBody", "Failed", "LegBody", "Recordin
 
 
 class _Strict(BaseModel):
-    """Nothing but what is named."""
+    """Nothing but what is named, and nothing that only resembles it: 0 is not false."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+PayloadType = Annotated[int, Field(ge=0, le=127, strict=False)]
+"""As JSON has it: text of a number."""
 
 
 class LegBody(_Strict):
@@ -28,7 +32,11 @@ class LegBody(_Strict):
     from_: str = Field("", alias="from", max_length=256)
     inbound: bool = True
     status: Literal["offered", "ringing", "connected"] = "connected"
-    payload_types: dict[int, str] | None = Field(None, description="of RTP, to names of codecs")
+    payload_types: dict[PayloadType, str] | None = Field(
+        None,
+        description="of RTP, to names of codecs",
+        json_schema_extra={"propertyNames": {"pattern": "^([0-9]|[1-9][0-9]|1[01][0-9]|12[0-7])$"}},
+    )
     detect_digits: bool = True
 
     def wish(self) -> LegWish:

@@ -22,6 +22,7 @@ from callreel.service.customers import Customers
 from callreel.service.host import Host, LegWish
 from callreel.service.refusals import Refused, json_response, session_response
 from callreel.service.sigv4 import SignedRequest, Unsigned, Verified, verify
+from callreel.service.vendor_shapes import CHIME, gives, takes
 
 __all__ = ["chime_api"]
 
@@ -29,13 +30,6 @@ SERVICE: Final = "chime"
 """As the clients sign for it."""
 NUMBER = re.compile(r"\+?[1-9]\d{1,14}", re.ASCII)
 MAX_PAIRS: Final = 20
-
-PAIRS: Final = {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MAX_PAIRS}
-
-
-def _body_of(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"description": "BadRequestException, SerializationException, IncompleteSignatureException"},
@@ -81,11 +75,11 @@ def chime_api(
         body = await request.body()
         tenant, verified = signed(request, body)
         if verified is None:
-            return work(tenant, _read(body))
+            return _named(work(tenant, _read(body)))
         try:
             return await answers.once(
                 f"chime\0{verified.signature}",
-                lambda: work(tenant, _read(body)),
+                lambda: _named(work(tenant, _read(body))),
                 until_s=verified.until.timestamp(),
                 now_s=clock(),
             )
@@ -96,9 +90,8 @@ def chime_api(
         "/{application_id}/calls/{transaction_id}",
         status_code=202,
         summary="UpdateSipMediaApplicationCall: ask a call's application what to do now",
-        openapi_extra=_body_of(
-            {"type": "object", "properties": {"Arguments": PAIRS}, "required": ["Arguments"]}
-        ),
+        openapi_extra=takes(CHIME["update"]),
+        responses={202: gives(CHIME["made"], "the application is asked")},
     )
     async def update_call(request: Request, application_id: str, transaction_id: str) -> Response:
         def work(tenant: str, body: Mapping[str, Any]) -> Response:
@@ -122,18 +115,8 @@ def chime_api(
         "/{application_id}/calls",
         status_code=201,
         summary="CreateSipMediaApplicationCall: begin a call to a number",
-        openapi_extra=_body_of(
-            {
-                "type": "object",
-                "properties": {
-                    "FromPhoneNumber": {"type": "string", "pattern": f"^{NUMBER.pattern}$"},
-                    "ToPhoneNumber": {"type": "string", "pattern": f"^{NUMBER.pattern}$"},
-                    "SipHeaders": PAIRS,
-                    "ArgumentsMap": PAIRS,
-                },
-                "required": ["FromPhoneNumber", "ToPhoneNumber"],
-            }
-        ),
+        openapi_extra=takes(CHIME["create"]),
+        responses={201: gives(CHIME["made"], "the call begins")},
     )
     async def create_call(request: Request, application_id: str) -> Response:
         def work(tenant: str, body: Mapping[str, Any]) -> Response:
@@ -171,6 +154,12 @@ def chime_api(
         return await once(request, work)
 
     return api
+
+
+def _named(answer: Response) -> Response:
+    """An answer as AWS gives it: with the id of its request."""
+    answer.headers.setdefault("x-amzn-RequestId", str(uuid.uuid4()))
+    return answer
 
 
 def _not_found() -> Refused:

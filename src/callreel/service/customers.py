@@ -6,7 +6,8 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from callreel.errors import UsageError
 from callreel.events import VendorMessage
 from callreel.notify import Notifier
 from callreel.service.common_files import open_file
+from callreel.service.permits import Permits
 from callreel.service.vendors import VendorSettings
 
 __all__ = ["DRIVE_PATH", "HELD_PATH", "Customer", "Customers", "Routes"]
@@ -106,15 +108,18 @@ class Customers:
         routes: Routes,
         *,
         public_url: str,
+        permits: Permits,
         others: Mapping[str, Notifier] = NOTHING,
         is_open: bool = False,
     ) -> None:
         """`public_url`: how clients reach the service. `others`: who is told, by dialect, of calls of no application.
 
-        `is_open`: every application is everybody's.
+        `permits`: where it is noted which of Graph's recordings may be downloaded. `is_open`: every application is
+        everybody's.
         """
         self.settings = settings
         self.public_url = public_url.rstrip("/")
+        self._permits = permits
         self._others = others
         self._is_open = is_open
         self._routes = routes
@@ -200,12 +205,18 @@ class Customers:
             base_url=self.public_url,
             recordings_url=f"{self.public_url}{HELD_PATH}{quote(call_id, safe='')}",
             grace_s=self.settings.graph.grace_s,
+            on_permit=partial(self._permits.keep, call_id),
+            on_over=partial(self._permits.over, call_id),
             **({"revision": self.settings.graph.revision} | given),
         )
 
     def begun(self, call_id: str, application: str) -> None:
         """A call is about to say something; to be told before it does."""
         self._routes.keep(call_id, application)
+
+    def secrets_again(self, message: VendorMessage, pointers: Sequence[str]) -> Mapping[str, Any]:
+        """Secrets for a message that an earlier process has not told."""
+        return self._permits.tokens_again(message.body, pointers) if message.dialect == "graph" else {}
 
     def notifier_for(self, message: VendorMessage) -> Notifier | None:
         """How a message reaches its customer; None for one that the event stream has."""

@@ -7,22 +7,22 @@ before it, or without. A recording is downloaded with the access token of its no
 
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Annotated, Any, Final
+from urllib.parse import quote, urlsplit
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response, StreamingResponse
 
-from callreel.dialects.graph import Graph
 from callreel.errors import UsageError
 from callreel.service.access import Access
 from callreel.service.audio import Pieces
 from callreel.service.customers import HELD_PATH, Customers
 from callreel.service.held import Held
 from callreel.service.host import Host, LiveCall
+from callreel.service.permits import Permits
 from callreel.service.refusals import Refused, session_response
 from callreel.service.tokens import TokenError, Tokens
+from callreel.service.vendor_shapes import GRAPH, GRAPH_VERBS, gives, takes
 
 __all__ = ["graph_api"]
 
@@ -42,9 +42,8 @@ ASKED: Final = (
 CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="callreel"'}
 CALL_NOT_FOUND: Final = "8522"
 
-JSON_BODY: Final[dict[str, Any]] = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
-}
+Verb = Annotated[str, Path(json_schema_extra={"enum": list(GRAPH_VERBS)})]
+LOCATION: Final = {"Location": {"required": True, "schema": {"type": "string"}}}
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"description": "a parameter, or the state of the call, does not allow it"},
     401: {"description": "no token, or one that is not to be believed"},
@@ -54,6 +53,11 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     415: {"description": "the content type must be application/json"},
     429: {"description": "too many operations wait"},
 }
+GIVEN: Final[dict[str, dict[int | str, dict[str, Any]]]] = {
+    "POST": {200: gives(GRAPH["operation"], "it is accepted", LOCATION)},
+    "GET": {200: gives(GRAPH["operation"], "the operation")},
+    "DELETE": {},
+}
 GONE: Final = {
     401: ("InvalidAuthenticationToken", "The access token is invalid."),
     404: ("itemNotFound", "There is no such recording."),
@@ -62,7 +66,12 @@ GONE: Final = {
 
 
 def graph_api(
-    host: Host, customers: Customers, access: Access, held: Held, clock: Callable[[], float]
+    host: Host,
+    customers: Customers,
+    access: Access,
+    held: Held,
+    permits: Permits,
+    clock: Callable[[], float],
 ) -> APIRouter:
     """The routes of calls and recordings."""
     api = APIRouter(tags=["graph"])
@@ -116,7 +125,7 @@ def graph_api(
     async def delete(request: Request, call_id: str) -> Response:
         return await ask(request, call_id)
 
-    async def act(request: Request, call_id: str, verb: str) -> Response:
+    async def act(request: Request, call_id: str, verb: Verb) -> Response:
         return await ask(request, call_id)
 
     async def read_operation(request: Request, call_id: str, operation_id: str) -> Response:
@@ -125,7 +134,7 @@ def graph_api(
     async def delete_of(request: Request, application_id: str, call_id: str) -> Response:
         return await ask(request, call_id, application_id)
 
-    async def act_of(request: Request, application_id: str, call_id: str, verb: str) -> Response:
+    async def act_of(request: Request, application_id: str, call_id: str, verb: Verb) -> Response:
         return await ask(request, call_id, application_id)
 
     async def read_operation_of(
@@ -148,18 +157,21 @@ def graph_api(
                     methods=[method],
                     summary=summary,
                     status_code=204 if method == "DELETE" else 200,
-                    responses=ERRORS,
+                    responses=ERRORS | GIVEN[method],
                     response_class=Response,
                     include_in_schema=not version,
                     operation_id=f"{method.lower()} {calls}{path}",
-                    openapi_extra=JSON_BODY if method == "POST" else None,
+                    openapi_extra=takes(GRAPH["verb"]) if method == "POST" else None,
                 )
 
     @api.get(
         HELD_PATH + "{call_id}/{recording_id}",
         summary="A recording, with the access token of its notification",
         responses={
-            200: {"content": {"application/octet-stream": {}}},
+            200: {
+                "description": "its file, chunked",
+                "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            },
             401: {"description": "not the token of this recording"},
             404: {"description": "there is no such recording"},
             410: {"description": "the recording is not kept any more"},
@@ -167,20 +179,12 @@ def graph_api(
         response_class=StreamingResponse,
     )
     async def download(request: Request, call_id: str, recording_id: str) -> Response:
-        call = host.call(call_id)
-        pieces = None
-        status = 404
-        if call is not None and isinstance(call.session, Graph):
-            path = f"{customers.public_url}{HELD_PATH}{quote(call_id, safe='')}/{recording_id}"
-            allowed = call.session.authorize_download(
-                path, _bearer(request), datetime.fromtimestamp(clock(), UTC)
-            )
-            status = allowed.status
-            if status == 200:
-                key = call.keys.get(allowed.recording_id or "")
-                pieces = None if key is None else held.pieces(key)
-                status = 410 if pieces is None else 200
+        path = f"{urlsplit(customers.public_url).path}{HELD_PATH}{quote(call_id, safe='')}/{recording_id}"
+        grace_s = customers.settings.graph.grace_s
+        status, key = permits.look(path, _bearer(request), grace_s=grace_s, now_s=clock())
+        pieces = None if key is None else held.pieces(key)
         if pieces is None:
+            status = 410 if status == 200 else status
             code, message = GONE[status]
             raise Refused(status, code, message, CHALLENGE if status == 401 else {})
         return Pieces(pieces, headers={}, media_type="application/octet-stream")

@@ -26,7 +26,10 @@ class Clear:
     """What a file holds in the clear."""
 
     def __init__(self, file: BinaryIO, keys: Keys | None) -> None:
-        """Read `file`, from its beginning; `keys`: what it may be encrypted with. When that fails, it is closed."""
+        """Read `file`, from its beginning; `keys`: what it may be encrypted with.
+
+        When it cannot be read, for instance as it is encrypted for another key, that is raised and the file closed.
+        """
         self._file = file
         self._source: BinaryIO | SealedReader = file
         try:
@@ -36,6 +39,10 @@ class Clear:
         except BaseException:
             file.close()
             raise
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
 
     def pieces(self, first: int = 0, last: int | None = None) -> Iterator[bytes]:
         """Its bytes, from `first` to `last`, that one included; the file is closed in the end."""

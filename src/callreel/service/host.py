@@ -89,8 +89,6 @@ class LiveCall:
     legs: dict[str, LegWish] = field(default_factory=dict)
     recordings: dict[str, str] = field(default_factory=dict)
     """How far each is, by id: "recording", "ended", "delivered", "failed"."""
-    keys: dict[str, str] = field(default_factory=dict)
-    """Under which key each recording is stored, by id."""
     playing: dict[str, str] = field(default_factory=dict)
     """What plays on a leg: its action."""
     ended_at: datetime | None = None
@@ -362,7 +360,6 @@ class Host:
                 self._perform(call, event)
             case RecordingStarted():
                 call.recordings[event.recording_id] = "recording"
-                call.keys[event.recording_id] = event.key
             case RecordingFinished():
                 call.recordings[event.recording_id] = "ended"
             case TakeEnded():

@@ -13,11 +13,21 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from callreel.actions import RecordingKind
 from callreel.errors import ActionConflictError, ActionError, DeliveryError, NoPortError, UsageError
 from callreel.service.answers import Answers, KeyReusedError, StillAtWorkError
-from callreel.service.audio import AudioReader
+from callreel.service.audio import AUDIO, UNREAD, AudioReader
 from callreel.service.bodies import ActionBody, CallBody, ErrorBody, LegBody, RecordingBody
 from callreel.service.customers import Customers
 from callreel.service.host import Host, LiveCall
 from callreel.service.library import Entry, Library
+from callreel.service.shapes import (
+    ActionAnswer,
+    CallAnswer,
+    CallDetails,
+    CallsAnswer,
+    ManifestAnswer,
+    RecordingAnswer,
+    RecordingsAnswer,
+    WaveformAnswer,
+)
 
 __all__ = ["native_api", "status_of"]
 
@@ -28,6 +38,10 @@ TURN_EVENTS: Final = 64
 REMEMBERED_S: Final = 24 * 3600
 """What was answered to an idempotency key."""
 COLUMNS_MAX: Final = 4000
+EVENTS: Final = (
+    "each with an `id`, the event's name, and as `data` a JSON object with `event`, `call_id` and what there is to "
+    "say; `gap` where some are not kept any more"
+)
 
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
@@ -81,7 +95,12 @@ def native_api(
             raise HTTPException(404, ("no_such_recording", f"there is no recording {take_id}"))
         return entry
 
-    @api.post("/calls", status_code=201, summary="Begin a call; says where to send its media")
+    @api.post(
+        "/calls",
+        status_code=201,
+        summary="Begin a call; says where to send its media",
+        responses={201: {"model": CallAnswer}},
+    )
     async def create_call(
         request: Request,
         body: CallBody,
@@ -115,11 +134,13 @@ def native_api(
             raise
         return JSONResponse(call.as_json(), 201)
 
-    @api.get("/calls", summary="Calls that go on, or all that are known")
+    @api.get(
+        "/calls", summary="Calls that go on, or all that are known", responses={200: {"model": CallsAnswer}}
+    )
     async def list_calls(tenant: Tenant, live: bool = True) -> Any:
         return {"calls": [call.as_json() for call in host.calls(tenant, live=live)]}
 
-    @api.get("/calls/{call_id}", summary="One call")
+    @api.get("/calls/{call_id}", summary="One call", responses={200: {"model": CallDetails}})
     async def read_call(call_id: CallId, tenant: Tenant) -> Any:
         call = wanted(call_id, tenant)
         return call.as_json() | {"media": {leg: dict(media.statistics) for leg, media in call.media.items()}}
@@ -129,13 +150,22 @@ def native_api(
         host.end(wanted(call_id, tenant))
         return Response(status_code=204)
 
-    @api.post("/calls/{call_id}/legs", status_code=201, summary="Another participant joins")
+    @api.post(
+        "/calls/{call_id}/legs",
+        status_code=201,
+        summary="Another participant joins",
+        responses={201: {"model": CallAnswer}},
+    )
     async def add_leg(call_id: CallId, body: LegBody, tenant: Tenant) -> Any:
         call = wanted(call_id, tenant)
         host.add_leg(call, body.wish())
         return call.as_json()
 
-    @api.post("/calls/{call_id}/actions", summary="Ask something of a call")
+    @api.post(
+        "/calls/{call_id}/actions",
+        summary="Ask something of a call",
+        responses={200: {"model": ActionAnswer}},
+    )
     async def act(
         request: Request,
         call_id: CallId,
@@ -148,7 +178,11 @@ def native_api(
             request, tenant, idempotency_key, lambda: JSONResponse(_carried_out(host, call, body))
         )
 
-    @api.get("/recordings", summary="Recordings that have ended, the latest first")
+    @api.get(
+        "/recordings",
+        summary="Recordings that have ended, the latest first",
+        responses={200: {"model": RecordingsAnswer}},
+    )
     def list_recordings(
         tenant: Tenant,
         text: Annotated[str, Query(max_length=200)] = "",
@@ -164,24 +198,32 @@ def native_api(
         entries = [_without_manifest(entry) for entry in found.entries]
         return {"recordings": entries, "total": found.total, "page": page, "page_size": page_size}
 
-    @api.get("/recordings/{take_id}", summary="One recording")
+    @api.get("/recordings/{take_id}", summary="One recording", responses={200: {"model": RecordingAnswer}})
     def read_recording(take_id: str, tenant: Tenant) -> Any:
         return _without_manifest(recording(take_id, tenant))
 
-    @api.get("/recordings/{take_id}/manifest", summary="All there is to say of a recording")
+    @api.get(
+        "/recordings/{take_id}/manifest",
+        summary="All there is to say of a recording",
+        responses={200: {"model": ManifestAnswer}},
+    )
     def read_manifest(take_id: str, tenant: Tenant) -> Any:
         return dict(recording(take_id, tenant).manifest)
 
     @api.get(
         "/recordings/{take_id}/audio",
         summary="Its file, whole or a range",
-        responses={200: {"content": {"audio/wav": {}, "audio/mpeg": {}}}, 206: {}, 416: {"model": ErrorBody}},
+        responses=AUDIO,
         response_class=Response,
     )
     def read_audio(take_id: str, request: Request, tenant: Tenant) -> Response:
         return audio.response(recording(take_id, tenant), request.headers.get("range"))
 
-    @api.get("/recordings/{take_id}/waveform", summary="The outline of each channel")
+    @api.get(
+        "/recordings/{take_id}/waveform",
+        summary="The outline of each channel",
+        responses={200: {"model": WaveformAnswer}, 502: UNREAD},
+    )
     def read_waveform(
         take_id: str, tenant: Tenant, columns: Annotated[int, Query(ge=1, le=COLUMNS_MAX)] = 1000
     ) -> Any:
@@ -190,7 +232,7 @@ def native_api(
     @api.get(
         "/events",
         summary="What happens, as server-sent events",
-        responses={200: {"content": {"text/event-stream": {}}}},
+        responses={200: {"description": EVENTS, "content": {"text/event-stream": {}}}},
         response_class=StreamingResponse,
     )
     async def watch(
@@ -305,7 +347,8 @@ def status_of(error: Exception) -> tuple[int, str]:
         case NoPortError():
             return 503, "no_port"
         case UsageError():
-            return 409 if "there is a call" in str(error) else 400, "wrong_use"
+            is_there = "there is a call" in str(error) or str(error).endswith(" already")
+            return 409 if is_there else 400, "wrong_use"
         case DeliveryError():
             return 502, "destination"
         case _:

@@ -30,7 +30,7 @@ from callreel.service.access import Access, check_exposure
 from callreel.service.adoption import Adopted
 from callreel.service.answers import Answers
 from callreel.service.app import make_app
-from callreel.service.audio import AudioReader, FileSource, Source
+from callreel.service.audio import AudioReader
 from callreel.service.audiosocket import STRANGERS_MAX, AudioSocket
 from callreel.service.connections import Connections, raise_descriptors
 from callreel.service.customers import DRIVE_PATH, Customers, Routes
@@ -42,10 +42,12 @@ from callreel.service.measures import Measures, rtp_families
 from callreel.service.metrics import text_of
 from callreel.service.overload import Overload
 from callreel.service.page import make_page
+from callreel.service.permits import Permits
 from callreel.service.prompts import Prompts
 from callreel.service.rtp import RtpPorts
 from callreel.service.rtp_legs import rtp_opener
 from callreel.service.settings import ServiceSettings
+from callreel.service.sources import DriveSource, FileSource, S3Source, Source
 from callreel.service.stream import EventStream
 from callreel.service.watching import Watch, processors
 from callreel.service.websocket_media import MESSAGE_BYTES, WebSocketMedia
@@ -141,11 +143,13 @@ class Service:
         self.measures.add_source(self.connections.families)
         self._traces = traces
         self._routes = Routes(shared / "routes.sqlite")
+        self._permits = Permits(shared / "permits.sqlite", fleet, now_s=time.time())
         self.answers = Answers(shared / "answers.sqlite", fleet)
         self.customers = Customers(
             settings.vendors,
             self._routes,
             public_url=settings.url,
+            permits=self._permits,
             others=settings.recorder.notify.notifiers(),
             is_open=settings.is_open,
         )
@@ -154,7 +158,7 @@ class Service:
         self.recorder = self._recorder(settings.recorder.spool)
         self.websockets = WebSocketMedia(lambda: self.recorder.now, self.access)
         with contextlib.ExitStack() as undo:  # what is open already, where something cannot be opened
-            for opened in (self.library, self._routes, self.answers, self.recorder):
+            for opened in (self.library, self._routes, self._permits, self.answers, self.recorder):
                 undo.callback(opened.close)
             first = settings.recorder.spool.parent if fleet.index else settings.recorder.spool
             self._adopted = Adopted(first, fleet, self._recorder)
@@ -183,9 +187,15 @@ class Service:
         )
         keys = settings.recorder.keys()
         self._held = Held(shared / "held", keys)
-        sources: dict[str, Source] = {"file": FileSource(settings.folders)}
+        drives = DriveSource(self._drive)
+        sources: dict[str, Source] = {
+            "file": FileSource(settings.folders),
+            "s3": S3Source(settings.recorder),
+            "http": drives,
+            "https": drives,
+        }
         self.watch = Watch(self.recorder, Overload(settings.overload), share=processors() / fleet.size)
-        audio = AudioReader(sources)
+        audio = AudioReader(sources, keys)
         self.app: Any = make_app(
             self.host,
             self.library,
@@ -195,6 +205,7 @@ class Service:
             answers=self.answers,
             drives=self._drive,
             held=self._held,
+            permits=self._permits,
             keys=keys,
             obstacles=self.recorder.obstacles,
             metrics=self._metrics,
@@ -214,6 +225,7 @@ class Service:
             replace(self.settings.recorder, spool=spool),
             store_for=stores.place,
             notifier_for=self.customers.notifier_for,
+            secrets_again=self.customers.secrets_again,
             events=self._shelf,
             observe=self._observe,
         )
@@ -246,8 +258,8 @@ class Service:
         if not self.settings.public_url:
             self.customers.public_url = replace(self.settings, port=port).url
 
-    def _drive(self, tenant: str) -> Drive:
-        """A tenant's Sinch Drive."""
+    def _drive(self, tenant: str | None) -> Drive:
+        """A tenant's Sinch Drive; None for that of nobody in particular."""
         return Drive(
             self._places.drive_folder(tenant),
             retention_s=self._places.drive_retention_s,
@@ -270,6 +282,8 @@ class Service:
             for call in self.host.calls(live=False)
             if call.ended_at is None or (now - call.ended_at).total_seconds() < grace_s
         }
+        wanted |= self._permits.folders(grace_s=grace_s, now_s=now.timestamp())
+        self._permits.sweep(grace_s=grace_s, now_s=now.timestamp())
         self._held.sweep(wanted, older_than_s=grace_s, is_ours=self.fleet.owns_folder)
         self._routes.sweep()
         self.answers.sweep(now.timestamp())
@@ -308,6 +322,7 @@ class Service:
         self._adopted.close()
         self.library.close()
         self._routes.close()
+        self._permits.close()
         self.answers.close()
 
 

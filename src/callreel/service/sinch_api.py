@@ -6,11 +6,9 @@ gets the answer of the first time.
 """
 
 import asyncio
-import contextlib
 import inspect
 import json
 import re
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -27,11 +25,12 @@ from callreel.errors import UsageError
 from callreel.notify.references import secret_of
 from callreel.service.access import Access
 from callreel.service.answers import Answers, StillAtWorkError
-from callreel.service.audio import Pieces
+from callreel.service.audio import AUDIO, Pieces
 from callreel.service.customers import Customers
 from callreel.service.held import Clear
 from callreel.service.host import Host, LiveCall
 from callreel.service.refusals import Refused, json_response, session_response
+from callreel.service.vendor_shapes import SINCH, gives, takes
 from callreel.service.vendors import SinchApplication
 
 __all__ = ["sinch_api"]
@@ -45,8 +44,16 @@ FAR: Final = 1 << 62
 """Behind the end of every file."""
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
-JSON_BODY: Final[dict[str, Any]] = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
+LISTED: Final[dict[str, Any]] = {
+    "parameters": [
+        {"name": name, "in": "query", "required": False, "schema": schema}
+        for name, schema in (
+            ("from", {"type": "string", "format": "date-time"}),
+            ("to", {"type": "string", "format": "date-time"}),
+            ("page", {"type": "integer", "minimum": 1, "maximum": 999_999_999}),
+            ("pageSize", {"type": "integer", "minimum": 1, "maximum": 999_999_999}),
+        )
+    ]
 }
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"description": "40001 illegal parameter, 40002 missing parameter, 40003 invalid request"},
@@ -166,12 +173,17 @@ def sinch_api(
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
-    @api.get("/calls/id/{call_id}", summary="A call")
+    @api.get("/calls/id/{call_id}", summary="A call", responses={200: gives(SINCH["call"], "the call")})
     async def read_call(call_id: str, who: _Asker = Asker) -> Response:
         call, session = wanted(call_id, who.tenant)
         return json_response(session.read_call(call.recorded.view()))
 
-    @api.patch("/calls/id/{call_id}", status_code=204, summary="Manage Call: SVAML", openapi_extra=JSON_BODY)
+    @api.patch(
+        "/calls/id/{call_id}",
+        status_code=204,
+        summary="Manage Call: SVAML",
+        openapi_extra=takes(SINCH["svaml"]),
+    )
     async def manage_call(request: Request, call_id: str, who: _Asker = Asker) -> Response:
         svaml = _read(await request.body())
 
@@ -185,7 +197,7 @@ def sinch_api(
         "/calls/id/{call_id}/leg/{call_leg}",
         status_code=204,
         summary="Manage Call: say or play something on one leg",
-        openapi_extra=JSON_BODY,
+        openapi_extra=takes(SINCH["svaml"]),
     )
     async def manage_leg(request: Request, call_id: str, call_leg: str, who: _Asker = Asker) -> Response:
         svaml = _read(await request.body())
@@ -198,7 +210,11 @@ def sinch_api(
 
     # -- conferences -----------------------------------------------------------------------------------------------
 
-    @api.get("/conferences/id/{conference_id}", summary="Who is in a conference")
+    @api.get(
+        "/conferences/id/{conference_id}",
+        summary="Who is in a conference",
+        responses={200: gives(SINCH["conference"], "who is there")},
+    )
     async def read_conference(conference_id: str, who: _Asker = Asker) -> Response:
         return json_response({"participants": [stay for _, stay in those_in(conference_id, who.tenant)]})
 
@@ -218,7 +234,7 @@ def sinch_api(
         "/conferences/id/{conference_id}/{call_id}",
         status_code=204,
         summary="Mute a participant, or put them on hold",
-        openapi_extra=JSON_BODY,
+        openapi_extra=takes(SINCH["command"]),
     )
     async def manage_participant(
         request: Request, conference_id: str, call_id: str, who: _Asker = Asker
@@ -241,7 +257,12 @@ def sinch_api(
 
     # -- Drive -----------------------------------------------------------------------------------------------------
 
-    @api.get("/recording", summary="Drive: recordings by the time of their creation")
+    @api.get(
+        "/recording",
+        summary="Drive: recordings by the time of their creation",
+        responses={200: gives(SINCH["recordings"], "a page of them, oldest first")},
+        openapi_extra=LISTED,
+    )
     def list_recordings(request: Request, who: _Asker = Asker) -> Response:
         query = request.query_params
         with _drive_words():
@@ -259,7 +280,7 @@ def sinch_api(
     @api.get(
         "/recording/{key:path}",
         summary="Drive: a recording's file, whole or a range",
-        responses={200: {"content": {"audio/mpeg": {}, "audio/wav": {}}}, 206: {"description": "a range"}},
+        responses={status: AUDIO[status] for status in (200, 206)},
         response_class=Response,
     )
     def read_recording(request: Request, key: str, who: _Asker = Asker) -> Response:
@@ -315,14 +336,12 @@ def _part(drive: Drive, key: str, wanted: tuple[int, int | None] | None, keys: K
         size_bytes, end = download.recording.size_bytes, download.first + download.length - 1
         return _Part(_pieces(download), download.first, end, size_bytes, download.recording.media_type)
     download = drive.get(key)
-    with contextlib.ExitStack() as undo:
-        # In a file of its own: nothing replaces that while it is read.
-        file = undo.enter_context(tempfile.TemporaryFile(prefix="callreel-drive-"))
-        file.writelines(_pieces(download))
-        file.seek(0)
-        clear = Clear(file, keys)
+    clear = Clear(download.detach(), keys)
+    try:
         first, end = _within(wanted, clear.size_bytes)
-        undo.pop_all()
+    except DriveError:
+        clear.close()
+        raise
     return _Part(clear.pieces(first, end), first, end, clear.size_bytes, download.recording.media_type)
 
 
