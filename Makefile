@@ -18,12 +18,13 @@ PACKAGE := $(shell find src -name '*.py')
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults bench sanitize fuzz lint wheel test-wheel clean
+.PHONY: help demo test faults soak bench sanitize fuzz lint wheel test-wheel clean
 
 help:
 	@echo "make demo        build callreel and record the calls of a capture that ships with it into ./recordings"
 	@echo "make test        build callreel and run its tests (CALLREEL_TEST_DATA=folder adds tests over more files)"
 	@echo "make faults      kill, starve and deny it for long (tests/faults; CALLREEL_FAULTS_SEED=n repeats a run), print figures"
+	@echo "make soak        an hour of mixed traffic and faults against \`callreel serve\` (CALLREEL_SOAK_S=seconds), print figures"
 	@echo "make bench       compare callreel with its peers on this machine"
 	@echo "make sanitize    run the tests of all native code under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)"
 	@echo "make fuzz        feed hostile bytes to every parser, SECONDS=60 each, JOBS=1 at a time (clang)"
@@ -43,6 +44,11 @@ test: $(VENV)/.test $(VENV)/.clients $(VENV)/.contract
 # In `make test` the same tests are short.
 faults: $(VENV)/.test
 	CALLREEL_FAULTS=long $(BIN)/python -m pytest tests/faults
+
+# In `make test` it lasts half a minute.
+soak: export CALLREEL_SOAK_S ?= 3600
+soak: $(VENV)/.test $(VENV)/.clients
+	$(BIN)/python -m pytest -s --show-capture=no tests/soak
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m pytest benchmarks --benchmark-group-by=group --benchmark-columns=median,iqr,ops

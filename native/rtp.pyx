@@ -779,6 +779,9 @@ cdef class Receiver:
     @property
     def end(self):
         """One past the last timeline sample that has arrived, or `position`."""
+        return self._end()
+
+    cdef int64_t _end(self) except? -1:
         cdef int64_t end
         _enter(&self.busy)
         end = cr_track_end_position(self.track)
@@ -1004,6 +1007,11 @@ cdef class Pair:
         position = self.left.track.position
         cr_release(&self.left.busy)
         return position
+
+    @property
+    def end(self):
+        """One past the last sample that has arrived on either, or `position`."""
+        return max(self.left._end(), self.right._end())
 
     @property
     def sounding_since(self):

@@ -38,7 +38,16 @@ from callreel.dialects.sinch import Sinch
 from callreel.events import DigitReceived, RecordingFinished, RecordingStarted
 from callreel.kernels import g711, tone
 
-__all__ = ["ACTIONS", "Result", "action_us", "add_calls_arguments", "measure", "packet_us", "run_calls"]
+__all__ = [
+    "ACTIONS",
+    "Result",
+    "action_us",
+    "add_calls_arguments",
+    "measure",
+    "packet_us",
+    "run_calls",
+    "voice",
+]
 
 PACKET_MS = 20
 PACKET_SAMPLES = 160
@@ -340,7 +349,7 @@ def _stream(number: int, seconds: int) -> _Stream:
     """One direction of a call: a voice of a few harmonics in syllables, keys in turn as tones and as events."""
     chance = random.Random(number)
     pitch_hz = chance.uniform(90, 240)
-    voice = [_voice(packet, pitch_hz, chance) for packet in range(VOICE_PACKETS)]
+    spoken = [voice(packet, pitch_hz, chance) for packet in range(VOICE_PACKETS)]
     payloads: list[tuple[int, bytes, int]] = []
     keys = 0
     for packet in range(seconds * 1000 // PACKET_MS):
@@ -356,7 +365,7 @@ def _stream(number: int, seconds: int) -> _Stream:
             payloads.append((packet, g711.ulaw_encode(sound), 0))
             keys += at_s == second
         else:
-            payloads.append((packet, voice[packet % VOICE_PACKETS], 0))
+            payloads.append((packet, spoken[packet % VOICE_PACKETS], 0))
     kept = [one for one in payloads if chance.random() >= LOSS]
     order = list(range(len(kept)))
     for place in range(len(order) - 1):
@@ -381,7 +390,7 @@ def _event(second: int, elapsed_ms: int) -> bytes:
     return struct.pack(">BBH", second % 12, (0x80 if is_last else 0) | 10, (elapsed_ms + PACKET_MS) * 8)
 
 
-def _voice(packet: int, pitch_hz: float, chance: random.Random) -> bytes:
+def voice(packet: int, pitch_hz: float, chance: random.Random) -> bytes:
     """20 ms of a voice; between syllables there is a little noise."""
     loud = math.sin(2 * math.pi * packet / SYLLABLE_PACKETS) > -0.2
     samples = []

@@ -70,6 +70,10 @@ __all__ = ["Call"]
 STEP_S = 0.2
 """How often a running recording is moved on: a file on disk is at most this much behind the timeline."""
 
+HAND_ON_SAMPLES = 48 * RTP_SAMPLE_RATE // 100
+"""How much final audio is handed on at a time where what has come has been written ahead, so that nobody waits for it:
+most of what a step costs does not depend on how much audio it moves."""
+
 READ_SAMPLES = 32_768
 """Samples read of a track at a time: 4 s at 8 kHz bounds the memory after a long silence."""
 
@@ -786,19 +790,23 @@ class Call:
     def _move_on(self, now_ns: int) -> None:
         self._moved_on_at = self._now
         for leg in self.legs.values():
-            if leg.timelines.listen() or leg.holds_keys:
+            timelines, recordings = leg.timelines, self._taking[leg.name]
+            if timelines.listen() or leg.holds_keys:
                 self._collect_digits(leg, final=False)
-            ready = leg.timelines.ready(now_ns)
-            recordings = self._taking[leg.name]
+            ready = timelines.ready(now_ns)
+            waits = self._as_pcm and ready - timelines.position < HAND_ON_SAMPLES
             hastes = False
             for recording in recordings:
                 if recording.end_at < FAR:
                     recording.note_time(self._position(self._now))
+                    waits = waits and recording.end_at > ready
                 if recording.trims_keys:
                     ready = self._before_key(leg, ready)
-                if recording.is_message and recording.is_awaited:
-                    hastes = True
-            self._advance(leg, ready)
+                if recording.is_message:
+                    waits = False
+                    hastes = hastes or recording.is_awaited
+            if not (waits and recordings):
+                self._advance(leg, ready)
             if hastes and recordings:
                 directions = {one for recording in recordings for one in recording.directions}
                 self._advance(leg, min(leg.track(direction).complete for direction in directions))
@@ -811,9 +819,11 @@ class Call:
     def _write_ahead(self, leg: Leg, recordings: list[Recording]) -> None:
         """Write what has come and is not final: up to now, or where audio has come less than the usual delay ago."""
         now = self._position(self._now)
-        until = min(now, max(self._audio_end(leg), now - USUAL_DELAY_SAMPLES))
+        until, least = self._audio_end(leg), now - USUAL_DELAY_SAMPLES
+        until = now if until > now else least if until < least else until
         for recording in recordings:
-            self._store(recording, recording.preview(until))
+            for write in recording.preview(until):
+                self._writes.append((recording.recording_id, write))
 
     def _before_key(self, leg: Leg, position: int) -> int:
         """Not past the beginning of a key that is still pressed: it may be where a recording ends."""
@@ -934,7 +944,11 @@ class Call:
 
     def _audio_end(self, leg: Leg) -> int:
         """Where the audio ends that the leg's recordings take."""
-        directions = {direction for recording in self._taking[leg.name] for direction in recording.directions}
+        recordings = self._taking[leg.name]
+        for recording in recordings:
+            if len(recording.directions) == 2:
+                return leg.timelines.end  # nearly always
+        directions = {direction for recording in recordings for direction in recording.directions}
         return max((leg.track(direction).end for direction in directions), default=0)
 
     def _collect_digits(self, leg: Leg, *, final: bool) -> None:
@@ -1017,8 +1031,8 @@ class Call:
         `now` in seconds is true to a microsecond or so; in doubt the sample before, so that a packet which arrives at
         that very moment is not cut.
         """
-        since_ns = _nanoseconds(now) - self._origin_ns
-        return max(0, int((since_ns * RTP_SAMPLE_RATE / 1e9 + 0.49) // 1))
+        position = int(((round(now * 1e9) - self._origin_ns) * RTP_SAMPLE_RATE / 1e9 + 0.49) // 1)
+        return position if position > 0 else 0
 
 
 def _nanoseconds(now: float) -> int:

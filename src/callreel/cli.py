@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import callreel
 from callreel import (
     bench,
+    bench_serve,
     cli_config,
     cli_decrypt,
     cli_deliver,
@@ -189,6 +190,13 @@ def _add_bench(commands: Any) -> None:
         "many calls at once, everything included up to the bytes of their files",
         bench.add_calls_arguments,
         bench.run_calls,
+    )
+    _add(
+        benchmarks,
+        "serve",
+        "calls of the live service at once, over real sockets, and how quickly it answers then",
+        bench_serve.add_serve_arguments,
+        bench_serve.run_serve,
     )
 
 

@@ -55,6 +55,7 @@ import errno
 import hashlib
 import hmac
 import io
+import logging
 import os
 import stat
 import struct
@@ -93,6 +94,8 @@ __all__ = [
     "open_text",
     "seal_text",
 ]
+
+log = logging.getLogger("callreel.encryption")
 
 MAGIC = b"\x89CRENC\r\n"
 VERSION = 1
@@ -375,9 +378,13 @@ class ReadyKeys:
                     return
             try:
                 key = self._keys.new_data_key()
-            except KeyServiceError as error:
+            except Exception as error:
+                refused = error
+                if not isinstance(refused, KeyServiceError):  # of a library's, or our own: the thread goes on
+                    log.exception("the key service could not be asked; it is asked again")
+                    refused = KeyServiceError(f"there is no key: {type(error).__name__}", retryable=True)
                 with self._changed:
-                    self._error = error
+                    self._error = refused
                     self._changed.wait(KEY_RETRY_S)
             else:
                 with self._changed:

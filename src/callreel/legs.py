@@ -426,6 +426,11 @@ class Timelines(Protocol):
         ...
 
     @property
+    def end(self) -> int:
+        """One past the last sample that has arrived on either."""
+        ...
+
+    @property
     def sounding_since(self) -> int | None:
         """Where the incoming key begins that is being heard right now."""
         ...

@@ -119,6 +119,7 @@ class Recording:
     """A recording of one leg: commands at once, audio when it is final, `writes` in between."""
 
     __slots__ = (
+        "_again_samples",
         "_as_it_is",
         "_counts_after",
         "_counts_before",
@@ -135,6 +136,7 @@ class Recording:
         "_previewed",
         "_resamplers",
         "_settled",
+        "_settled_samples",
         "_tone",
         "_toned",
         "action",
@@ -194,6 +196,8 @@ class Recording:
         leg_rate = leg.incoming.sample_rate
         self._preview = Wav(sample_rate=leg_rate, channels=self.channels, tags=tags) if as_pcm else None
         self._previewed = 0
+        self._again_samples = PREVIEWED_AGAIN_MS * leg_rate // 1000
+        self._settled_samples = SETTLED_MS * leg_rate // 1000
         self._settled = b""  # of the last preview, from PREVIEWED_AGAIN_MS before its end on
         self._format: Format = self._preview or FORMATS[action.format](
             sample_rate=self.sample_rate, channels=self.channels, tags=tags
@@ -427,25 +431,33 @@ class Recording:
 
         The last of it is written again the next time, because packets may have come in between.
         """
-        until = min(until, self.end_at)
-        if self._preview is None or self.started_at is None or until <= max(self._previewed, self.position):
+        preview, previewed, position = self._preview, self._previewed, self.position
+        until = until if until < self.end_at else self.end_at
+        if preview is None or self.started_at is None or until <= previewed or until <= position:
             return []
-        again = self._samples(PREVIEWED_AGAIN_MS)
-        begin = max(self.position, self._previewed - again)
-        audio = self._ahead(begin, until)
-        if begin == self._previewed - again and not audio.startswith(self._settled):
-            begin = self.position
+        again = self._again_samples
+        begin = previewed - again
+        if begin < position:
+            begin = position
             audio = self._ahead(begin, until)
+        else:
+            audio = self._ahead(begin, until)
+            if not audio.startswith(self._settled):
+                begin = position
+                audio = self._ahead(begin, until)
         frame_bytes = 2 * self.channels
         from_end = len(audio) - again * frame_bytes
-        settled_bytes = self._samples(SETTLED_MS) * frame_bytes
-        self._settled = audio[from_end : from_end + settled_bytes] if from_end >= 0 else b""
+        self._settled = (
+            audio[from_end : from_end + self._settled_samples * frame_bytes] if from_end >= 0 else b""
+        )
         self._previewed = until
         self._grown = True
-        return self._preview.preview(begin - self.start_position, audio)
+        return preview.preview(begin - self.start_position, audio)
 
     def _ahead(self, begin: int, until: int) -> bytes:
         """What has come from `begin` up to `until`, silent in pauses."""
+        if not self._pauses:
+            return self._previewed_audio(begin, until)
         pieces, at = [], begin
         for pause_begin, pause_end in self._pauses_to_come():
             if pause_begin < until and pause_end > at:
@@ -459,7 +471,7 @@ class Recording:
         if begin == until:
             return b""
         audio = self.leg.timelines.preview(begin, until)
-        return audio if self.action.layout is Layout.STEREO else _woven(self._channels(audio))
+        return audio if self.channels == 2 else _woven(self._channels(audio))
 
     def flush(self) -> list[Write]:
         """What makes the file so far valid, when it has grown."""

@@ -92,9 +92,12 @@ class _PlainFile:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        if os.pread(self._descriptor, len(ENCRYPTED), 0) == ENCRYPTED:
-            os.close(self._descriptor)
-            raise WrongKeyError("it is encrypted, and the spool has no key")
+        try:
+            if os.pread(self._descriptor, len(ENCRYPTED), 0) == ENCRYPTED:
+                raise WrongKeyError("it is encrypted, and the spool has no key")
+        except BaseException:
+            os.close(self._descriptor)  # a sick disk is tried again and again
+            raise
 
     def write(self, offset: int, pieces: Sequence[bytes]) -> None:
         if len(pieces) == 1 and os.pwrite(self._descriptor, pieces[0], offset) == len(pieces[0]):

@@ -15,17 +15,6 @@ from vendor_customers import ACCOUNT, REGION, begun, chime_client, service_in, t
 ACME, OTHER = tenant_called("acme"), tenant_called("other")
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    return service_in(tmp_path_factory.mktemp("service"), ACME, OTHER)
-
-
-@pytest.fixture(scope="module")
-def running(service):
-    with listening(service) as one:
-        yield one
-
-
 @pytest.fixture
 def chime(running):
     return chime_client(running.url, ACME)

@@ -44,17 +44,6 @@ PATHS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    return service_in(tmp_path_factory.mktemp("service"), ACME, OTHER)
-
-
-@pytest.fixture(scope="module")
-def running(service):
-    with listening(service) as one:
-        yield one
-
-
 @pytest.fixture
 def call_id(running):
     ACME.graph.told.clear()

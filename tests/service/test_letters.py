@@ -48,6 +48,9 @@ def test_what_waits_is_what_waits_and_what_is_to_be_tried_again(spool, letters):
     assert (first.kind, first.take_id, first.call_id) == ("delivery of a recording", "t-1", "c-9")
     assert (second.kind, second.attempts, second.error_class) == ("terminal event", 9, "denied")
     assert letters.waiting("other", 10) == []
+    dead_letter(spool, "replay:t-1", number=3, state=WAITING)
+    replayed = letters.waiting("acme", 10)[-1]
+    assert (replayed.kind, replayed.take_id) == ("terminal event", "t-1")
 
 
 def test_only_ones_own_are_tried_again_or_dropped(spool, letters):

@@ -16,6 +16,7 @@ import soundfile
 from callreel.errors import UsageError
 from callreel.kernels import g711
 from callreel.service.configuration import read_settings
+from callreel.service.overload import THRESHOLDS
 from project import ROOT
 from secret_watch import secret
 
@@ -190,6 +191,9 @@ record_audio_format = "wav"
 tenant = "acme"
 secret_file = "base64"
 backend = "https://customer.example/sinch"
+[service.overload.late_s]
+refuse_from = 0.8
+accept_after_s = 9
 [service.graph]
 issuers = ["https://sts.windows.net/acme/"]
 jwks = "keys.json"
@@ -232,6 +236,10 @@ def test_everything_can_be_set_in_the_file(written, tmp_path):
     assert (settings.audiosocket_host, settings.audiosocket_port) == ("127.0.0.1", 9092)
     assert settings.tokens.keys() == {"acme", "ops"}
     assert settings.operators == {"ops"}
+    late, plain = settings.overload["late_s"], THRESHOLDS["late_s"]
+    assert (late.refuse_from, late.accept_below) == (0.8, plain.accept_below)
+    assert (late.refuse_after_s, late.accept_after_s) == (plain.refuse_after_s, 9.0)
+    assert settings.overload["cpu_share"] == THRESHOLDS["cpu_share"]
     vendors = settings.vendors
     assert vendors.chime.region == "eu-central-1"
     assert vendors.chime.credentials["AKIDEXAMPLE"].tenant == "acme"
@@ -263,6 +271,21 @@ def test_options_count_more_than_the_file(written):
     [
         ("port = 9000", 'port = "9000"', "[service] port is not as it should be; allowed: a whole number"),
         ("port = 9000", "prot = 9000", "[service] prot: there is no such setting; did you mean port?"),
+        (
+            "overload.late_s]",
+            "overload.heat]",
+            "[service.overload] heat: there is no such setting; there are cpu_share, late_s, waiting_share",
+        ),
+        (
+            "refuse_from = 0.8",
+            'refuse_from = "0.8"',
+            "[service.overload.late_s] refuse_from is not as it should be; allowed: a number",
+        ),
+        (
+            "refuse_from = 0.8",
+            "accept_below = 1",
+            "[service] late_s: accept_below is more than 0 and less than refuse_from",
+        ),
         ("port = 9000", "port = 70000", "[service] port 70000 is none"),
         (
             'secret_file = "base64"',

@@ -26,17 +26,6 @@ TO_DRIVE = {"destinationUrl": "sdrive://a%20call.wav", "format": "wav"}
 JSON = "application/json; charset=UTF-8"
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    return service_in(tmp_path_factory.mktemp("service"), ACME, OTHER)
-
-
-@pytest.fixture(scope="module")
-def running(service):
-    with listening(service) as one:
-        yield one
-
-
 @pytest.fixture
 def sinch(running):
     return sinch_client(running.url, ACME).voice

@@ -1,5 +1,6 @@
 """Media streams over WebSockets, as platforms speak them, and binary audio; what is refused, and what a peer can do."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -14,8 +15,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from callreel.kernels import g711, tone
+from callreel.recorder import Recorder, Settings
 from callreel.service import websocket_legs, websocket_media
 from callreel.service.encodings import Conversion
+from callreel.service.host import LegWish
 from callreel.service.running import Service
 from live_media import delivered, live, manifest_of, noise, read_wav, starts_at, until
 from media_stream_peer import BinaryPeer, PlatformPeer
@@ -573,6 +576,27 @@ def test_a_peer_that_reads_nothing_blocks_nobody_and_is_dropped(running, client,
     assert reasons == ["the other side takes nothing of what is played"]
     until(lambda: not live(client, call["call_id"]))
     deaf.close()
+
+
+def test_what_a_peer_has_not_taken_yet_is_not_sent_when_it_is_stopped(tmp_path):
+    async def stop(recorder):
+        call = recorder.add_call("c-1")
+        call.add_leg(host_frames=True)
+        media = websocket_legs.StreamMedia(call, LegWish(media="websocket"), lambda media: None, "key")
+        link = websocket_legs.StreamLink(media, lambda: recorder.now, lambda: None)
+        while link.send_audio(bytes(160)):
+            pass
+        link.hushed()
+        assert json.loads(link.unsent.get_nowait())["event"] == "clear"
+        assert link.unsent.empty()
+        link.send_audio(bytes(160))
+        link.shut()
+        link.hushed()
+        assert json.loads(link.unsent.get_nowait())["event"] == "clear"
+        assert link.unsent.get_nowait() is None
+
+    with Recorder(Settings(tmp_path / "spool")) as recorder:
+        asyncio.run(stop(recorder))
 
 
 def _deaf(running, call):

@@ -268,18 +268,23 @@ def test_who_is_cancelled_while_it_opens_leaves_nothing_open(tmp_path, monkeypat
     asyncio.run(main())
 
 
+async def cancel_its_closing(recorder):
+    """Open it, have something delivered that takes its time, and do not wait for `close`."""
+    await recorder.open()
+    await talk(recorder, "c-1")
+    while not recorder._opened._office._despatch._queue._leased:
+        await asyncio.sleep(0.01)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await recorder.close()
+
+
 def test_who_is_cancelled_while_it_closes_leaves_it_closing(tmp_path):
     store = Slow(tmp_path / "out", 0.6)
 
     async def main():
         recorder = AsyncRecorder(settings(tmp_path), store_for=lambda _, key: (store, key))
-        await recorder.open()
-        await talk(recorder, "c-1")
-        while not recorder._opened._office._despatch._queue._leased:
-            await asyncio.sleep(0.01)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await recorder.close()
+        await cancel_its_closing(recorder)
         await recorder.close()
         with Recorder(settings(tmp_path)):
             pass
@@ -292,13 +297,7 @@ def test_a_loop_that_ends_while_it_closes_is_no_trouble(tmp_path):
     recorder = AsyncRecorder(settings(tmp_path), store_for=lambda _, key: (store, key))
 
     async def main():
-        await recorder.open()
-        await talk(recorder, "c-1")
-        while not recorder._opened._office._despatch._queue._leased:
-            await asyncio.sleep(0.01)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await recorder.close()
+        await cancel_its_closing(recorder)
 
     asyncio.run(main())
     asyncio.run(recorder.close())

@@ -157,7 +157,7 @@ def test_a_secret_that_is_gone_must_be_given_again_and_waits_until_it_is():
     pointer = "/value/0/resourceData/recordingAccessToken"
     assert payload["secrets"] == [pointer]
     assert "hunter2" not in json.dumps(payload)
-    with pytest.raises(DeliveryDeniedError, match=r"recordingAccessToken.*is gone") as caught:
+    with pytest.raises(DeliveryError, match=r"recordingAccessToken.*is gone") as caught:
         from_payload(payload)
     assert (caught.value.retryable, caught.value.key) == (True, notification.id)
     assert from_payload(payload, {pointer: "hunter2"}) == notification

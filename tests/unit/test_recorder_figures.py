@@ -160,7 +160,7 @@ def test_a_recorder_that_drains_says_so_although_an_overload_is_over(tmp_path, c
 def test_lateness_falls_into_the_first_bound_that_holds_it():
     pace = Pace()
     for late_s in (-1.0, 0.0, 0.005, 0.006, 0.5, 60.0):
-        pace.add(late_s)
+        pace.add(late_s, 1)
     counts = dict(zip([*LATENESS_BOUNDS_S, math.inf], pace.lateness.counts, strict=True))
     assert {bound: count for bound, count in counts.items() if count} == {
         0.005: 3,

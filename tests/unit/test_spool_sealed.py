@@ -26,6 +26,8 @@ from callreel.spool_sealed import SealedFiles
 from recording_host import RATE, Clock, Unreliable, ended, feed, record
 from secret_watch import MARK, may_hold, secret_bytes
 
+FILES = Path("/proc/self/fd")
+
 
 @pytest.fixture(scope="module")
 def key_path(tmp_path_factory):
@@ -176,6 +178,20 @@ def test_a_file_has_its_name_only_with_a_whole_header(tmp_path, files, monkeypat
     audio.close()
 
 
+@pytest.mark.skipif(not FILES.is_dir(), reason="Linux tells how many files are open")
+def test_a_plain_file_that_the_disk_does_not_give_is_not_left_open(tmp_path, monkeypatch):
+    def sick(*_arguments):
+        raise OSError(5, "input/output error")
+
+    before = len(list(FILES.iterdir()))
+    with monkeypatch.context() as patched:
+        patched.setattr("os.pread", sick)
+        for _ in range(20):
+            with pytest.raises(OSError, match="input/output"):
+                PlainFiles().open(tmp_path / "audio")
+    assert len(list(FILES.iterdir())) < before + 20
+
+
 # ---- keys that are ready ----
 
 
@@ -224,6 +240,24 @@ def test_a_service_that_gives_no_key_is_waited_for_by_nobody_and_asked_again(mon
     keys = ReadyKeys(service)
     with pytest.raises(KeyServiceError, match="is away"):
         keys.new_data_key()
+    service.error = None
+    until(lambda: service.made)
+    assert keys.new_data_key().key_id == "kms:k"
+    keys.close()
+
+
+def test_what_goes_wrong_while_keys_are_made_ahead_is_told_and_they_are_made_again(monkeypatch):
+    monkeypatch.setattr("callreel.encryption.KEY_RETRY_S", 0.02)
+    service = SlowKeys(KeyServiceError("AWS KMS is away", retryable=True))
+    keys = ReadyKeys(service)
+    service.error = RuntimeError("a library's")
+
+    def is_told():
+        with pytest.raises(KeyServiceError) as raised:
+            keys.new_data_key()
+        return str(raised.value) == "there is no key: RuntimeError"
+
+    until(is_told)
     service.error = None
     until(lambda: service.made)
     assert keys.new_data_key().key_id == "kms:k"

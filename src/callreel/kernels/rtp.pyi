@@ -272,6 +272,9 @@ class Pair:
     def position(self) -> int:
         """The next sample to be read."""
     @property
+    def end(self) -> int:
+        """One past the last sample that has arrived on either, or `position`."""
+    @property
     def sounding_since(self) -> int | None:
         """Where the key begins that is heard on the left right now, or None."""
 

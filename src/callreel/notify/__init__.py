@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
 
-from callreel.errors import DeliveryDeniedError, DeliveryError, UsageError
+from callreel.errors import DeliveryError, UsageError
 from callreel.patience import Deadline, TooSlowError
 
 __all__ = [
@@ -253,14 +253,14 @@ def from_payload(payload: Mapping[str, Any], secrets: Mapping[str, Any] | None =
     """The notification that a payload was made of; `secrets` as `secrets_of` gave them.
 
     Raises:
-        DeliveryDeniedError: a secret is gone, as after a restart, and must be given again.
+        DeliveryError: a secret is gone, as after a restart, and must be given again.
         UsageError: it is no such payload.
     """
     try:
         body = json.loads(as_json(payload["body"]))
         for pointer in payload["secrets"]:
             if pointer not in (secrets or {}):
-                raise DeliveryDeniedError(
+                raise DeliveryError(  # its lane is not at fault: others are told meanwhile
                     f"the secret at {pointer} of notification {payload['id']} is gone, and must be given again",
                     key=str(payload["id"]),
                     retryable=True,

@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from itertools import count
 from threading import Condition, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -131,8 +130,9 @@ class Recorder:
         self._calls: dict[str, RecordedCall] = {}
         self._sessions: dict[str, Session] = {}
         """Of these calls, where they have one."""
-        self._due: list[tuple[float, int, RecordedCall]] = []
-        self._numbers = count()
+        self._due: dict[float, list[RecordedCall]] = {}
+        self._moments: list[float] = []
+        """A heap of the keys of `_due`."""
         self._changed = Condition()
         self._is_draining = self._is_closed = False
         self._overload: str | None = None
@@ -193,7 +193,7 @@ class Recorder:
             self._calls[call_id] = recorded
             if dialect is not None:
                 self._sessions[call_id] = dialect
-            heapq.heappush(self._due, (moment + STEP_S, next(self._numbers), recorded))
+            self._put_due(moment + STEP_S, [recorded])
             self._changed.notify()
         return recorded
 
@@ -345,32 +345,41 @@ class Recorder:
         while not self._is_closed:
             self._move_on(*self._wait_for_due())
 
-    def _wait_for_due(self) -> tuple[float, list[tuple[float, int, RecordedCall]]]:
-        """The time, and the calls that are due; none when it is closed."""
+    def _put_due(self, at: float, calls: list[RecordedCall]) -> None:
+        """Have them moved on at a moment, with all that are due then."""
+        at = math.floor(at / TOGETHER_S) * TOGETHER_S
+        together = self._due.get(at)
+        if together is None:
+            self._due[at] = calls
+            heapq.heappush(self._moments, at)
+        else:
+            together += calls
+
+    def _wait_for_due(self) -> tuple[float, float, list[RecordedCall]]:
+        """The time, and the calls that are due, with the moment when they were; none when it is closed."""
         with self._changed:
             while not self._is_closed:
                 now = self._clock()
-                if self._due and self._due[0][0] <= now:
-                    due = []
-                    while self._due and self._due[0][0] <= now:
-                        due.append(heapq.heappop(self._due))
-                    return now, due
-                self._changed.wait(min(STEP_S, self._due[0][0] - now) if self._due else None)
-        return 0.0, []
+                if self._moments and self._moments[0] <= now:
+                    at = heapq.heappop(self._moments)
+                    return now, at, self._due.pop(at)
+                self._changed.wait(min(STEP_S, self._moments[0] - now) if self._moments else None)
+        return 0.0, 0.0, []
 
-    def _move_on(self, now: float, due: list[tuple[float, int, RecordedCall]]) -> None:
-        for at, _, _ in due:
-            self._pace.add(now - at)
-        going_on = {call: number for _, number, call in due if self._step(call, now)}
-        again = math.floor((now + STEP_S) / TOGETHER_S) * TOGETHER_S
+    def _move_on(self, now: float, at: float, due: list[RecordedCall]) -> None:
+        self._pace.add(now - at, len(due))
+        going_on: list[RecordedCall] = []
+        over: list[RecordedCall] = []
+        for call in due:
+            (going_on if self._step(call, now) else over).append(call)
         with self._changed:
-            for _, _, call in due:
-                if call not in going_on and self._calls.get(call.call_id) is call:
+            for call in over:
+                if self._calls.get(call.call_id) is call:
                     del self._calls[call.call_id]
                     self._sessions.pop(call.call_id, None)
                     self._packets.update(call.packets())
-            for call, number in going_on.items():
-                heapq.heappush(self._due, (again, number, call))
+            if going_on:
+                self._put_due(now + STEP_S, going_on)
 
     def _step(self, call: RecordedCall, now: float) -> bool:
         try:

@@ -104,11 +104,11 @@ class Pace:
         self._total_s = 0.0
         self._worst_s = 0.0
 
-    def add(self, late_s: float) -> None:
-        """A call was moved on so much later than it should have been."""
+    def add(self, late_s: float, calls: int) -> None:
+        """So many calls were moved on so much later than they should have been."""
         late_s = max(0.0, late_s)
-        self._counts[bisect_left(LATENESS_BOUNDS_S, late_s)] += 1
-        self._total_s += late_s
+        self._counts[bisect_left(LATENESS_BOUNDS_S, late_s)] += calls
+        self._total_s += calls * late_s
         if late_s > self._worst_s:
             self._worst_s = late_s
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -38,23 +38,18 @@ class Adopted:
             undo.pop_all()
 
     @property
-    def recorders(self) -> Sequence[Recorder]:
-        """Their recorders."""
-        return list(self._recorders.values())
-
-    @property
-    def spools(self) -> Sequence[Path]:
-        """Where they are."""
-        return list(self._recorders)
+    def recorders(self) -> Mapping[Path, Recorder]:
+        """Their recorders, by where they are."""
+        return dict(self._recorders)
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until all is delivered and told; whether it is."""
         until = time.monotonic() + timeout_s
-        return all(one.drain(max(0.0, until - time.monotonic())) for one in self.recorders)
+        return all(one.drain(max(0.0, until - time.monotonic())) for one in self.recorders.values())
 
     def sweep(self) -> None:
         """Let go of those that nothing is left in."""
-        for spool, recorder in list(self._recorders.items()):
+        for spool, recorder in self.recorders.items():
             if not recorder.unfinished and not recorder.takes() and not dead_letters(spool):
                 recorder.close()
                 del self._recorders[spool]
@@ -62,6 +57,6 @@ class Adopted:
 
     def close(self) -> None:
         """Let go of all; what is not delivered is left to the next start."""
-        for recorder in self.recorders:
+        for recorder in self.recorders.values():
             recorder.close()
         self._recorders.clear()

@@ -17,9 +17,10 @@ from callreel.errors import CallreelError, DestinationMissingError, MediaError
 from callreel.inspection import inspect
 from callreel.service.held import Clear
 from callreel.service.library import Entry
+from callreel.service.limits import Receive, Scope, Send
 from callreel.service.sources import Source
 
-__all__ = ["AUDIO", "UNREAD", "AudioReader"]
+__all__ = ["AUDIO", "UNREAD", "AudioReader", "Pieces"]
 
 UNREAD: Final[dict[str, Any]] = {"description": "the destination does not give it, or not whole"}
 _FILES: Final = {
@@ -42,6 +43,26 @@ AUDIO: Final[dict[int | str, dict[str, Any]]] = {
 """What is answered who asks for audio, for the OpenAPI document."""
 
 RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+class Pieces(StreamingResponse):
+    """A file as it is read. When the client is gone the file is closed, not when somebody collects garbage."""
+
+    def __init__(
+        self, pieces: Iterator[bytes], status: int = 200, *, headers: Mapping[str, str], media_type: str
+    ) -> None:
+        """`pieces` is a generator, which owns the file."""
+        super().__init__(pieces, status, headers=headers, media_type=media_type)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            close = getattr(self._pieces, "close", None)
+            if close is not None:
+                close()
 
 
 class _Range(NamedTuple):
@@ -114,7 +135,7 @@ class AudioReader:
         headers["Content-Length"] = str(last - first + 1)
         if part is not None:
             headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-        return StreamingResponse(
+        return Pieces(
             _behind(begin, pieces), 200 if part is None else 206, headers=headers, media_type=media_type
         )
 

@@ -22,7 +22,7 @@ from callreel.service.host import LegWish
 from callreel.service.links import Intake, Link, SocketMedia
 from callreel.service.media import Media
 
-__all__ = ["AUDIO_RATES", "AudioSocket", "Kind", "Message", "Parser", "listen", "message"]
+__all__ = ["AUDIO_RATES", "STRANGERS_MAX", "AudioSocket", "Kind", "Message", "Parser", "listen", "message"]
 
 
 class Kind:
@@ -269,12 +269,16 @@ class AudioSocket:
         host: str = "127.0.0.1",
         port: int = 0,
         listener: socket.socket | None = None,
+        strangers_max: int = STRANGERS_MAX,
     ) -> None:
         """Listen; OSError when that cannot be. `now` is the recorder's clock; port 0 is one that is free.
 
-        `listener`: a socket of `listen` that other processes listen on, too.
+        `listener`: a socket of `listen` that other processes listen on, too. `strangers_max`: connections that have
+        not named their leg yet.
         """
         self.now = now
+        self._strangers_max = strangers_max
+        self._backlog = max(1, min(BACKLOG, strangers_max))
         self._legs: dict[uuid.UUID, _Media] = {}
         self._lock = threading.Lock()
         self._strangers: Counter[str] = Counter()
@@ -324,7 +328,10 @@ class AudioSocket:
 
     def admit(self, address: str) -> bool:
         """Whether another connection from there may try to name its leg."""
-        if self._strangers.total() >= STRANGERS_MAX or self._strangers[address] >= STRANGERS_OF_ONE_ADDRESS:
+        if (
+            self._strangers.total() >= self._strangers_max
+            or self._strangers[address] >= STRANGERS_OF_ONE_ADDRESS
+        ):
             return False
         self._strangers[address] += 1
         return True
@@ -343,7 +350,7 @@ class AudioSocket:
     def _serve(self, listener: socket.socket) -> None:
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(
-            self._loop.create_server(lambda: _Connection(self), sock=listener, backlog=BACKLOG)
+            self._loop.create_server(lambda: _Connection(self), sock=listener, backlog=self._backlog)
         )
         try:
             self._loop.run_forever()

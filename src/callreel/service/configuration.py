@@ -20,6 +20,7 @@ from callreel.notify.references import FromEnvironment, FromFile, SecretSource, 
 from callreel.notify.signatures import BearerToken, HmacSignature, Signer
 from callreel.recorder.configuration import Configuration
 from callreel.service.handlers import handler_of
+from callreel.service.overload import THRESHOLDS, Threshold
 from callreel.service.settings import ServiceSettings
 from callreel.service.vendors import (
     AwsCredential,
@@ -38,6 +39,7 @@ T = TypeVar("T")
 
 TABLE: Final = "service"
 LONGEST_NAME: Final = 40
+LIMITS: Final = ("refuse_from", "accept_below", "refuse_after_s", "accept_after_s")
 WORDS: Final[Mapping[type, str]] = {
     str: "text that is not empty",
     int: "a whole number",
@@ -216,8 +218,22 @@ def _read(table: _Table) -> dict[str, Any]:
         sinch=_sinch(table.table("sinch")),
         graph=_graph(table.table("graph")),
     )
+    values["overload"] = _overload(table.table("overload"))
     table.end()
     return values
+
+
+def _overload(table: _Table) -> Mapping[str, Threshold]:
+    """A table for each figure, of which the defaults fill in what is not there."""
+    found = {}
+    for figure, plain in THRESHOLDS.items():
+        one = table.table(figure)
+        found[figure] = plain._replace(
+            **{name: one.take(name, float, getattr(plain, name)) for name in LIMITS}
+        )
+        one.end()
+    table.end()
+    return found
 
 
 def _handler(

@@ -15,6 +15,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from callreel.errors import UsageError
 from callreel.service.access import Access
+from callreel.service.audio import Pieces
 from callreel.service.customers import HELD_PATH, Customers
 from callreel.service.held import Held
 from callreel.service.host import Host, LiveCall
@@ -186,7 +187,7 @@ def graph_api(
             status = 410 if status == 200 else status
             code, message = GONE[status]
             raise Refused(status, code, message, CHALLENGE if status == 401 else {})
-        return StreamingResponse(pieces, media_type="application/octet-stream")
+        return Pieces(pieces, headers={}, media_type="application/octet-stream")
 
     return api
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from callreel.actions import NOTHING, Destination
@@ -33,6 +34,7 @@ from callreel.events import (
 )
 from callreel.kernels import tone
 from callreel.recorder import HostEvent, RecordedCall, Recorder, TakeEnded, TakeReplayed
+from callreel.recorder.figures import LaneFigures, OnItsWay
 from callreel.service.media import Media
 from callreel.service.stream import EventStream
 
@@ -130,14 +132,16 @@ class Host:
         prompts: PromptSource,
         stream: EventStream,
         on_begun: Callable[[str, str], None] = lambda call_id, application: None,
-        others: Callable[[], Sequence[Recorder]] = tuple,
+        others: Callable[[], Mapping[Path, Recorder]] = dict,
+        on_ended: Callable[[TakeEnded | TakeReplayed], None] = lambda event: None,
         players: int = 16,
     ) -> None:
         """Hear what `recorder` has to say from now on.
 
         `openers`: kinds of media; "none" is always there, for legs whose audio nobody sends. `on_begun`: is told the id
-        and the application of every call that has a session, before that says anything. `others`: recorders without
-        calls that are heard, too. So many prompts are fetched at a time.
+        and the application of every call that has a session, before that says anything. `on_ended`: is told of every
+        recording that has ended. `others`: recorders without calls that are heard, too, by their spools. So many
+        prompts are fetched at a time.
         """
         self.recorder = recorder
         self.stream = stream
@@ -145,6 +149,7 @@ class Host:
         self._prompts = prompts
         self._on_begun = on_begun
         self._others = others
+        self._on_ended = on_ended
         self.begun = 0
         """Calls there have been."""
         self.ended: Counter[tuple[str, bool]] = Counter()
@@ -270,6 +275,33 @@ class Host:
         """What was asked for is done, or could not be."""
         call.recorded.performed(action_id, error=None if error is None else ActionError(error), result=result)
 
+    # -- what is on its way ----------------------------------------------------------------------------------------
+
+    def other_spools(self) -> list[Path]:
+        """The spools of recorders without calls."""
+        return list(self._others())
+
+    def takes(self) -> list[OnItsWay]:
+        """Every recording that a spool has; see `Recorder.takes`."""
+        return [take for recorder in self._recorders() for take in recorder.takes()]
+
+    def lanes(self) -> dict[str, LaneFigures]:
+        """What waits in each lane; see `Recorder.lanes`."""
+        found: dict[str, LaneFigures] = {}
+        for recorder in self._recorders():
+            for lane, (entries, oldest_s) in recorder.lanes().items():
+                before = found.get(lane, LaneFigures(0, oldest_s))
+                found[lane] = LaneFigures(before.entries + entries, min(before.oldest_s, oldest_s))
+        return found
+
+    def labels_of(self, take_id: str) -> Mapping[str, str] | None:
+        """The labels of such a recording; None when no spool has it."""
+        found = (recorder.labels_of(take_id) for recorder in self._recorders())
+        return next((labels for labels in found if labels is not None), None)
+
+    def _recorders(self) -> list[Recorder]:
+        return [self.recorder, *self._others().values()]
+
     def close(self) -> None:
         """End what is played and heard; calls go on until the recorder is closed."""
         self._is_closed = True
@@ -293,7 +325,7 @@ class Host:
                 wait_s = max(0.001, min(wait_s, self._timers[0][0] - time.monotonic()))
             for event in self.recorder.events(wait_s):
                 self._guarded(partial(self._hear, event), event.call_id)
-            for recorder in self._others():
+            for recorder in self._others().values():
                 for event in recorder.events():
                     self._guarded(partial(self._hear, event), event.call_id)
             while self._timers and self._timers[0][0] <= time.monotonic():
@@ -312,6 +344,8 @@ class Host:
         call = self._calls.get(event.call_id)
         tenant = call.tenant if call is not None else _tenant_of(event)
         self.stream.tell(tenant, as_json(event))
+        if isinstance(event, TakeEnded | TakeReplayed):
+            self._on_ended(event)
         if call is None:
             return
         match event:

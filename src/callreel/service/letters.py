@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -26,6 +26,7 @@ KINDS: Final[Mapping[str, str]] = {
     "deliver": "delivery of a recording",
     "say": "message to a customer",
     "end": "terminal event",
+    "replay": "terminal event",
 }
 """By the first part of an entry's id."""
 
@@ -48,12 +49,18 @@ class Letter(NamedTuple):
 
 
 class Letters:
-    """Reads the files of a queue, also while a process is at work on it; any thread."""
+    """Reads the files of queues, also while a process is at work on it; any thread."""
 
-    def __init__(self, spool: Path, tenant_of: Callable[[str | None, str], str | None]) -> None:
-        """`tenant_of` says whose a take, or with None a call, is; None when nobody knows."""
-        self._folder = spool / QUEUE_FOLDER
+    def __init__(
+        self,
+        spool: Path,
+        tenant_of: Callable[[str | None, str], str | None],
+        others: Callable[[], Sequence[Path]] = tuple,
+    ) -> None:
+        """`tenant_of` says whose a take, or with None a call, is; None when nobody knows. `others`: more spools."""
+        self._spool = spool
         self._tenant_of = tenant_of
+        self._others = others
 
     def waiting(self, tenant: str | None, most: int) -> list[Letter]:
         """What is to be tried, or tried again, the oldest first."""
@@ -69,7 +76,7 @@ class Letters:
 
     def retry(self, tenant: str | None, letter_id: str | None = None) -> int:
         """Have the dead letter of that id, or with None all, tried again; returns how many."""
-        return sum(try_again(self._folder, path) for _, path in self._wanted(tenant, letter_id))
+        return sum(try_again(path.parent.parent, path) for _, path in self._wanted(tenant, letter_id))
 
     def drop(self, tenant: str | None, letter_id: str) -> int:
         """Remove the dead letter of that id for good; returns how many."""
@@ -82,7 +89,8 @@ class Letters:
         self, states: tuple[str, ...], tenant: str | None, most: int | None = None
     ) -> Iterator[tuple[Letter, Path]]:
         given = 0
-        for read, one in enumerate(standing(self._folder, states), 1):
+        folders = [spool / QUEUE_FOLDER for spool in (self._spool, *self._others())]
+        for read, one in enumerate((one for folder in folders for one in standing(folder, states)), 1):
             if most is not None and (given == most or read > READ_MAX):
                 return
             if one.record is not None and tenant in (None, self._owner(one.record)):
@@ -104,7 +112,7 @@ def _letter(record: Record) -> Letter:
     return Letter(
         id=record.id,
         kind=KINDS.get(what, what),
-        take_id=which if what in ("deliver", "end") else None,
+        take_id=which if what in ("deliver", "end", "replay") else None,
         call_id=str(record.payload.get("call_id", record.group)),
         lane=record.lane,
         put_s=record.put_s,

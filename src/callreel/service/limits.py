@@ -54,6 +54,10 @@ def is_too_deep(body: bytes) -> bool:
     return False
 
 
+class _GoneError(Exception):
+    """The client has gone in the middle of its body: half a request is none."""
+
+
 class Limited:
     """Reads a request's body before the application sees it, and refuses what is too large or too slow."""
 
@@ -81,6 +85,8 @@ class Limited:
                 send, scope["path"], 408, "too_slow", f"the body did not come within {self._body_s:g} s"
             )
             return
+        except _GoneError:
+            return
         if body is None:
             await _refuse(
                 send, scope["path"], 413, "too_large", f"a body has at most {self._body_bytes} bytes"
@@ -102,7 +108,7 @@ class Limited:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return b"".join(pieces)
+                raise _GoneError
             pieces.append(message.get("body", b""))
             size += len(pieces[-1])
             if size > self._body_bytes:

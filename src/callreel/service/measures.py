@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -89,9 +89,11 @@ class Measures:
     def families(self, host: Host, watch: Watch, spool: Path) -> Iterator[Family]:
         """All of them."""
         figures, now_s = host.recorder.figures(), time.time()
+        figures = figures._replace(takes=tuple(host.takes()), lanes=host.lanes())
         yield from _calls(host, figures)
-        yield from _spool(figures, spool, now_s)
-        yield from _queue(figures, spool, now_s)
+        spools = [spool, *host.other_spools()]
+        yield from _spool(figures, spools, now_s)
+        yield from _queue(figures, spools, now_s)
         yield from self._counted()
         yield from _load(host, watch)
         yield from self._process(figures)
@@ -101,14 +103,11 @@ class Measures:
     def _counted(self) -> Iterator[Family]:
         with self._lock:
             work, requests = dict(self._work), dict(self._requests)
-        yield Family(
+        yield _counter(
             "callreel_work_total",
-            "counter",
             "What was recorded, made, delivered and told, by outcome and class of error.",
-            [
-                Sample({"what": what, "outcome": outcome, "class": kind}, count)
-                for (what, outcome, kind), count in work.items()
-            ],
+            ("what", "outcome", "class"),
+            work,
         )
         yield Family(
             "callreel_work_seconds",
@@ -116,14 +115,11 @@ class Measures:
             "How long it took to make, deliver and tell.",
             self._work_s.samples(),
         )
-        yield Family(
+        yield _counter(
             "callreel_http_requests_total",
-            "counter",
             "Requests, by method, route and status.",
-            [
-                Sample({"method": method, "route": route, "status": status}, count)
-                for (method, route, status), count in requests.items()
-            ],
+            ("method", "route", "status"),
+            requests,
         )
         yield Family(
             "callreel_http_request_seconds",
@@ -157,6 +153,14 @@ class Measures:
             "Descriptors that may be open.",
             one(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
         )
+
+
+def _counter(
+    name: str, help_text: str, labels: tuple[str, str, str], counts: Mapping[tuple[str, str, str], int]
+) -> Family:
+    """Counts by the values of some labels."""
+    samples = [Sample(dict(zip(labels, values, strict=True)), count) for values, count in counts.items()]
+    return Family(name, "counter", help_text, samples)
 
 
 def _calls(host: Host, figures: Figures) -> Iterator[Family]:
@@ -194,7 +198,7 @@ def _calls(host: Host, figures: Figures) -> Iterator[Family]:
     )
 
 
-def _spool(figures: Figures, folder: Path, now_s: float) -> Iterator[Family]:
+def _spool(figures: Figures, spools: Sequence[Path], now_s: float) -> Iterator[Family]:
     yield Family(
         "callreel_spool_waiting_bytes",
         "gauge",
@@ -211,7 +215,7 @@ def _spool(figures: Figures, folder: Path, now_s: float) -> Iterator[Family]:
         "callreel_spool_bytes",
         "gauge",
         "What the takes in the spool hold on the disk.",
-        one(taken_bytes(folder)),
+        one(sum(map(taken_bytes, spools))),
     )
     numbers = Counter(take.state for take in figures.takes)
     oldest: dict[State, float] = {}
@@ -229,7 +233,7 @@ def _spool(figures: Figures, folder: Path, now_s: float) -> Iterator[Family]:
         "How long the take has been there that is longest in a state.",
         [Sample({"state": state.value}, max(0.0, now_s - since_s)) for state, since_s in oldest.items()],
     )
-    found = os.statvfs(folder)
+    found = os.statvfs(spools[0])
     yield Family(
         "callreel_disk_free_bytes",
         "gauge",
@@ -241,7 +245,7 @@ def _spool(figures: Figures, folder: Path, now_s: float) -> Iterator[Family]:
     )
 
 
-def _queue(figures: Figures, folder: Path, now_s: float) -> Iterator[Family]:
+def _queue(figures: Figures, spools: Sequence[Path], now_s: float) -> Iterator[Family]:
     lanes = sorted(figures.lanes.items(), key=lambda item: -item[1].entries)[:LANES_MAX]
     yield Family(
         "callreel_queue_entries",
@@ -259,7 +263,7 @@ def _queue(figures: Figures, folder: Path, now_s: float) -> Iterator[Family]:
         "callreel_dead_letters",
         "gauge",
         "What was given up and waits for somebody to look at it.",
-        one(dead_letters(folder)),
+        one(sum(map(dead_letters, spools))),
     )
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Requ
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from callreel.actions import RecordingKind
-from callreel.errors import ActionConflictError, ActionError, DeliveryError, UsageError
+from callreel.errors import ActionConflictError, ActionError, DeliveryError, NoPortError, UsageError
 from callreel.service.answers import Answers, KeyReusedError, StillAtWorkError
 from callreel.service.audio import AUDIO, UNREAD, AudioReader
 from callreel.service.bodies import ActionBody, CallBody, ErrorBody, LegBody, RecordingBody
@@ -33,6 +33,8 @@ __all__ = ["native_api", "status_of"]
 
 KEEP_ALIVE_S: Final = 15.0
 """A comment in the stream of events, so that nobody in between takes it for dead."""
+TURN_EVENTS: Final = 64
+"""After so many in a row others have their turn."""
 REMEMBERED_S: Final = 24 * 3600
 """What was answered to an idempotency key."""
 COLUMNS_MAX: Final = 4000
@@ -310,9 +312,11 @@ async def _events(host: Host, tenant: str, number: int) -> AsyncIterator[str]:
             if is_gap:
                 yield "event: gap\ndata: {}\n\n"
             number = max(number, host.stream.last_number if not told else told[-1].number)
-            for one in told:
+            for at, one in enumerate(told):
                 data = json.dumps(one.body, separators=(",", ":"), default=str)
                 yield f"id: {one.number}\nevent: {one.body['event']}\ndata: {data}\n\n"
+                if at % TURN_EVENTS == TURN_EVENTS - 1:
+                    await asyncio.sleep(0)  # others have their turn, and that the watcher is gone is noticed
             try:
                 await asyncio.wait_for(changed.wait(), KEEP_ALIVE_S)
             except TimeoutError:
@@ -340,6 +344,8 @@ def status_of(error: Exception) -> tuple[int, str]:
             return 503, "no_recordings_now"
         case ActionError():
             return 400, "cannot_be_done"
+        case NoPortError():
+            return 503, "no_port"
         case UsageError():
             is_there = "there is a call" in str(error) or str(error).endswith(" already")
             return 409 if is_there else 400, "wrong_use"

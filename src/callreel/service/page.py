@@ -123,7 +123,7 @@ def make_page(
 
     def tenant_of_letter(take_id: str | None, call_id: str) -> str | None:
         if take_id is not None:
-            labels = host.recorder.labels_of(take_id)
+            labels = host.labels_of(take_id)
             if labels is not None:
                 return labels.get("tenant")
             entry = library.get(take_id)
@@ -131,7 +131,7 @@ def make_page(
         call = host.call(call_id)
         return None if call is None else call.tenant
 
-    letters = Letters(spool, tenant_of_letter)
+    letters = Letters(spool, tenant_of_letter, host.other_spools)
 
     # -- who, and with which form ------------------------------------------------------------------------------------
 

@@ -11,10 +11,12 @@ steps, so no packet costs Python. Who is a leg's peer and who is a stranger: nat
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
 import socket
+import sys
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -45,6 +47,8 @@ ENCODERS: Mapping[str, Callable[[bytes], bytes]] = {"PCMU": g711.ulaw_encode, "P
 NICENESS = -10
 """Of the receiving and of the sending thread."""
 
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""Errors for which another port would be no better."""
 QUARANTINE_S = 10.0
 """How long a port rests after use: what is on its way to the leg before must not reach the next one."""
 OWN_BUFFER_BYTES = 1 << 20
@@ -246,16 +250,19 @@ class RtpPorts:
         relearn_s: float = 3.0,
         memory_bytes: int = 256 << 20,
         name: str | None = None,
+        descriptors: int | None = None,
     ) -> None:
         """Bind to `host`, an address of this machine; `advertised` is what the media server is told.
 
         `shared_port`: one even port for all legs, RTCP on the one above; then each leg's address or SSRC is announced.
         `relearn_s`: how long a peer is silent before another may take its place. `memory_bytes`: what may wait for its
-        calls, of all legs. `name`: our CNAME in RTCP. OSError where a shared port cannot be had.
+        calls, of all legs. `name`: our CNAME in RTCP. `descriptors`: how many files the process may have open; a
+        quarter of them is left to others. OSError where a shared port cannot be had.
         """
         self.advertised = host if advertised is None else advertised
         address = ip_address(host)
         self._host = host
+        self._last_descriptor = sys.maxsize if descriptors is None else descriptors * 3 // 4
         self._family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
         self._name = f"callreel-{secrets.token_hex(6)}" if name is None else name
         self.demultiplexer = udp.Demultiplexer(memory_bytes=memory_bytes, relearn_ms=round(1000 * relearn_s))
@@ -452,7 +459,11 @@ class RtpPorts:
                 raise NoPortError("no port is free for another leg")
             try:
                 ends = self._bind(port, has_mux=has_mux, is_shared=False)
-            except OSError:
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    with self._lock:
+                        self._range.put_back(port)
+                    raise NoPortError(f"no port can be opened for another leg: {error.strerror}") from None
                 with self._lock:
                     self._range.give_back(port)  # somebody else has it
                 tried += 1
@@ -472,6 +483,8 @@ class RtpPorts:
             for number in (port,) if has_mux else (port, port + 1):
                 one = socket.socket(self._family, socket.SOCK_DGRAM)
                 made.append(one)
+                if one.fileno() > self._last_descriptor:  # the lowest that is free is given
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
                 if self._family == socket.AF_INET6:
                     one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 one.bind((self._host, number))

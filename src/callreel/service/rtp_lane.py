@@ -65,19 +65,19 @@ class Lane:
 
     def feed(self, call: Call, until_ns: int | None, *, is_last: bool = False) -> None:
         """Hand over what is left of the last time, then what has come since."""
-        if self.rest is not None and not self._hand_over(call, self.rest, until_ns):
+        if self.rest is not None and not self._hand_over(call, self.rest, self.first, until_ns):
             return
-        self.first = 0
-        self.rest = self.stream.take(all=is_last)
-        if self.rest is not None:
-            self._hand_over(call, self.rest, until_ns)
+        taken = self.stream.take(all=is_last)
+        if taken is not None:
+            self._hand_over(call, taken, 0, until_ns)
 
-    def _hand_over(self, call: Call, taken: tuple[bytes, bytes], until_ns: int | None) -> bool:
+    def _hand_over(self, call: Call, taken: tuple[bytes, bytes], first: int, until_ns: int | None) -> bool:
         data, records = taken
-        self.first += call.receive_rtp_batch(
-            self.leg, data, records, self.first, until_ns=until_ns, direction=self.direction
+        first += call.receive_rtp_batch(
+            self.leg, data, records, first, until_ns=until_ns, direction=self.direction
         )
-        if RECORD_BYTES * self.first < len(records):
+        if RECORD_BYTES * first < len(records):
+            self.rest, self.first = taken, first
             return False
         self.rest = None
         return True

@@ -94,6 +94,10 @@ class PortRange:
             self._fresh.append(self._resting.popleft()[1])
         return self._fresh.popleft() if self._fresh else None
 
+    def put_back(self, port: int) -> None:
+        """It was not used."""
+        self._fresh.append(port)
+
     def give_back(self, port: int) -> None:
         """It is not used any more."""
         self._resting.append((time.monotonic() + self._quarantine_s, port))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +23,7 @@ from callreel.delivery.drive import Drive
 from callreel.errors import UsageError
 from callreel.keys import safe_component
 from callreel.notify import Answer, Notification, Notifier
-from callreel.recorder import Recorder, TakeEnded
+from callreel.recorder import Recorder, TakeEnded, TakeReplayed
 from callreel.recorder.figures import Milestone
 from callreel.recorder.stores import Stores
 from callreel.service.access import Access, check_exposure
@@ -29,7 +31,8 @@ from callreel.service.adoption import Adopted
 from callreel.service.answers import Answers
 from callreel.service.app import make_app
 from callreel.service.audio import AudioReader
-from callreel.service.audiosocket import AudioSocket
+from callreel.service.audiosocket import STRANGERS_MAX, AudioSocket
+from callreel.service.connections import Connections, raise_descriptors
 from callreel.service.customers import DRIVE_PATH, Customers, Routes
 from callreel.service.fleet import ALONE, Fleet
 from callreel.service.held import Held
@@ -49,18 +52,22 @@ from callreel.service.stream import EventStream
 from callreel.service.watching import Watch, processors
 from callreel.service.websocket_media import MESSAGE_BYTES, WebSocketMedia
 
-__all__ = ["Service", "Stop", "listen", "serve", "serve_on", "serve_until"]
+__all__ = ["Service", "Stop", "listen", "serve", "serve_on", "serve_until", "suit_many_calls"]
 
 log = logging.getLogger("callreel.service")
 
-CONNECTIONS_MAX = 10_000
-"""Beyond so many no request is served; WebSockets count."""
+STRANGERS_PART = 16
+"""One descriptor of so many may be a connection to the AudioSocket port that has not named its leg."""
 KEEP_ALIVE_S = 30
 SWEEP_S = 300.0
 UNTAKEN_BYTES = 256 << 10
 """Of the kernel, of what is sent and has not been taken."""
 UNTAKEN_MS = 30_000
 """Who takes nothing of what is sent for so long is gone."""
+SWITCH_S = 0.001
+"""Python's own 5 ms would be waited for several times in each request while calls are moved on."""
+COLLECT = 50_000, 20, 50
+"""Of the collector: of thousands of calls a look through all objects takes 0.1 s, in which nobody is answered."""
 LOOK_S = 0.05
 """How often it is looked whether the service is to end."""
 
@@ -68,16 +75,22 @@ LOOK_S = 0.05
 class _Shelf:
     """Puts every recording that has ended into the library, and then tells whom the settings name."""
 
-    lane = "library"
-
     def __init__(self, library: Library, beyond: Notifier | None) -> None:
         self._library, self._beyond = library, beyond
+        self.lane = "library" if beyond is None else beyond.lane
 
     def tell(self, notification: Notification) -> Answer | None:
-        ended = _ended(notification.body)
+        self.put(_ended(notification.body))
+        return None if self._beyond is None else self._beyond.tell(notification)
+
+    def hear(self, event: TakeEnded | TakeReplayed) -> None:
+        """Put it there at once: whoever else is told may not be there for a while."""
+        if self._beyond is not None:
+            self.put(_ended(event._asdict()))
+
+    def put(self, ended: TakeEnded) -> None:
         labels = ended.manifest.get("labels", {})
         self._library.add(str(labels.get("tenant", "")), ended, now_s=time.time())
-        return None if self._beyond is None else self._beyond.tell(notification)
 
 
 def _ended(body: Mapping[str, Any]) -> TakeEnded:
@@ -124,6 +137,10 @@ class Service:
         self.library = Library(shared / "library.sqlite")
         self.stream = EventStream()
         self.measures = Measures()
+        descriptors = raise_descriptors()
+        self.connections = Connections(descriptors)
+        """Those of HTTP."""
+        self.measures.add_source(self.connections.families)
         self._traces = traces
         self._routes = Routes(shared / "routes.sqlite")
         self._permits = Permits(shared / "permits.sqlite", fleet, now_s=time.time())
@@ -137,7 +154,7 @@ class Service:
             is_open=settings.is_open,
         )
         self._places = replace(settings.recorder, spool=shared, drive_url=settings.url + DRIVE_PATH)
-        self._shelf = _Shelf(self.library, events)
+        self._shelf = _Shelf(self.library, events or settings.recorder.notify.notifiers().get("events"))
         self.recorder = self._recorder(settings.recorder.spool)
         self.websockets = WebSocketMedia(lambda: self.recorder.now, self.access)
         with contextlib.ExitStack() as undo:  # what is open already, where something cannot be opened
@@ -146,10 +163,10 @@ class Service:
             first = settings.recorder.spool.parent if fleet.index else settings.recorder.spool
             self._adopted = Adopted(first, fleet, self._recorder)
             undo.callback(self._adopted.close)
-            self.audiosocket = self._audiosocket(audiosocket_listener)
+            self.audiosocket = self._audiosocket(audiosocket_listener, descriptors)
             if self.audiosocket is not None:
                 undo.callback(self.audiosocket.close)
-            self.rtp = self._rtp()
+            self.rtp = self._rtp(descriptors)
             undo.pop_all()
         self.measures.add_source(lambda: rtp_families(self.rtp.statistics))
         kinds = {
@@ -166,6 +183,7 @@ class Service:
             stream=self.stream,
             on_begun=self.customers.begun,
             others=lambda: self._adopted.recorders,
+            on_ended=self._shelf.hear,
         )
         keys = settings.recorder.keys()
         self._held = Held(shared / "held", keys)
@@ -201,16 +219,18 @@ class Service:
 
     def _recorder(self, spool: Path) -> Recorder:
         """A recorder on that spool."""
+        stores = Stores(self._places)
+        stores.prepare()
         return Recorder(
             replace(self.settings.recorder, spool=spool),
-            store_for=Stores(self._places).place,
+            store_for=stores.place,
             notifier_for=self.customers.notifier_for,
             secrets_again=self.customers.secrets_again,
             events=self._shelf,
             observe=self._observe,
         )
 
-    def _audiosocket(self, listener: socket.socket | None) -> AudioSocket | None:
+    def _audiosocket(self, listener: socket.socket | None, descriptors: int) -> AudioSocket | None:
         """Listen for Asterisk, if that is wanted."""
         if self.settings.audiosocket_port is None:
             return None
@@ -219,9 +239,10 @@ class Service:
             host=self.settings.audiosocket_host,
             port=self.settings.audiosocket_port,
             listener=listener,
+            strangers_max=min(STRANGERS_MAX, descriptors // STRANGERS_PART),
         )
 
-    def _rtp(self) -> RtpPorts:
+    def _rtp(self, descriptors: int) -> RtpPorts:
         """Ports for RTP."""
         first, last = self.settings.rtp_ports
         return RtpPorts(
@@ -229,6 +250,7 @@ class Service:
             range(first, last + 1),
             shared_port=self.settings.rtp_shared_port,
             advertised=self.settings.rtp_advertised or None,
+            descriptors=descriptors,
         )
 
     def listening_on(self, port: int) -> None:
@@ -355,8 +377,20 @@ def listen(settings: ServiceSettings) -> socket.socket:
     return listener
 
 
+def suit_many_calls() -> None:
+    """Make of this process one that moves thousands of calls and answers all the same.
+
+    Whoever waits for the interpreter's lock has it after `SWITCH_S`. What is there by now is not looked through by the
+    collector of cycles, and calls, which have none, seldom.
+    """
+    sys.setswitchinterval(SWITCH_S)
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
+
+
 def serve(service: Service, *, on_listening: Callable[[int], None] = lambda port: None) -> None:
     """Serve HTTP until SIGTERM or SIGINT, then let what runs end; a second signal does not wait for it."""
+    suit_many_calls()
     stop = Stop()
     before = {number: signal.signal(number, stop.ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -393,7 +427,8 @@ async def serve_on(
             log_level="info",  # below that are whole requests, with tokens, and audio
             access_log=False,
             server_header=False,
-            limit_concurrency=CONNECTIONS_MAX,
+            http=service.connections.protocol,
+            backlog=service.connections.at_once,
             timeout_keep_alive=KEEP_ALIVE_S,
             ws="websockets-sansio",
             ws_max_size=MESSAGE_BYTES,

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from callreel.delivery.drive import Download, Drive, DriveError
 from callreel.dialects.sinch import Sinch
@@ -25,7 +25,7 @@ from callreel.errors import UsageError
 from callreel.notify.references import secret_of
 from callreel.service.access import Access
 from callreel.service.answers import Answers, StillAtWorkError
-from callreel.service.audio import AUDIO
+from callreel.service.audio import AUDIO, Pieces
 from callreel.service.customers import Customers
 from callreel.service.held import Clear
 from callreel.service.host import Host, LiveCall
@@ -290,7 +290,7 @@ def sinch_api(
         headers = {"Content-Length": str(part.last + 1 - part.first), "Accept-Ranges": "bytes"}
         if wanted is not None:
             headers["Content-Range"] = f"bytes {part.first}-{part.last}/{part.size_bytes}"
-        return StreamingResponse(
+        return Pieces(
             part.pieces, 200 if wanted is None else 206, headers=headers, media_type=part.media_type
         )
 

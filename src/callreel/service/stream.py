@@ -48,10 +48,12 @@ class EventStream:
     def since(self, number: int, tenant: str | None = None) -> tuple[list[Told], bool]:
         """Events after that number, of one tenant or of all; and whether some before them are not kept any more."""
         with self._lock:
-            oldest = self._told[0].number if self._told else self._number + 1
-            found = [
-                one for one in self._told if one.number > number and (tenant is None or one.tenant == tenant)
-            ]
+            oldest = self._number + 1 - len(self._told)
+            newer = min(len(self._told), self._number - number)
+            # The latest stand at the end: who watches all the time does not look through all that is kept.
+            found = [self._told[place] for place in range(-newer, 0)]
+        if tenant is not None:
+            found = [one for one in found if one.tenant == tenant]
         return found, number + 1 < oldest
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:

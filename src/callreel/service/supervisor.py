@@ -29,7 +29,7 @@ from typing import Final
 from callreel.errors import CallreelError, UsageError
 from callreel.service import audiosocket
 from callreel.service.fleet import Fleet
-from callreel.service.running import Service, Stop, listen, serve_on
+from callreel.service.running import Service, Stop, listen, serve_on, suit_many_calls
 from callreel.service.settings import ServiceSettings
 
 __all__ = ["Common", "Pauses", "supervise"]
@@ -165,6 +165,7 @@ def _work(
     except (CallreelError, OSError) as error:
         tell(FAILED, str(error))
         return 2
+    suit_many_calls()
     try:
         asyncio.run(
             serve_on(
@@ -241,7 +242,15 @@ class _Supervisor:
         """Begin it; None, or in it the pipe that it tells what becomes of it by."""
         hear, say = os.pipe()
         signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, HURRY))  # until it has handlers of its own
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*SIGNALS, HURRY))
+            os.close(hear)
+            os.close(say)
+            worker.began_s, worker.problem = time.monotonic(), f"no process: {error.strerror}"
+            self._died(worker, 1)
+            return None
         if pid == 0:
             signal.set_wakeup_fd(-1)
             # Ctrl-C reaches every process of a terminal; the supervisor passes it on.

@@ -211,8 +211,13 @@ class StreamLink(Link):
     def hushed(self) -> None:
         """What was sent is to be heard no more."""
         self._forget_marks()
+        is_last = False
+        while not self.unsent.empty():  # of what the peer has not taken yet nothing goes
+            is_last |= self.unsent.get_nowait() is None
         if self.wish.is_json:
             self._send(media_streams.clear(self._sid_name, self._stream_sid))
+        if is_last:
+            self.unsent.put_nowait(None)
 
     def _forget_marks(self) -> list[Piece]:
         waiting, self._marks = self._marks, {}

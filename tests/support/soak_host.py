@@ -1,0 +1,72 @@
+"""`callreel serve` as it is, but for prompts, which may come from one port of this machine, and for how many ended
+calls and events it keeps, so that soon it has as many as it may; and its customers' programs.
+
+    soak_host.py PROMPT_PORT TOLD ...    TOLD: a file to which programs append what they are told; ...: the options
+"""
+
+import ipaddress
+import json
+import os
+import random
+import sys
+from functools import partial
+
+BUCKET = "recordings"
+KEPT_CALLS, KEPT_EVENTS = 200, 1000
+
+
+def _note(vendor, notification):
+    line = {"vendor": vendor, "id": notification.id, **json.loads(json.dumps(dict(notification.body)))}
+    descriptor = os.open(os.environ["SOAK_TOLD"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        os.write(descriptor, json.dumps(line).encode() + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def chime(notification):
+    """Records into a bucket when it is asked to."""
+    body = notification.body
+    _note("chime", notification)
+    actions = []
+    if body["InvocationEventType"] == "CALL_UPDATE_REQUESTED":
+        leg = body["CallDetails"]["Participants"][0]["CallId"]
+        place = {"Type": "S3", "Location": f"{BUCKET}/calls"}
+        given = {"CallId": leg, "Track": "BOTH", "Destination": place}
+        actions.append({"Type": "StartCallRecording", "Parameters": given})
+    return {"SchemaVersion": "1.0", "Actions": actions}
+
+
+def sinch(notification):
+    """Says nothing, and fails at times."""
+    _note("sinch", notification)
+    _fail()
+
+
+def graph(notification):
+    """The same."""
+    _note("graph", notification)
+    _fail()
+
+
+def _fail():
+    if random.random() < float(os.environ["SOAK_FAILING"]):
+        raise RuntimeError("a program of a customer's that fails")
+
+
+def main():
+    from callreel import cli
+    from callreel.addresses import Policy
+    from callreel.service import host, running
+    from callreel.service.prompts import Prompts
+
+    port, os.environ["SOAK_TOLD"], *options = sys.argv[1:]
+    allowed = (ipaddress.ip_network("127.0.0.1/32"),)
+    running.Prompts = partial(Prompts, Policy(schemes=("http",), ports={int(port)}, allowed=allowed))
+    running.EventStream = partial(running.EventStream, KEPT_EVENTS)
+    host.ENDED_KEPT = KEPT_CALLS
+    return cli.main(["serve", *options])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
