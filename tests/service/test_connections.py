@@ -272,7 +272,7 @@ def test_audio_for_a_client_that_reads_nothing_waits_on_the_disk_and_the_client_
         file.truncate(64 << 20)
     from busy_service import shelved
 
-    shelved(service, tmp_path / "out", 1, location=path.as_uri())
+    shelved(service, tmp_path / "out", 1, location=path.as_uri(), size_bytes=64 << 20)
     with listening(service) as running, contextlib.ExitStack() as held:
         deaf = held.enter_context(socket.socket())
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

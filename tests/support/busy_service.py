@@ -94,7 +94,7 @@ def recorded(running, call_id, *, seconds=4.0, tenant="acme"):
     return until(lambda: running.service.library.find(text=call_id).entries)[0]
 
 
-def shelved(service, folder, count, *, tenant="acme", **changes):
+def shelved(service, folder, count, *, tenant="acme", size_bytes=None, **changes):
     """Entries of recordings that ended long ago; their files are silent and short."""
     folder.mkdir(exist_ok=True)
     for number in range(count):
@@ -117,7 +117,7 @@ def shelved(service, folder, count, *, tenant="acme", **changes):
             "digits": [],
             "pauses": [],
             "tracks": [],
-            "bytes": path.stat().st_size,
+            "bytes": path.stat().st_size if size_bytes is None else size_bytes,
             "media_type": "audio/wav",
             "labels": {"tenant": tenant},
         }
