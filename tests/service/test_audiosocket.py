@@ -12,6 +12,7 @@ import pytest
 from audiosocket_peer import AsteriskPeer, written
 from callreel.kernels import tone
 from callreel.service import audiosocket
+from callreel.service.encodings import Conversion
 from callreel.service.running import Service
 from live_media import (
     delivered,
@@ -125,6 +126,25 @@ def test_every_kind_of_audio_is_recorded_at_its_rate(client, kind):
     middle = audio[loud[0] + 1000 : loud[0] + 6000, 0].astype(float)
     spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
     assert np.argmax(spectrum) * 8000 / len(middle) == pytest.approx(440, abs=2)
+
+
+@pytest.mark.parametrize("kind", sorted(audiosocket.AUDIO_RATES))
+def test_every_kind_of_audio_is_recorded_sample_by_sample(client, kind):
+    rate = audiosocket.AUDIO_RATES[kind]
+    call = begun(client, record={"layout": "incoming"})
+    said = noise(0.6, rate=rate, seed=kind)
+    conversion = Conversion(rate, 8000)
+    expected = np.frombuffer(conversion.feed(said) + conversion.flush(), "<i2")
+    with connected(media_of(call), kind=kind) as peer:
+        peer.say(said, rate=rate)
+        peer.send(0x00)
+        assert peer.ended.wait(5)
+    audio, _ = read_wav(client, delivered(client, call["call_id"]))
+    begin = starts_at(audio[:, 0], expected.tobytes())
+    heard = audio[begin : begin + len(expected), 0]
+    np.testing.assert_array_equal(heard, expected[: len(heard)])
+    assert len(heard) >= len(expected) - 320  # the last frames may come as the call ends
+    assert not audio[:begin, 0].any()
 
 
 def test_two_messages_in_one_segment_and_one_in_many_are_what_was_sent(client):

@@ -281,12 +281,12 @@ def test_a_recording_outlives_restarts_until_its_time_is_over(tmp_path):
         assert bearing(running, token).get(location).status_code == 410
 
 
-def test_a_notification_that_a_restart_has_cut_off_is_told_with_a_token_that_opens_the_recording(tmp_path):
+def test_notifications_that_a_restart_has_cut_off_are_told_with_a_token_that_opens_the_recording(tmp_path):
     acme = tenant_called("acme")
     first_told = []
 
     def away(body):
-        first_told.append(body["value"][0]["resourceData"].get("recordingAccessToken"))
+        first_told.append(body["value"][0]["resourceData"])
         raise DeliveryInterruptedError("nobody answers", retryable=True)
 
     acme.graph.answer = away
@@ -296,17 +296,24 @@ def test_a_notification_that_a_restart_has_cut_off_is_told_with_a_token_that_ope
         operation = ask(running, call_id, "record_response", record(), acme)
         speak(service, call_id, seconds=1.2)
         acme.graph.wait_for(lambda body: ended(body, operation.id))
+        other = begun(running.client(), "graph")
+        failed = ask(running, other, "record_response", record(max_record_duration_in_seconds=60), acme)
+        ask(running, other, "cancel_media_processing", CancelMediaProcessingPostRequestBody(), acme)
+        acme.graph.wait_for(lambda body: ended(body, failed.id))
         url = running.url
+    first = next(one["recordingAccessToken"] for one in first_told if one["id"] == operation.id)
     acme.graph.told.clear()
     acme.graph.answer = lambda body: None
     with listening(service_in(tmp_path, acme)) as running:
-        told = acme.graph.wait_for(lambda body: ended(body, operation.id))["value"][0]["resourceData"]
+        told = acme.graph.wait_for(lambda body: ended(body, operation.id), 60)["value"][0]["resourceData"]
         location = told["recordingLocation"].replace(url, running.url)
         again = told["recordingAccessToken"]
-        assert again not in (None, first_told[-1])
-        for token in (first_told[-1], again):  # the first may have arrived all the same
+        assert again not in (None, "", first)
+        for token in (first, again):  # the first may have arrived all the same
             assert bearing(running, token).get(location).status_code == 200
             assert on_disk(tmp_path, token) == []
+        told = acme.graph.wait_for(lambda body: ended(body, failed.id), 60)["value"][0]["resourceData"]
+        assert (told["status"], told["recordingLocation"], told["recordingAccessToken"]) == ("failed", "", "")
 
 
 def test_an_encrypted_recording_is_downloaded_in_the_clear(tmp_path):

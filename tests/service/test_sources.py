@@ -90,6 +90,11 @@ def test_what_is_in_s3_is_heard_and_seen_like_a_file_of_this_machine(
         assert page.content == audio.content
         picture = client.get(f"/page/recordings/{entry['take_id']}/waveform.svg").text
         assert "No waveform" not in picture
+        s3_server.client().delete_object(Bucket=bucket, Key=f"calls/{entry['key']}")
+        gone = client.get(f"/page/recordings/{entry['take_id']}/audio")
+        assert gone.status_code == 404
+        assert f"it is not there any more: {entry['location']}" in gone.text
+        assert "not_there" not in gone.text
 
 
 # ---- large objects ----

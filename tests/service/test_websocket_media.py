@@ -17,6 +17,7 @@ from websockets.sync.client import connect
 from callreel.kernels import g711, tone
 from callreel.recorder import Recorder, Settings
 from callreel.service import websocket_legs, websocket_media
+from callreel.service.encodings import Conversion
 from callreel.service.host import LegWish
 from callreel.service.running import Service
 from live_media import delivered, live, manifest_of, noise, read_wav, starts_at, until
@@ -196,6 +197,18 @@ def test_binary_pcm_of_other_rates_is_recorded_in_time(running, client, rate):
     amplitude = np.hypot(*(2 * (middle * one).mean() for one in found))
     left = middle - sum(2 * (middle * one).mean() * one for one in found)
     assert 20 * np.log10(np.sqrt((left**2).mean()) / amplitude) < -50
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])
+def test_binary_pcm_of_other_rates_is_recorded_sample_by_sample(running, client, rate):
+    call = begun(client, record={"layout": "incoming"}, format="binary", sample_rate=rate)
+    said = noise(0.6, rate=rate, seed=rate)
+    conversion = Conversion(rate, 8000)
+    expected = conversion.feed(said) + conversion.flush()
+    with binary(running, call) as peer:
+        peer.say(said, rate // 50 * 2)
+    audio, _ = read_wav(client, delivered(client, call["call_id"]))
+    assert_heard(audio[:, 0], expected)
 
 
 def test_binary_stereo_is_both_tracks(running, client):

@@ -145,6 +145,7 @@ class _Link(Link):
             if self._intake is None and one.payload:
                 # What is played goes back in the same kind, which is what Asterisk is prepared for.
                 self._intake = Intake(self.media.recorded, self.media.leg, "incoming", rate)
+                self.feeds.append(self._intake)
                 self.speak(Encoding("pcm16", rate))
             if self._intake is None or self._intake.sample_rate != rate or len(one.payload) % 2:
                 counts["malformed"] += 1

@@ -265,6 +265,8 @@ class Link:
         self._next_s = 0.0
         self._stalled_since_s: float | None = None
         self._is_lost = False
+        self.feeds: list[Feed] = []
+        """What the peer says, by track."""
 
     @property
     def encoding(self) -> Encoding:
@@ -382,4 +384,7 @@ class Link:
         if self._timer is not None:
             self._timer.cancel()
         self.abort()
+        for feed in self.feeds:
+            with contextlib.suppress(UsageError):  # the call is over
+                feed.flush()
         self.media.detach(self, reason)

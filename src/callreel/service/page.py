@@ -205,7 +205,9 @@ def make_page(
     @page.exception_handler(404)
     @page.exception_handler(HTTPException)
     async def told(request: Request, error: HTTPException) -> Response:
-        words_of = "There is nothing here." if error.detail == "Not Found" else error.detail
+        detail: Any = error.detail
+        words_of = detail[1] if isinstance(detail, tuple) else detail
+        words_of = "There is nothing here." if words_of == "Not Found" else words_of
         who = None
         if not access.is_open or is_loopback(request.url.hostname or ""):
             tenant = access.tenant_of(None, request.cookies.get(COOKIE), now_s=clock())

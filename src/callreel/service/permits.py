@@ -94,8 +94,9 @@ class Permits:
             for part in pointer.split("/")[1:-1]:
                 place = place[int(part)] if isinstance(place, list) else place[part]
             location = place.get("recordingLocation") if pointer.endswith(TOKEN) else None
-            token = self._token_again(urlsplit(location).path) if isinstance(location, str) else None
-            if token is not None:
+            if location == "":  # of an operation that failed: there was no token
+                found[pointer] = ""
+            elif isinstance(location, str) and (token := self._token_again(urlsplit(location).path)):
                 found[pointer] = token
         return found
 

@@ -177,6 +177,7 @@ class StreamLink(Link):
             intake = self._intakes[direction] = Intake(
                 self.media.recorded, self.media.leg, direction, self._heard.sample_rate
             )
+            self.feeds.append(intake)
         self.media.counts["received" if intake.take(audio, arrival_s) else "ahead"] += 1
 
     # -- what goes -------------------------------------------------------------------------------------------------
