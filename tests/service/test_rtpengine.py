@@ -30,10 +30,13 @@ TALK_S = 1.5
 WAIT_MS = 3000  # until rtpengine forks: the example is a process of its own, and the machine may be busy
 
 
-def free_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+def free_ports(count):
+    """As many of UDP, all different."""
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(count)]
+        for one in found:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in found]
 
 
 @contextlib.contextmanager
@@ -80,9 +83,9 @@ def is_bound(port):
 class Telephony:
     """Kamailio with rtpengine, which have their calls recorded."""
 
-    def __init__(self, folder, client, environment, sip_port, callee_port):
+    def __init__(self, folder, client, environment, sip_port, callee_port, caller_port):
         self.folder, self.client, self.environment = folder, client, environment
-        self.sip_port, self.callee_port = sip_port, callee_port
+        self.sip_port, self.callee_port, self.caller_port = sip_port, callee_port, caller_port
 
     def call(self, call_id, *, payload_type=0, audio):
         """Make a call; `audio` is what the caller says and what the callee does, as it goes over the wire."""
@@ -102,7 +105,7 @@ class Telephony:
             until(lambda: is_bound(self.callee_port))
             done = subprocess.run(
                 [
-                    *("sipp", "-sf", caller, "-p", str(free_port()), "-cid_str", call_id),
+                    *("sipp", "-sf", caller, "-p", str(self.caller_port), "-cid_str", call_id),
                     *(*map(str, common), f"127.0.0.1:{self.sip_port}"),
                 ],
                 cwd=self.folder,
@@ -127,7 +130,7 @@ class Telephony:
 @pytest.fixture(scope="module")
 def telephony(tmp_path_factory):
     folder = tmp_path_factory.mktemp("telephony")
-    ng_port, sip_port, callee_port = free_port(), free_port(), free_port()
+    ng_port, sip_port, callee_port, caller_port = free_ports(4)
     (configuration,) = fenced((ROOT / "docs" / "running.md").read_text("utf-8"), "kamailio")
     for of_the_page, here in {
         "udp:192.0.2.10:5060": f"udp:127.0.0.1:{sip_port}",
@@ -150,7 +153,13 @@ def telephony(tmp_path_factory):
             running(
                 folder,
                 "rtpengine",
-                *("--table=-1", "--interface=127.0.0.1", f"--listen-ng=127.0.0.1:{ng_port}", "--foreground"),
+                *(
+                    "--config-file=none",
+                    "--table=-1",
+                    "--interface=127.0.0.1",
+                    f"--listen-ng=127.0.0.1:{ng_port}",
+                    "--foreground",
+                ),
                 *(f"--port-min={MEDIA_PORTS[0]}", f"--port-max={MEDIA_PORTS[-1]}", "--log-stderr"),
                 f"--pidfile={folder}/rtpengine.pid",
             )
@@ -166,7 +175,7 @@ def telephony(tmp_path_factory):
             )
         )
         until(lambda: is_bound(sip_port))
-        yield Telephony(folder, served.client(), environment, sip_port, callee_port)
+        yield Telephony(folder, served.client(), environment, sip_port, callee_port, caller_port)
 
 
 @pytest.mark.parametrize(("payload_type", "law"), [(0, "ulaw"), (8, "alaw")])
@@ -223,7 +232,7 @@ def test_a_call_that_rtpengine_does_not_have_is_not_begun(telephony):
 
 
 def test_an_rtpengine_that_does_not_answer_is_said_not_to(telephony):
-    port = free_port()
+    (port,) = free_ports(1)
     done = subprocess.run(
         [sys.executable, EXAMPLE, "begin", "a", "<sip:a@example.com>;tag=1"],
         env={**os.environ, **telephony.environment, "RTPENGINE_NG": f"127.0.0.1:{port}"},
