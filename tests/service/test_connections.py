@@ -342,6 +342,7 @@ def _anonymous_kb():
 def served(folder, files=None):
     """`callreel serve` in a process of its own, which may have so many open files: URL, port, token and process."""
     command = [sys.executable, "-m", "callreel", "serve", "--port", "0", "--rtp-ports", "41200-41399"]
+    command += ["--workers", "1"]  # whose files are counted
     if files is not None:
         command = ["sh", "-c", f'ulimit -S -n 64; ulimit -H -n {files}; exec "$@"', "sh", *command]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CALLREEL_")}

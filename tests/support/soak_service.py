@@ -1,6 +1,7 @@
 """The process that a soak is about: its settings, its lives, what it takes of the machine, what it has told."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 import httpx2 as httpx
 
+from callreel.spool import spools_in
 from http_server import authority, plain, serving
 from live_media import noise, wav_bytes
 from project import ROOT
@@ -295,8 +297,8 @@ class Service:
     def left_in_spool(self):
         """Files of takes and of the queue, and of the latter whose they are."""
         spool, found = self.folder / "spool", []
-        for name in ("takes", "queue"):
-            for path in (spool / name).rglob("*"):
+        for one, name in itertools.product(spools_in(spool).values(), ("takes", "queue")):
+            for path in (one / name).rglob("*"):
                 with contextlib.suppress(FileNotFoundError):
                     if path.is_file() and (name == "takes" or path.suffix == ".json"):
                         text = path.read_text("latin-1") if name == "queue" else ""

@@ -480,21 +480,21 @@ class Traffic:
     # -- what watchers are told ------------------------------------------------------------------------------------
 
     def _watch_all(self):
-        life, number = -1, 0
+        life, place = -1, "0"
         while not self.has_all:
             if not self.service.is_up.is_set():
                 time.sleep(0.02)
                 continue
             if self.service.life != life:
-                life, number = self.service.life, 0
+                life, place = self.service.life, "0"
             with (
                 contextlib.suppress(*DOWN),
                 self.service.client() as client,
-                client.stream("GET", "/v1/events", params={"since": number}, timeout=1.0) as answer,
+                client.stream("GET", "/v1/events", params={"since": place}, timeout=1.0) as answer,
             ):
                 for line in answer.iter_lines():
                     if line.startswith("id: "):
-                        number = int(line[4:])
+                        place = line[4:]
                     if line.startswith("data: "):
                         self._told(json.loads(line[6:]))
                     if self.has_all:

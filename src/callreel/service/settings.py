@@ -11,6 +11,7 @@ from callreel.notify.references import SecretSource
 from callreel.recorder import Settings
 from callreel.service.overload import THRESHOLDS, Overload, Threshold
 from callreel.service.vendors import VendorSettings
+from callreel.service.watching import processors
 from callreel.spool import worker_spool
 
 __all__ = ["ServiceSettings"]
@@ -94,7 +95,10 @@ class ServiceSettings:
         """How many workers there are."""
         if self.workers is not None:
             return self.workers
-        return 1
+        limits = [processors(), self._port_pairs]
+        if self.rtp_shared_port is not None:
+            limits.append((65_536 - self.rtp_shared_port) // 2)
+        return max(1, min(limits))
 
     @property
     def shared_folder(self) -> Path:
