@@ -15,6 +15,7 @@ from callreel.service.bodies import ActionBody, CallBody
 from callreel.service.configuration import read_settings
 from callreel.service.host import LegWish
 from callreel.service.measures import Measures
+from callreel.service.metrics import of_workers
 from callreel.service.overload import THRESHOLDS
 from callreel.service.running import Service
 from callreel.service.settings import ServiceSettings
@@ -183,12 +184,13 @@ def test_every_metric_is_in_the_table_with_its_kind_and_labels(tmp_path):
             service.measures.families(service.host, service.watch, service.settings.recorder.spool)
         )
         assert isinstance(service.measures, Measures)
+    families += [family for family in of_workers([[]]) if family.name == "callreel_worker_up"]
     assert {family.name: family.kind for family in families} == {
         name: kind for name, (kind, _) in listed.items()
     }
     for family in families:
         for sample in family.samples:
-            assert set(sample.labels) - {"le"} == listed[family.name][1], family.name
+            assert set(sample.labels) - {"le", "worker"} == listed[family.name][1], family.name
 
 
 def test_the_limits_of_admission_are_those_of_the_code():

@@ -6,7 +6,7 @@ import re
 import numpy as np
 
 from callreel import addresses
-from callreel.service import audiosocket, encodings, links, prompts, websocket_legs, websocket_media
+from callreel.service import audiosocket, encodings, links, prompts, relays, websocket_legs, websocket_media
 from callreel.service.running import Service
 from live_media import delivered, noise, read_wav, starts_at
 from markdown_text import code_spans, fenced, section, table
@@ -74,7 +74,12 @@ def test_the_counts_are_those_that_are_kept():
 
 def test_its_numbers_are_those_of_the_code():
     codes = {int(code_spans(row[0])[0]) for row in table(TEXT, "code")}
-    assert codes - {1009} == {websocket_media.NORMAL, websocket_media.NOT_UNDERSTOOD, websocket_media.POLICY}
+    assert codes - {1009} == {
+        websocket_media.NORMAL,
+        websocket_media.NOT_UNDERSTOOD,
+        websocket_media.POLICY,
+        relays.GONE,
+    }
     for words in (
         f"by {links.AHEAD_S} s",
         f"more than {audiosocket.UNSENT_S:.0f} s waiting",

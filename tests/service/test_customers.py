@@ -150,7 +150,7 @@ def ended(running, call_id, timeout_s=15.0):
         assert time.monotonic() < end
         time.sleep(0.02)
     while True:
-        told, _ = running.service.host.stream.since(0)
+        told = running.service.host.stream.since(0).told
         events = [one.body for one in told if one.body["call_id"] == call_id]
         if events[-1]["event"] == "call_ended":
             return [one for one in events if one["event"] == "leg_changed"]
@@ -192,7 +192,7 @@ def test_a_call_of_sinchs_that_was_answered_goes_on_when_its_program_does_not(tm
         call.recorded.answered("LEG-A")
         assert asked.wait(10)
         end = time.monotonic() + 10
-        while not [one for one in host.stream.since(0)[0] if one.body.get("name") == "continue"]:
+        while not [one for one in host.stream.since(0).told if one.body.get("name") == "continue"]:
             assert time.monotonic() < end
             time.sleep(0.02)
         assert not call.recorded.is_over

@@ -15,7 +15,7 @@ from callreel.service.running import Service
 from callreel.service.settings import ServiceSettings
 from http_server import authority, plain, serving
 from secret_watch import may_hold, secret_base64
-from service_host import TOKENS, listening, settings_in
+from service_host import TOKENS, listening, read_events, settings_in
 
 NO_MEDIA = {"legs": [{"media": "none"}]}
 
@@ -224,22 +224,6 @@ def test_recordings_are_there_after_a_restart_also_those_that_were_running(tmp_p
 # ---- events ----
 
 
-def read_events(client, is_last, **options):
-    """Server-sent events until one that is the last to be read."""
-    found = []
-    with client.stream("GET", "/v1/events", **options) as answer:
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        for line in answer.iter_lines():
-            name, _, text = line.partition(": ")
-            if name == "id":
-                found.append({"id": int(text)})
-            elif name == "data" and found:
-                found[-1] |= json.loads(text)
-                if is_last(found[-1]):
-                    return found
-    raise AssertionError(found)
-
-
 def test_what_happens_is_told_in_order_and_can_be_had_again(client):
     entry = recorded(client)
 
@@ -250,8 +234,8 @@ def test_what_happens_is_told_in_order_and_can_be_had_again(client):
     names = [one["event"] for one in seen if one["call_id"] == entry["call_id"]]
     assert names[0] == "leg_changed"
     assert {"recording_started", "call_ended", "recording_stored"} <= set(names)
-    assert [one["id"] for one in seen] == sorted({one["id"] for one in seen})
-    headers = {"Last-Event-ID": str(seen[-2]["id"])}
+    assert [int(one["id"]) for one in seen] == sorted({int(one["id"]) for one in seen})
+    headers = {"Last-Event-ID": seen[-2]["id"]}
     assert read_events(client, is_its_end, headers=headers) == seen[-1:]
 
 

@@ -152,7 +152,7 @@ def test_a_vendors_customer_is_refused_in_the_vendors_words(tmp_path):
         call.recorded.request(start)
 
         def failed():
-            told = [one.body for one in running.service.stream.since(0)[0]]
+            told = [one.body for one in running.service.stream.since(0).told]
             return [one for one in told if "ACTION_FAILED" in json.dumps(one, default=str)]
 
         (message,) = until(failed)

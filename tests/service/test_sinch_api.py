@@ -79,7 +79,7 @@ def performed(running, call_id, name, timeout_s=10.0):
     """What the media server is asked for under that name, in the stream of events; waits for the first."""
     end = time.monotonic() + timeout_s
     while True:
-        told, _ = running.service.host.stream.since(0)
+        told = running.service.host.stream.since(0).told
         found = [
             one.body for one in told if one.body["event"] == "perform" and one.body["call_id"] == call_id
         ]

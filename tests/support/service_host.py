@@ -1,6 +1,7 @@
 """A service that listens on loopback, in a thread of the test."""
 
 import contextlib
+import json
 import threading
 import time
 
@@ -58,13 +59,49 @@ def listening(service):
     thread.start()
     assert is_there.wait(20)
     running = Running(service, ports[0])
+
+    def end():
+        stop.set()
+        thread.join()
+        service.close()
+
+    running.end = end
     try:
         yield running
     finally:
         running.close()
-        stop.set()
-        thread.join()
-        service.close()
+        if not stop.is_set():
+            end()
+
+
+def events_of(lines):
+    """Server-sent events by the rules of HTML's section 9.2: an id stays until another one comes."""
+    number, name, data = None, "message", []
+    for line in lines:
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "id" and line:
+            number = value
+        elif field == "event" and line:
+            name = value
+        elif field == "data" and line:
+            data.append(value)
+        elif not line:
+            if data:
+                yield {"id": number, "event": name} | json.loads("\n".join(data))
+            name, data = "message", []
+
+
+def read_events(client, is_last, **options):
+    """Server-sent events until one that is the last to be read."""
+    found = []
+    with client.stream("GET", "/v1/events", **options) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        for event in events_of(answer.iter_lines()):
+            found.append(event)
+            if is_last(event):
+                return found
+    raise AssertionError(found)
 
 
 def until(read, timeout_s=15.0):

@@ -480,13 +480,13 @@ class Traffic:
     # -- what watchers are told ------------------------------------------------------------------------------------
 
     def _watch_all(self):
-        life, number = -1, 0
+        life, number = -1, "0"
         while not self.has_all:
             if not self.service.is_up.is_set():
                 time.sleep(0.02)
                 continue
             if self.service.life != life:
-                life, number = self.service.life, 0
+                life, number = self.service.life, "0"
             with (
                 contextlib.suppress(*DOWN),
                 self.service.client() as client,
@@ -494,7 +494,7 @@ class Traffic:
             ):
                 for line in answer.iter_lines():
                     if line.startswith("id: "):
-                        number = int(line[4:])
+                        number = line[4:]
                     if line.startswith("data: "):
                         self._told(json.loads(line[6:]))
                     if self.has_all:

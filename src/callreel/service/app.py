@@ -2,12 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -19,23 +18,35 @@ from callreel.service.access import COOKIE, Access, is_loopback
 from callreel.service.answers import Answers
 from callreel.service.audio import AudioReader
 from callreel.service.chime_api import chime_api
+from callreel.service.colleagues import Away, Colleagues, Within
 from callreel.service.counting import Counted
 from callreel.service.customers import Customers
 from callreel.service.document import allowed_methods, describe
+from callreel.service.forwarding import Forwarding
 from callreel.service.graph_api import graph_api
 from callreel.service.held import Held
 from callreel.service.host import Host
 from callreel.service.library import Library
 from callreel.service.limits import App, Limited
-from callreel.service.metrics import CONTENT_TYPE
+from callreel.service.metrics import CONTENT_TYPE, Family, of_workers, text_of
 from callreel.service.native_api import native_api, status_of
 from callreel.service.permits import Permits
 from callreel.service.refusals import refusal, vendor_of
+from callreel.service.relays import relay
 from callreel.service.sinch_api import sinch_api
 
-__all__ = ["make_app"]
+__all__ = ["Apps", "make_app"]
 
 log = logging.getLogger("callreel.service")
+
+
+class Apps(NamedTuple):
+    """Applications of ASGI."""
+
+    public: App
+    """For everybody."""
+    within: App | None
+    """For the other workers; None when there are none."""
 
 
 def make_app(
@@ -51,18 +62,19 @@ def make_app(
     permits: Permits,
     keys: Keys | None = None,
     obstacles: Callable[[], list[str]] = list,
-    metrics: Callable[[], str] = str,
+    colleagues: Colleagues,
+    families: Callable[[], Iterable[Family]] = list,
     answered: Callable[[str, str, int, float], None] = lambda method, route, status, took_s: None,
     page: App | None = None,
     clock: Callable[[], float] = time.time,
-    websockets: App | None = None,
-) -> Any:
+    websockets: App,
+) -> Apps:
     """The application.
 
     `answers` has those to requests that are carried out once. `drives` gives a tenant's Sinch Drive, `held` has what
     Microsoft Graph's customers download as `permits` say, `keys` are what both are encrypted with. `obstacles`: why no
     recordings are begun; `answered` hears of every request; see `Counted`. `page` is the operator's, below /page;
-    `websockets` serves these.
+    `websockets` serves these. `colleagues` are the other workers, who are asked about what concerns all calls.
     """
     app = FastAPI(
         title="callreel",
@@ -88,9 +100,9 @@ def make_app(
             )
         return tenant
 
-    app.include_router(native_api(host, library, audio, customers, tenant_of, answers))
-    app.include_router(chime_api(host, customers, access, answers, clock))
-    app.include_router(sinch_api(host, customers, access, drives, keys, answers, clock))
+    app.include_router(native_api(host, library, audio, customers, tenant_of, answers, colleagues))
+    app.include_router(chime_api(host, customers, access, answers, clock, colleagues.fleet))
+    app.include_router(sinch_api(host, customers, access, drives, keys, answers, clock, colleagues))
     app.include_router(graph_api(host, customers, access, held, permits, clock))
 
     @app.get(
@@ -110,9 +122,12 @@ def make_app(
         response_class=PlainTextResponse,
     )
     async def readyz() -> Response:
-        reasons = obstacles()
+        reasons = colleagues.by_worker(await colleagues.each("obstacles"))
         text = "".join(f"{reason}\n" for reason in reasons)
         return PlainTextResponse(text or "ok\n", 503 if reasons else 200)
+
+    colleagues.answer("obstacles", obstacles, is_quick=True)
+    colleagues.answer("families", lambda: list(families()))
 
     @app.get(
         "/metrics",
@@ -133,7 +148,9 @@ def make_app(
                 raise HTTPException(
                     403, ("forbidden", "these are the figures of all tenants: ask an operator")
                 )
-        return Response(await run_in_threadpool(metrics), media_type=CONTENT_TYPE)
+        found = await colleagues.each("families")
+        told = [None if isinstance(one, Away) else one for one in found]
+        return Response(text_of(found[0] if len(told) == 1 else of_workers(told)), media_type=CONTENT_TYPE)
 
     if page is not None:
         app.mount("/page", page)
@@ -181,4 +198,11 @@ def make_app(
     async def failed(request: Request, _: Exception) -> Response:
         return refusal(request.scope["path"], 500, "Internal error", word="failed")
 
-    return Counted(Limited(app, websockets=websockets), answered)
+    own = Counted(Limited(app, websockets=websockets), answered)
+    if colleagues.fleet.size == 1:
+        return Apps(own, None)
+    forwarding = Forwarding(app, websockets, colleagues, relay)
+    return Apps(
+        Counted(Limited(forwarding, websockets=forwarding), answered),
+        Within(own, colleagues),
+    )

@@ -2,7 +2,8 @@
 
 The first message names the leg by its UUID, which only who created it knows: there is no other authentication. The
 protocol is that of https://docs.asterisk.org/Configuration/Channel-Drivers/AudioSocket/ with its later kinds of audio.
-All connections of a process are served by one thread, and none of them is waited for.
+All connections of a process are served by one thread, and none of them is waited for. One whose leg another worker has
+is handed to that one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any, Final, NamedTuple
 from callreel.errors import UsageError
 from callreel.recorder import RecordedCall
 from callreel.service.encodings import Encoding
+from callreel.service.fleet import ALONE, Fleet
+from callreel.service.handover import Handover
 from callreel.service.host import LegWish
 from callreel.service.links import Intake, Link, SocketMedia
 from callreel.service.media import Media
@@ -183,9 +186,14 @@ class _Link(Link):
 class _Connection(asyncio.Protocol):
     """A TCP connection: a stranger's, until it names its leg."""
 
-    def __init__(self, server: AudioSocket) -> None:
+    def __init__(self, server: AudioSocket, handed_over: bytes | None = None) -> None:
+        """`handed_over`: what another worker has read of it."""
         self._server = server
+        self._handed_over = handed_over
         self._parser = Parser()
+        self._said = bytearray()
+        """All that has come, until the leg is known."""
+        self._search: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport
         self._address: str | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -201,18 +209,25 @@ class _Connection(asyncio.Protocol):
             return
         self._address = address
         one = transport.get_extra_info("socket")
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does not see that it is TCP
         one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT_BYTES)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEP_ALIVE:
             if hasattr(socket, name):
                 one.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self._timer = asyncio.get_running_loop().call_later(IDENTIFIED_S, transport.abort)
+        if self._handed_over is not None:
+            self.data_received(self._handed_over)
 
     def data_received(self, data: bytes) -> None:
         arrival_s = self._server.now()
+        if self._link is None:
+            self._said += data
         for one in self._parser.feed(data):
             if self._transport.is_closing() or (self._link is not None and self._link.is_shut):
                 return
+            if self._search is not None:
+                return  # whoever has the leg gets all that was said
             if self._link is None:
                 self._identify(one)
                 continue
@@ -220,20 +235,36 @@ class _Connection(asyncio.Protocol):
                 self._link.take(one, arrival_s)
             except UsageError:  # the call is over
                 self._link.shut()
-        if self._link is None and self._parser.begun not in (None, (Kind.UUID, UUID_BYTES)):
+        if (
+            self._link is None
+            and self._search is None
+            and self._parser.begun not in (None, (Kind.UUID, UUID_BYTES))
+        ):
             self._transport.abort()
 
     def _identify(self, one: Message) -> None:
         media = None
         if one.kind == Kind.UUID and len(one.payload) == UUID_BYTES:
             media = self._server.find(uuid.UUID(bytes=one.payload))
+            handover = self._server.handover
+            if media is None and handover is not None and self._handed_over is None:
+                self._transport.pause_reading()
+                self._search = asyncio.create_task(self._hand_over(handover, one.payload))
+                return
         if media is not None:
             link = _Link(media, self._server.now, self._transport)
             if media.attach(link):
                 self._link = link
+                self._said.clear()
                 self._is_known()
                 return
         self._transport.abort()
+
+    async def _hand_over(self, handover: Handover, name: bytes) -> None:
+        try:
+            await handover.hand(name, self._transport, bytes(self._said))
+        finally:
+            self._transport.abort()  # of ours: whoever has it has a descriptor of their own
 
     def _is_known(self) -> None:
         if self._timer is not None:
@@ -270,11 +301,12 @@ class AudioSocket:
         port: int = 0,
         listener: socket.socket | None = None,
         strangers_max: int = STRANGERS_MAX,
+        fleet: Fleet = ALONE,
     ) -> None:
         """Listen; OSError when that cannot be. `now` is the recorder's clock; port 0 is one that is free.
 
-        `listener`: a socket of `listen` that other processes listen on, too. `strangers_max`: connections that have
-        not named their leg yet.
+        `listener`: a socket of `listen` that the other workers of a fleet listen on, too. `strangers_max`: connections
+        that have not named their leg yet.
         """
         self.now = now
         self._strangers_max = strangers_max
@@ -285,6 +317,14 @@ class AudioSocket:
         self.connections: set[_Connection] = set()
         """All there are; of the thread that serves them."""
         listener = listener or listen(host, port)
+        self.handover: Handover | None = None
+        """To the other workers; None when there are none."""
+        if fleet.size > 1:
+            try:
+                self.handover = Handover(fleet, self._has, self._take)
+            except OSError:
+                listener.close()
+                raise
         self.port: int = listener.getsockname()[1]
         self._address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self._loop = asyncio.new_event_loop()
@@ -304,9 +344,17 @@ class AudioSocket:
         media = _Media(recorded, wish, self._forget, identity, self._address)
         with self._lock:
             if identity in self._legs:
-                raise UsageError(f"another leg has the UUID {identity}")
+                raise UsageError(_taken(identity))
             self._legs[identity] = media
         return media
+
+    def problem(self, options: Mapping[str, Any]) -> str | None:
+        """Why there can be no other leg with these options now; None when there can, or they are none."""
+        try:
+            identity = uuid.UUID(str(options.get("uuid")))
+        except ValueError:
+            return None
+        return None if self.find(identity) is None else _taken(identity)
 
     def close(self) -> None:
         """End all connections, and listen no more."""
@@ -347,16 +395,32 @@ class AudioSocket:
         with self._lock:
             self._legs.pop(media.identity, None)
 
+    def _has(self, name: bytes) -> bool:
+        return self.find(uuid.UUID(bytes=name)) is not None
+
+    async def _take(self, connection: socket.socket, said: bytes) -> None:
+        """Another worker hands over a connection, of which it has read this much."""
+        await self._loop.connect_accepted_socket(lambda: _Connection(self, said), connection)
+
     def _serve(self, listener: socket.socket) -> None:
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(
             self._loop.create_server(lambda: _Connection(self), sock=listener, backlog=self._backlog)
         )
+        if self.handover is not None:
+            self.handover.begin(self._loop)
         try:
             self._loop.run_forever()
         finally:
             server.close()
             for connection in list(self.connections):
                 connection.abort()
-            self._loop.run_until_complete(asyncio.sleep(0))
+            tasks = asyncio.all_tasks(self._loop)
+            for task in tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*tasks, asyncio.sleep(0), return_exceptions=True))
             self._loop.close()
+
+
+def _taken(identity: uuid.UUID) -> str:
+    return f"another leg has the UUID {identity}"

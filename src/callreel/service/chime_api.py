@@ -19,6 +19,7 @@ from callreel.events import LegStatus
 from callreel.service.access import Access
 from callreel.service.answers import Answers, StillAtWorkError
 from callreel.service.customers import Customers
+from callreel.service.fleet import Fleet
 from callreel.service.host import Host, LegWish
 from callreel.service.refusals import Refused, json_response, session_response
 from callreel.service.sigv4 import SignedRequest, Unsigned, Verified, verify
@@ -40,7 +41,12 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 
 
 def chime_api(
-    host: Host, customers: Customers, access: Access, answers: Answers, clock: Callable[[], float]
+    host: Host,
+    customers: Customers,
+    access: Access,
+    answers: Answers,
+    clock: Callable[[], float],
+    fleet: Fleet,
 ) -> APIRouter:
     """The routes below /sip-media-applications."""
     api = APIRouter(prefix="/sip-media-applications", tags=["chime"], responses=ERRORS)
@@ -126,7 +132,7 @@ def chime_api(
             headers, arguments = _pairs(body, "SipHeaders"), _pairs(body, "ArgumentsMap")
             if not host.recorder.is_accepting:
                 raise Refused(503, "ServiceUnavailableException", "No calls are begun now.")
-            call_id = str(uuid.uuid4())
+            call_id = str(uuid.UUID(fleet.new_id()))
             options = {"sip_media_application_id": application_id}
             customer = customers.customer(
                 "chime", options, tenant=tenant, call_id=call_id, arguments=arguments

@@ -8,10 +8,12 @@ from typing import Any, Final
 
 from callreel.service.limits import App, Receive, Scope, Send
 
-__all__ = ["Counted"]
+__all__ = ["COUNTED_ELSEWHERE", "Counted"]
 
 UNKNOWN: Final = "unknown"
 """The route of what is nowhere, so that nobody makes up new ones."""
+COUNTED_ELSEWHERE: Final = "callreel.counted_elsewhere"
+"""In the scope of a request that another worker answers, and counts."""
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -33,6 +35,8 @@ class Counted:
             nonlocal is_told
             if not is_told:
                 is_told = True
+                if COUNTED_ELSEWHERE in scope:
+                    return
                 method = scope["method"] if scope["method"] in METHODS else UNKNOWN
                 self._answered(method, _route(scope), status, time.perf_counter() - began)
 

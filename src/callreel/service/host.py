@@ -115,7 +115,7 @@ class LiveCall:
                     **({"sip_headers": dict(wish.sip_headers)} if wish.sip_headers else {}),
                     "media": dict(self.media[name].description) if name in self.media else None,
                 }
-                for name, wish in self.legs.items()
+                for name, wish in list(self.legs.items())
             ],
             "recordings": dict(self.recordings),
         }

@@ -11,9 +11,9 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-__all__ = ["CONTENT_TYPE", "Family", "Histogram", "Sample", "histogram", "one", "text_of"]
+__all__ = ["CONTENT_TYPE", "Family", "Histogram", "Sample", "histogram", "of_workers", "one", "text_of"]
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -36,7 +36,7 @@ class Family(NamedTuple):
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     words: str
-    samples: Sequence[Sample]
+    samples: list[Sample]
 
 
 class Histogram:
@@ -82,6 +82,24 @@ def histogram(
 def one(value: float, **labels: str) -> list[Sample]:
     """The only sample of a family."""
     return [Sample(labels, value)]
+
+
+def of_workers(found: Sequence[Iterable[Sequence[Any]] | None]) -> list[Family]:
+    """The families of several workers in one, each sample with the label of its worker; None: one has not answered.
+
+    A family, and a sample in it, is what the classes here are, or the same from JSON.
+    """
+    together: dict[str, Family] = {}
+    up: list[Sample] = []
+    for index, families in enumerate(found):
+        worker = {"worker": str(index)}
+        up.append(Sample(worker, families is not None))
+        for name, kind, words, samples in families or ():
+            family = together.setdefault(name, Family(name, kind, words, samples=[]))
+            for labels, value, suffix in samples:
+                family.samples.append(Sample({**labels, **worker}, value, suffix))
+    words = "1 for a worker that has told its figures, 0 for one that has not."
+    return [Family("callreel_worker_up", "gauge", words, up), *together.values()]
 
 
 def text_of(families: Iterable[Family]) -> str:

@@ -1,10 +1,8 @@
 """callreel's own HTTP API: calls, their legs and what is asked of them; recordings; the stream of events."""
 
-import asyncio
-import json
+import heapq
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request
@@ -15,8 +13,9 @@ from callreel.errors import ActionConflictError, ActionError, DeliveryError, NoP
 from callreel.service.answers import Answers, KeyReusedError, StillAtWorkError
 from callreel.service.audio import AUDIO, UNREAD, AudioReader
 from callreel.service.bodies import ActionBody, CallBody, ErrorBody, LegBody, RecordingBody
+from callreel.service.colleagues import Colleagues
 from callreel.service.customers import Customers
-from callreel.service.host import Host, LiveCall
+from callreel.service.host import Host, LegWish, LiveCall
 from callreel.service.library import Entry, Library
 from callreel.service.shapes import (
     ActionAnswer,
@@ -28,13 +27,10 @@ from callreel.service.shapes import (
     RecordingsAnswer,
     WaveformAnswer,
 )
+from callreel.service.telling import ID, ID_CHARACTERS, place_of
 
 __all__ = ["native_api", "status_of"]
 
-KEEP_ALIVE_S: Final = 15.0
-"""A comment in the stream of events, so that nobody in between takes it for dead."""
-TURN_EVENTS: Final = 64
-"""After so many in a row others have their turn."""
 REMEMBERED_S: Final = 24 * 3600
 """What was answered to an idempotency key."""
 COLUMNS_MAX: Final = 4000
@@ -65,6 +61,7 @@ def native_api(
     customers: Customers,
     tenant_of: Callable[..., Any],
     answers: Answers,
+    colleagues: Colleagues,
 ) -> APIRouter:
     """The routes below /v1; `tenant_of` is the dependency that says whose request it is."""
     api = APIRouter(prefix="/v1", responses=ERRORS, tags=["native"])
@@ -89,6 +86,18 @@ def native_api(
             raise HTTPException(404, ("no_such_call", f"there is no call {call_id}"))
         return call
 
+    async def check_names(tenant: str, legs: list[LegWish]) -> None:
+        """UsageError where a leg of another worker's has a name that a connection would find one of these by."""
+        named = [[leg.media, dict(leg.options)] for leg in legs if leg.options]
+        if named and colleagues.fleet.size > 1:
+            problem = await colleagues.first_other("leg_problem", tenant=tenant, legs=named)
+            if problem is not None:
+                raise UsageError(problem[1])
+
+    colleagues.answer(
+        "calls", lambda tenant, live: [call.as_json() for call in host.calls(tenant, live=live)]
+    )
+
     def recording(take_id: str, tenant: str) -> Entry:
         entry = library.get(take_id, tenant)
         if entry is None:
@@ -107,10 +116,12 @@ def native_api(
         tenant: Tenant,
         idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
     ) -> Any:
-        return await once(request, tenant, idempotency_key, lambda: begun(body, tenant))
+        legs = [leg.wish() for leg in body.legs]
+        await check_names(tenant, legs)
+        return await once(request, tenant, idempotency_key, lambda: begun(body, legs, tenant))
 
-    def begun(body: CallBody, tenant: str) -> Response:
-        call_id = body.call_id or uuid.uuid4().hex
+    def begun(body: CallBody, legs: list[LegWish], tenant: str) -> Response:
+        call_id = body.call_id or colleagues.fleet.new_id()
         customer = None
         if body.dialect is not None:
             customer = customers.customer(body.dialect, body.dialect_options, tenant=tenant, call_id=call_id)
@@ -122,7 +133,7 @@ def native_api(
         call = host.create(
             call_id,
             tenant=tenant,
-            legs=[leg.wish() for leg in body.legs],
+            legs=legs,
             dialect=None if customer is None else customer.session,
             application="" if customer is None else customer.application,
         )
@@ -138,7 +149,9 @@ def native_api(
         "/calls", summary="Calls that go on, or all that are known", responses={200: {"model": CallsAnswer}}
     )
     async def list_calls(tenant: Tenant, live: bool = True) -> Any:
-        return {"calls": [call.as_json() for call in host.calls(tenant, live=live)]}
+        found = await colleagues.all("calls", tenant=tenant, live=live)
+        latest_first = heapq.merge(*found, key=lambda call: str(call["started_at"]), reverse=True)
+        return {"calls": list(latest_first)}
 
     @api.get("/calls/{call_id}", summary="One call", responses={200: {"model": CallDetails}})
     async def read_call(call_id: CallId, tenant: Tenant) -> Any:
@@ -157,6 +170,8 @@ def native_api(
         responses={201: {"model": CallAnswer}},
     )
     async def add_leg(call_id: CallId, body: LegBody, tenant: Tenant) -> Any:
+        wanted(call_id, tenant)
+        await check_names(tenant, [body.wish()])
         call = wanted(call_id, tenant)
         host.add_leg(call, body.wish())
         return call.as_json()
@@ -237,14 +252,12 @@ def native_api(
     )
     async def watch(
         tenant: Tenant,
-        last_event_id: Annotated[str | None, Header(max_length=20)] = None,
-        since: Annotated[int | None, Query(ge=0)] = None,
+        last_event_id: Annotated[str | None, Header(max_length=ID_CHARACTERS)] = None,
+        since: Annotated[str | None, Query(pattern=ID, max_length=ID_CHARACTERS)] = None,
     ) -> StreamingResponse:
-        number = host.stream.last_number if since is None else since
-        if last_event_id is not None and last_event_id.isdigit():
-            number = int(last_event_id)
+        place = place_of(last_event_id or since, colleagues.fleet.size)
         return StreamingResponse(
-            _events(host, tenant, number),
+            colleagues.watch(tenant, place),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
@@ -293,36 +306,6 @@ def _carried_out(host: Host, call: LiveCall, body: ActionBody) -> dict[str, Any]
                     }
                 }
     return {}
-
-
-async def _events(host: Host, tenant: str, number: int) -> AsyncIterator[str]:
-    """The stream, from behind that number on."""
-    loop = asyncio.get_running_loop()
-    changed = asyncio.Event()
-
-    def wake() -> None:
-        loop.call_soon_threadsafe(changed.set)
-
-    leave = host.stream.watch(wake)
-    try:
-        yield f": from {number} on\n\n"
-        while True:
-            changed.clear()
-            told, is_gap = host.stream.since(number, tenant)
-            if is_gap:
-                yield "event: gap\ndata: {}\n\n"
-            number = max(number, host.stream.last_number if not told else told[-1].number)
-            for at, one in enumerate(told):
-                data = json.dumps(one.body, separators=(",", ":"), default=str)
-                yield f"id: {one.number}\nevent: {one.body['event']}\ndata: {data}\n\n"
-                if at % TURN_EVENTS == TURN_EVENTS - 1:
-                    await asyncio.sleep(0)  # others have their turn, and that the watcher is gone is noticed
-            try:
-                await asyncio.wait_for(changed.wait(), KEEP_ALIVE_S)
-            except TimeoutError:
-                yield ": still here\n\n"
-    finally:
-        leave()
 
 
 def _without_manifest(entry: Entry) -> dict[str, Any]:

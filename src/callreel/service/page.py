@@ -5,13 +5,17 @@ itself. Everything on it may come from a stranger's call, so every text goes thr
 Content-Security-Policy allows nothing but the files beside them.
 """
 
+import heapq
 import json
 import logging
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections import ChainMap
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode
@@ -23,12 +27,13 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from callreel.recorder.figures import OnItsWay
+from callreel.recorder.figures import LaneFigures, OnItsWay
 from callreel.service import words
 from callreel.service.access import COOKIE, SESSION_S, Access, is_loopback
 from callreel.service.audio import AudioReader
+from callreel.service.colleagues import Away, Colleagues
 from callreel.service.host import Host, LiveCall
-from callreel.service.letters import Letters
+from callreel.service.letters import Letter, Letters
 from callreel.service.library import Entry, Library
 from callreel.service.outlines import Outlines
 from callreel.service.strip import draw_message, draw_strip, height_of
@@ -113,6 +118,7 @@ def make_page(
     audio: AudioReader,
     access: Access,
     spool: Path,
+    colleagues: Colleagues,
     *,
     clock: Callable[[], float] = time.time,
 ) -> Any:
@@ -274,34 +280,60 @@ def make_page(
 
     # -- live calls --------------------------------------------------------------------------------------------------
 
-    def live_calls(who: Viewer, text: str, number: int) -> tuple[list[LiveCall], int]:
-        """Those of a page of the list, and how many there are in all."""
-        found = [call for call in host.calls(who.scope) if text in call.call_id]
+    def of(ids: Sequence[str], scope: str | None) -> list[LiveCall]:
+        """Those of this worker's calls."""
+        return [call for id_ in ids if (call := host.call(id_, scope)) is not None]
+
+    colleagues.answer(
+        "live",
+        lambda scope, text: [
+            [call.started_at.isoformat(), call.call_id] for call in host.calls(scope) if text in call.call_id
+        ],
+    )
+    colleagues.answer("shown", lambda scope, ids: [_of_call(call, clock()) for call in of(ids, scope)])
+    colleagues.answer("levels", lambda scope, ids: {call.call_id: _levels(call) for call in of(ids, scope)})
+    colleagues.answer(
+        "at_a_glance",
+        lambda scope: [_by_state(host.takes(), scope), len(letters.dead(scope, LETTERS_MAX))],
+    )
+
+    async def live_calls(who: Viewer, text: str, number: int) -> tuple[list[str], int]:
+        """Ids of a page of the list, the latest first, and how many there are in all."""
+        asked = colleagues.there(await colleagues.each("live", scope=who.scope, text=text))
+        found = [id_ for _, id_ in heapq.merge(*asked, key=itemgetter(0), reverse=True)]
         return found[CALLS_A_PAGE * (number - 1) : CALLS_A_PAGE * number], len(found)
 
     @page.get("/")
-    def live(request: Request, who: Who, text: Text = "", page: Number = 1) -> Response:
-        calls, total = live_calls(who, text, page)
-        return rendered(
+    async def live(request: Request, who: Who, text: Text = "", page: Number = 1) -> Response:
+        ids, total = await live_calls(who, text, page)
+        shown = colleagues.there(await colleagues.each("shown", scope=who.scope, ids=ids))
+        calls = {call["id"]: call for some in shown for call in some}
+        glances = colleagues.there(await colleagues.each("at_a_glance", scope=who.scope))
+        obstacles = await colleagues.each("obstacles")
+        return await run_in_threadpool(
+            rendered,
             request,
             "live.html",
             who,
-            calls=[_of_call(call, clock()) for call in calls],
+            calls=[calls[id_] for id_ in ids if id_ in calls],
             total=total,
             text=text,
             page=page,
             pages=max(1, math.ceil(total / CALLS_A_PAGE)),
             query=urlencode({"text": text, "page": page}),
-            obstacles=host.recorder.obstacles(),
-            on_their_way=_by_state(host.recorder.takes(), who),
-            dead=len(letters.dead(who.scope, LETTERS_MAX)),
+            obstacles=colleagues.by_worker(obstacles),
+            is_any_free=[] in obstacles,
+            on_their_way=_sum(states for states, _ in glances),
+            dead=min(LETTERS_MAX, sum(dead for _, dead in glances)),
             dead_max=LETTERS_MAX,
         )
 
     @page.get("/levels.json")
-    def levels(who: Who, text: Text = "", page: Number = 1) -> Response:
-        calls, _ = live_calls(who, text, page)
-        return JSONResponse({"calls": {call.call_id: _levels(call) for call in calls}})
+    async def levels(who: Who, text: Text = "", page: Number = 1) -> Response:
+        ids, _ = await live_calls(who, text, page)
+        asked = colleagues.there(await colleagues.each("levels", scope=who.scope, ids=ids))
+        found = dict(ChainMap(*asked))
+        return JSONResponse({"calls": {id_: found[id_] for id_ in ids if id_ in found}})
 
     # By a query, for the id of a call may have a slash.
     @page.get("/call/levels.json")
@@ -374,14 +406,15 @@ def make_page(
         return entry
 
     @page.get("/recordings/{take_id}")
-    def one_recording(request: Request, take_id: str, who: Who) -> Response:
-        entry = recording(take_id, who)
-        return rendered(
+    async def one_recording(request: Request, take_id: str, who: Who) -> Response:
+        entry = await run_in_threadpool(recording, take_id, who)
+        return await run_in_threadpool(
+            rendered,
             request,
             "recording.html",
             who,
             entry=entry,
-            letter=letters.dead_one(f"deliver:{take_id}", who.scope),
+            letter=await dead_one(f"deliver:{take_id}", who),
             height=height_of(min(2, entry.manifest.get("channels", 1))),
             **_of_manifest(entry),
         )
@@ -406,42 +439,75 @@ def make_page(
 
     # -- deliveries --------------------------------------------------------------------------------------------------
 
+    colleagues.answer("dead", lambda scope: letters.dead(scope, LETTERS_MAX))
+    colleagues.answer("dead_one", lambda scope, letter_id: letters.dead_one(letter_id, scope))
+    colleagues.answer("waiting", lambda scope: letters.waiting(scope, LETTERS_MAX))
+    colleagues.answer("lanes", host.lanes)
+    colleagues.answer("retry", lambda scope, letter_id: letters.retry(scope, letter_id))
+    colleagues.answer("drop", lambda scope, letter_id: letters.drop(scope, letter_id))
+
+    async def all_letters(which: Literal["dead", "waiting"], who: Viewer) -> list[Letter]:
+        """Those of all workers, the oldest first."""
+        asked = colleagues.there(await colleagues.each(which, scope=who.scope))
+        found = heapq.merge(*([Letter(*one) for one in some] for some in asked), key=lambda one: one.put_s)
+        return list(islice(found, LETTERS_MAX))
+
+    async def dead_one(letter_id: str, who: Viewer) -> Letter | None:
+        asked = colleagues.there(await colleagues.each("dead_one", scope=who.scope, letter_id=letter_id))
+        return next((Letter(*one) for one in asked if one is not None), None)
+
     @page.get("/deliveries")
-    def deliveries(request: Request, who: Who) -> Response:
-        dead = letters.dead(who.scope, LETTERS_MAX)
-        return rendered(
+    async def deliveries(request: Request, who: Who) -> Response:
+        asked = await colleagues.each("at_a_glance", scope=who.scope)
+        dead = await all_letters("dead", who)
+        lanes: dict[str, LaneFigures] = {}
+        for some in colleagues.there(await colleagues.each("lanes")) if who.is_operator else ():
+            for name, (entries, oldest_s) in some.items():
+                before = lanes.get(name, LaneFigures(0, oldest_s))
+                lanes[name] = LaneFigures(before.entries + entries, min(before.oldest_s, oldest_s))
+
+        def known() -> set[str]:
+            return {one.take_id for one in dead if one.take_id and library.get(one.take_id, who.scope)}
+
+        return await run_in_threadpool(
+            rendered,
             request,
             "deliveries.html",
             who,
             now_s=clock(),
-            on_their_way=_by_state(host.recorder.takes(), who),
-            lanes=sorted(host.recorder.lanes().items()) if who.is_operator else [],
-            waiting=letters.waiting(who.scope, LETTERS_MAX),
+            missing=colleagues.by_worker([one if isinstance(one, Away) else [] for one in asked]),
+            on_their_way=_sum(states for states, _ in colleagues.there(asked)),
+            lanes=sorted(lanes.items()),
+            waiting=await all_letters("waiting", who),
             dead=dead,
-            known={one.take_id for one in dead if one.take_id and library.get(one.take_id, who.scope)},
+            known=await run_in_threadpool(known),
             most=LETTERS_MAX,
         )
 
     @page.get("/deliveries/drop")
-    def ask_drop(request: Request, who: Who, id: Annotated[str, Query(max_length=600)]) -> Response:
-        letter = letters.dead_one(id, who.scope)
+    async def ask_drop(request: Request, who: Who, id: Annotated[str, Query(max_length=600)]) -> Response:
+        letter = await dead_one(id, who)
         if letter is None:
             return to(request, "/deliveries?done=gone")
-        return rendered(request, "drop.html", who, letter=letter)
+        return await run_in_threadpool(rendered, request, "drop.html", who, letter=letter)
+
+    async def done(what: Literal["drop", "retry"], who: Viewer, letter_id: str | None) -> int:
+        """Have every worker do it with its letters; how many there were."""
+        return sum(await colleagues.all(what, scope=who.scope, letter_id=letter_id))
 
     @page.post("/deliveries/drop")
     async def do_drop(request: Request, who: Who, form: Form) -> Response:
-        count = await run_in_threadpool(letters.drop, who.scope, form.get("id", ""))
+        count = await done("drop", who, form.get("id", ""))
         return to(request, f"/deliveries?done={'dropped' if count else 'gone'}")
 
     @page.post("/deliveries/retry")
     async def retry(request: Request, who: Who, form: Form) -> Response:
-        count = await run_in_threadpool(letters.retry, who.scope, form.get("id", ""))
+        count = await done("retry", who, form.get("id", ""))
         return to(request, f"/deliveries?done={'retried' if count else 'gone'}")
 
     @page.post("/deliveries/retry-all")
     async def retry_all(request: Request, who: Who, form: Form) -> Response:
-        count = await run_in_threadpool(letters.retry, who.scope)
+        count = await done("retry", who, None)
         return to(request, f"/deliveries?done={'all-retried' if count else 'gone'}")
 
     page.mount("/static", StaticFiles(directory=FOLDER / "static"))
@@ -498,12 +564,20 @@ def _of_call(call: LiveCall, now_s: float) -> dict[str, Any]:
     }
 
 
-def _by_state(takes: Iterable[OnItsWay], who: Viewer) -> dict[str, int]:
+def _by_state(takes: Iterable[OnItsWay], scope: str | None) -> dict[str, int]:
     """How many takes there are in each state."""
-    found: dict[str, int] = {"running": 0, "finished": 0, "deliverable": 0, "kept": 0}
+    found: dict[str, int] = {}
     for take in takes:
-        if who.scope in (None, take.labels.get("tenant")):
+        if scope in (None, take.labels.get("tenant")):
             found[str(take.state)] = found.get(str(take.state), 0) + 1
+    return found
+
+
+def _sum(some: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    found = {"running": 0, "finished": 0, "deliverable": 0, "kept": 0}
+    for states in some:
+        for state, count in states.items():
+            found[state] = found.get(state, 0) + count
     return found
 
 

@@ -41,7 +41,9 @@ GRAPH: Final = {
     404: "itemNotFound",
     429: "activityLimitReached",
     500: "generalException",
+    502: "generalException",
     503: "serviceNotAvailable",
+    504: "generalException",
 }
 
 

@@ -11,9 +11,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from callreel.service.answers import Answers
 from callreel.service.app import make_app
 from callreel.service.audio import AudioReader
 from callreel.service.audiosocket import STRANGERS_MAX, AudioSocket
+from callreel.service.colleagues import Colleagues
 from callreel.service.connections import Connections, raise_descriptors
 from callreel.service.customers import DRIVE_PATH, Customers, Routes
 from callreel.service.fleet import ALONE, Fleet
@@ -39,11 +41,12 @@ from callreel.service.held import Held
 from callreel.service.host import Host, MediaOpener, PromptSource
 from callreel.service.library import Library
 from callreel.service.measures import Measures, rtp_families
-from callreel.service.metrics import text_of
+from callreel.service.metrics import Family
 from callreel.service.overload import Overload
 from callreel.service.page import make_page
 from callreel.service.permits import Permits
 from callreel.service.prompts import Prompts
+from callreel.service.relays import found
 from callreel.service.rtp import RtpPorts
 from callreel.service.rtp_legs import rtp_opener
 from callreel.service.settings import ServiceSettings
@@ -68,6 +71,9 @@ SWITCH_S = 0.001
 """Python's own 5 ms would be waited for several times in each request while calls are moved on."""
 COLLECT = 50_000, 20, 50
 """Of the collector: of thousands of calls a look through all objects takes 0.1 s, in which nobody is answered."""
+BACKLOG = 1024
+HEAD_BYTES = 128 << 10
+"""Of a request that another worker hands on: more than one that comes from outside may have."""
 LOOK_S = 0.05
 """How often it is looked whether the service is to end."""
 
@@ -156,7 +162,12 @@ class Service:
         self._places = replace(settings.recorder, spool=shared, drive_url=settings.url + DRIVE_PATH)
         self._shelf = _Shelf(self.library, events or settings.recorder.notify.notifiers().get("events"))
         self.recorder = self._recorder(settings.recorder.spool)
-        self.websockets = WebSocketMedia(lambda: self.recorder.now, self.access)
+        self.colleagues = Colleagues(self.stream, fleet)
+        self.websockets = WebSocketMedia(
+            lambda: self.recorder.now,
+            self.access,
+            partial(found, self.colleagues) if fleet.size > 1 else None,
+        )
         with contextlib.ExitStack() as undo:  # what is open already, where something cannot be opened
             for opened in (self.library, self._routes, self._permits, self.answers, self.recorder):
                 undo.callback(opened.close)
@@ -196,7 +207,9 @@ class Service:
         }
         self.watch = Watch(self.recorder, Overload(settings.overload), share=processors() / fleet.size)
         audio = AudioReader(sources, keys)
-        self.app: Any = make_app(
+        self.colleagues.answer("has_stream", self.websockets.has_stream, is_quick=True)
+        self.colleagues.answer("leg_problem", self._leg_problem, is_quick=True)
+        self.app, self.within = make_app(
             self.host,
             self.library,
             audio,
@@ -208,9 +221,12 @@ class Service:
             permits=self._permits,
             keys=keys,
             obstacles=self.recorder.obstacles,
-            metrics=self._metrics,
+            colleagues=self.colleagues,
+            families=self._families,
             answered=self.measures.answered,
-            page=make_page(self.host, self.library, audio, self.access, settings.recorder.spool),
+            page=make_page(
+                self.host, self.library, audio, self.access, settings.recorder.spool, self.colleagues
+            ),
             websockets=self.websockets,
         )
         self._is_closed = threading.Event()
@@ -240,6 +256,7 @@ class Service:
             port=self.settings.audiosocket_port,
             listener=listener,
             strangers_max=min(STRANGERS_MAX, descriptors // STRANGERS_PART),
+            fleet=self.fleet,
         )
 
     def _rtp(self, descriptors: int) -> RtpPorts:
@@ -300,8 +317,20 @@ class Service:
         if self._traces is not None:
             self._traces(milestone)
 
-    def _metrics(self) -> str:
-        return text_of(self.measures.families(self.host, self.watch, self.settings.recorder.spool))
+    def _families(self) -> Iterator[Family]:
+        return self.measures.families(self.host, self.watch, self.settings.recorder.spool)
+
+    def _leg_problem(self, tenant: str, legs: Sequence[tuple[str, Mapping[str, Any]]]) -> str | None:
+        """Why another worker can have no such legs: a connection would find one of ours by what names them."""
+        for media, options in legs:
+            problem = None
+            if media == "websocket":
+                problem = self.websockets.problem(tenant, options)
+            elif media == "audiosocket" and self.audiosocket is not None:
+                problem = self.audiosocket.problem(options)
+            if problem is not None:
+                return problem
+        return None
 
     def drain(self, timeout_s: float) -> bool:
         """Begin no recordings any more, and wait for those that run; whether all have ended and are delivered."""
@@ -366,12 +395,12 @@ def listen(settings: ServiceSettings) -> socket.socket:
     """The socket that HTTP is served on; UsageError when it cannot be had."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise UsageError(f"{settings.host}:{settings.port}: {error.strerror or error}") from None
-    listener.setsockopt(
-        socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN_BYTES
-    )  # connections take over what it has
+    # Connections take over what it has; asyncio does not see that these are TCP, and would leave Nagle's delay on.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN_BYTES)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_MS)
     return listener
@@ -420,36 +449,71 @@ async def serve_on(
     `on_drained` is called when it has; then it goes on until it is hurried, for others that may still need it.
     """
     settings = service.settings
+    async with contextlib.AsyncExitStack() as others:
+        if service.within is not None:
+            await others.enter_async_context(_served_within(service))
+        service.listening_on(listener.getsockname()[1])
+        on_listening(listener.getsockname()[1])
+        connections = service.connections
+        server = _Server(_config(service.app, http=connections.protocol, backlog=connections.at_once))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not (stop.is_told or serving.done()):
+            await asyncio.sleep(LOOK_S)
+        if not (serving.done() or stop.is_hurried):
+            log.info("draining: running recordings may take %g s", settings.drain_s)
+            until = time.monotonic() + settings.drain_s
+            while not (service.drain(0.0) or stop.is_hurried or time.monotonic() >= until):
+                await asyncio.sleep(LOOK_S)
+            if on_drained is not None:
+                on_drained()
+                while not (stop.is_hurried or serving.done()):
+                    await asyncio.sleep(LOOK_S)
+        server.should_exit = True
+        await serving
+
+
+def _config(app: Any, **more: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="info",  # below that are whole requests, with tokens, and audio
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        ws="websockets-sansio",
+        ws_max_size=MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=1,
+        lifespan="off",
+        **more,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _served_within(service: Service) -> AsyncIterator[None]:
+    """Have the other workers ask, over this one's Unix socket."""
+    path = service.fleet.socket(service.fleet.index)
+    path.unlink(missing_ok=True)  # of a worker that was killed
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(BACKLOG)
+    # Dates, and whom a proxy stands for, are the business of the worker that was asked first. It adds a header.
     server = _Server(
-        uvicorn.Config(
-            service.app,
-            log_config=None,
-            log_level="info",  # below that are whole requests, with tokens, and audio
-            access_log=False,
-            server_header=False,
-            http=service.connections.protocol,
-            backlog=service.connections.at_once,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            ws="websockets-sansio",
-            ws_max_size=MESSAGE_BYTES,
-            ws_per_message_deflate=False,
-            timeout_graceful_shutdown=1,
-            lifespan="off",
+        _config(
+            service.within,
+            http="h11",
+            backlog=BACKLOG,
+            date_header=False,
+            proxy_headers=False,
+            h11_max_incomplete_event_size=HEAD_BYTES,
         )
     )
-    service.listening_on(listener.getsockname()[1])
-    on_listening(listener.getsockname()[1])
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not (stop.is_told or serving.done()):
-        await asyncio.sleep(LOOK_S)
-    if not (serving.done() or stop.is_hurried):
-        log.info("draining: running recordings may take %g s", settings.drain_s)
-        until = time.monotonic() + settings.drain_s
-        while not (service.drain(0.0) or stop.is_hurried or time.monotonic() >= until):
-            await asyncio.sleep(LOOK_S)
-        if on_drained is not None:
-            on_drained()
-            while not (stop.is_hurried or serving.done()):
-                await asyncio.sleep(LOOK_S)
-    server.should_exit = True
-    await serving
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+        service.colleagues.close()
+        await asyncio.sleep(0)  # in which they end

@@ -6,11 +6,14 @@ gets the answer of the first time.
 """
 
 import asyncio
+import contextlib
+import heapq
 import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -26,6 +29,7 @@ from callreel.notify.references import secret_of
 from callreel.service.access import Access
 from callreel.service.answers import Answers, StillAtWorkError
 from callreel.service.audio import AUDIO, Pieces
+from callreel.service.colleagues import Colleagues
 from callreel.service.customers import Customers
 from callreel.service.held import Clear
 from callreel.service.host import Host, LiveCall
@@ -97,6 +101,7 @@ def sinch_api(
     keys: Keys | None,
     answers: Answers,
     clock: Callable[[], float],
+    colleagues: Colleagues,
 ) -> APIRouter:
     """The routes below /calling/v1; `drives` gives the drive of a tenant, whose files are encrypted with `keys`."""
     api = APIRouter(prefix="/calling/v1", tags=["sinch"], responses=ERRORS)
@@ -159,7 +164,7 @@ def sinch_api(
             raise Refused(404, NOT_FOUND, "Call not found") from None
 
     def those_in(conference_id: str, tenant: str) -> list[tuple[LiveCall, Mapping[str, Any]]]:
-        """Who is in a conference."""
+        """Who of this worker's calls is in a conference."""
         found = []
         for call in reversed(host.calls(tenant)):
             session = call.session
@@ -167,9 +172,22 @@ def sinch_api(
                 stay = session.read_stay(call.recorded.view())
                 if stay is not None and session.stay.conference_id == conference_id:
                     found.append((call, stay))
-        if not found:
-            raise Refused(404, NOT_FOUND, "Conference not found")
         return found
+
+    def participants(tenant: str, conference_id: str) -> list[list[Any]]:
+        """When each of their calls began, and their stay."""
+        return [[call.started_at.isoformat(), stay] for call, stay in those_in(conference_id, tenant)]
+
+    def kick_ours(tenant: str, conference_id: str) -> int:
+        """Have all of this worker's leave; how many there were."""
+        found = those_in(conference_id, tenant)
+        for call, _ in found:
+            with contextlib.suppress(UsageError):  # they have just left
+                call.recorded.request({"conferenceId": conference_id, "kick": True})
+        return len(found)
+
+    colleagues.answer("participants", participants)
+    colleagues.answer("kick", kick_ours)
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
@@ -216,16 +234,17 @@ def sinch_api(
         responses={200: gives(SINCH["conference"], "who is there")},
     )
     async def read_conference(conference_id: str, who: _Asker = Asker) -> Response:
-        return json_response({"participants": [stay for _, stay in those_in(conference_id, who.tenant)]})
+        asked = await colleagues.all("participants", tenant=who.tenant, conference_id=conference_id)
+        found = [stay for _, stay in heapq.merge(*asked, key=itemgetter(0))]
+        if not found:
+            raise Refused(404, NOT_FOUND, "Conference not found")
+        return json_response({"participants": found})
 
     @api.delete("/conferences/id/{conference_id}", status_code=204, summary="Everybody leaves")
     async def kick_all(conference_id: str, who: _Asker = Asker) -> Response:
-        def work() -> Response:
-            for call, _ in those_in(conference_id, who.tenant):
-                try:
-                    call.recorded.request({"conferenceId": conference_id, "kick": True})
-                except UsageError:
-                    continue  # they have just left
+        async def work() -> Response:
+            if not sum(await colleagues.all("kick", tenant=who.tenant, conference_id=conference_id)):
+                raise Refused(404, NOT_FOUND, "Conference not found")
             return Response(status_code=204)
 
         return await once(who, work)

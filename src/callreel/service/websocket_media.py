@@ -16,7 +16,7 @@ import re
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Final, Protocol
@@ -24,13 +24,14 @@ from typing import Any, Final, Protocol
 from callreel.errors import UsageError
 from callreel.recorder import RecordedCall
 from callreel.service import media_streams
+from callreel.service.colleagues import IS_WITHIN
 from callreel.service.host import LegWish
 from callreel.service.links import SocketMedia
 from callreel.service.media import Media
 from callreel.service.media_streams import Other, Start
-from callreel.service.websocket_legs import SHUT_S, StreamLink, StreamMedia
+from callreel.service.websocket_legs import SHUT_S, StreamLink, StreamMedia, StreamOptions
 
-__all__ = ["MESSAGE_BYTES", "Keys", "WebSocketMedia"]
+__all__ = ["MESSAGE_BYTES", "Carry", "Elsewhere", "Keys", "WebSocketMedia", "without_secrets"]
 
 log = logging.getLogger("callreel.service")
 
@@ -49,6 +50,7 @@ TURN_MESSAGES: Final = 64
 """After so many in a row others have their turn."""
 NORMAL, NOT_UNDERSTOOD, POLICY = 1000, 1003, 1008
 """Codes of RFC 6455, 7.4.1."""
+TAKEN: Final = "another leg waits for that call_sid or stream_sid"
 OWN: Final = re.compile(
     r"/v1/media/(?P<call>[^/]{1,128})/(?P<leg>LEG-[A-Z]{1,2})(?:/(?P<token>[^/]{0,128}))?"
 )
@@ -57,6 +59,12 @@ STREAMS: Final = re.compile(r"/v1/media-streams/(?P<key>[^/]{1,128})")
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+Carry = Callable[[Sequence[str], Receive, Send], Awaitable[None]]
+"""Carries a stream to its leg, from all that it has said on to its end."""
+Elsewhere = Callable[[Scope, str, Start], Awaitable[Carry | None]]
+"""Looks for the leg of a stream elsewhere: the scope as it came, the tenant, how it starts. None: nobody has it."""
 
 
 class Keys(Protocol):
@@ -74,9 +82,9 @@ class Keys(Protocol):
 class WebSocketMedia:
     """The WebSocket legs of a process: an ASGI application, whose `open` is their `MediaOpener`."""
 
-    def __init__(self, now: Callable[[], float], keys: Keys) -> None:
-        """`now` is the recorder's clock."""
-        self.now, self._keys = now, keys
+    def __init__(self, now: Callable[[], float], keys: Keys, elsewhere: Elsewhere | None = None) -> None:
+        """`now` is the recorder's clock; `elsewhere` is asked about streams whose leg is not here."""
+        self.now, self._keys, self._elsewhere = now, keys, elsewhere
         self._lock = threading.Lock()
         self._legs: dict[tuple[str, str], StreamMedia] = {}
         self._by_sid: dict[tuple[str, str, str], StreamMedia] = {}
@@ -88,12 +96,25 @@ class WebSocketMedia:
             recorded, wish, self._forget, self._keys.media_key(recorded.labels.get("tenant", ""))
         )
         with self._lock:
-            names = self._names(media)
+            names = self._names(media.tenant, media.wish)
             if any(name in self._by_sid for name in names):
-                raise UsageError("another leg waits for that call_sid or stream_sid")
+                raise UsageError(TAKEN)
             self._legs[recorded.call_id, wish.name] = media
             self._by_sid.update(dict.fromkeys(names, media))
         return media
+
+    def problem(self, tenant: str, options: Mapping[str, Any]) -> str | None:
+        """Why there can be no other leg with these options now; None when there can, or they are none."""
+        with contextlib.suppress(UsageError), self._lock:
+            if any(name in self._by_sid for name in self._names(tenant, StreamOptions.of(options))):
+                return TAKEN
+        return None
+
+    def has_stream(self, tenant: str, call_sid: str, stream_sid: str) -> bool:
+        """Whether a leg waits for this stream."""
+        names = (tenant, "call", call_sid), (tenant, "stream", stream_sid)
+        with self._lock:
+            return any(name in self._by_sid for name in names)
 
     @property
     def strangers(self) -> int:
@@ -101,24 +122,25 @@ class WebSocketMedia:
         return self._strangers.total()
 
     @staticmethod
-    def _names(media: StreamMedia) -> list[tuple[str, str, str]]:
-        sids = ("call", media.wish.call_sid), ("stream", media.wish.stream_sid)
-        return [(media.tenant, kind, sid) for kind, sid in sids if sid]
+    def _names(tenant: str, wish: StreamOptions) -> list[tuple[str, str, str]]:
+        sids = ("call", wish.call_sid), ("stream", wish.stream_sid)
+        return [(tenant, kind, sid) for kind, sid in sids if sid]
 
     def _forget(self, media: SocketMedia) -> None:
         assert isinstance(media, StreamMedia)
         with self._lock:
             if self._legs.get((media.recorded.call_id, media.leg)) is media:
                 del self._legs[media.recorded.call_id, media.leg]
-            for name in self._names(media):
+            for name in self._names(media.tenant, media.wish):
                 self._by_sid.pop(name, None)
 
     # -- ASGI ------------------------------------------------------------------------------------------------------
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
+        as_it_came = dict(scope)
         path, authorization = str(scope["path"]), _authorization(scope)
-        scope["path"], scope["raw_path"], scope["query_string"] = _without_secrets(path), b"", b""
+        scope["path"], scope["raw_path"], scope["query_string"] = without_secrets(path), b"", b""
         await receive()  # websocket.connect
         address = str((scope.get("client") or ("?",))[0])
         if match := OWN.fullmatch(path):
@@ -130,9 +152,12 @@ class WebSocketMedia:
             tenant = self._keys.tenant_of_media_key(match["key"])
             leave = None if tenant is None else self._admitted(address)
             if tenant is not None and leave is not None:
+                elsewhere = None
+                if self._elsewhere is not None and IS_WITHIN not in scope:
+                    elsewhere = partial(self._elsewhere, as_it_came, tenant)
                 try:
                     await _Conversation(self.now, receive, send).introduce(
-                        partial(self._of_start, tenant), leave
+                        partial(self._of_start, tenant), elsewhere, leave
                     )
                 finally:
                     leave()
@@ -180,29 +205,44 @@ class _Conversation:
         await self._send({"type": "websocket.accept"})
         await self._talk(media, None)
 
-    async def introduce(self, find: Callable[[Start], StreamMedia | None], leave: Callable[[], None]) -> None:
-        """Hear which leg it is, then talk about it."""
+    async def introduce(
+        self,
+        find: Callable[[Start], StreamMedia | None],
+        elsewhere: Callable[[Start], Awaitable[Carry | None]] | None,
+        leave: Callable[[], None],
+    ) -> None:
+        """Hear which leg it is, then talk about it, or have that done where the leg is."""
         await self._send({"type": "websocket.accept"})
+        said: list[str] = []
         try:
-            start = await asyncio.wait_for(self._start(), START_S)
+            start = await asyncio.wait_for(self._start(said), START_S)
         except (ValueError, TimeoutError):
             await self._close(NOT_UNDERSTOOD)
             return
         media = None if start is None else find(start)
-        if media is None:
+        if media is not None:
+            leave()
+            await self._talk(media, start)
+            return
+        carry = None if start is None or elsewhere is None else await elsewhere(start)
+        if carry is None:
             await self._close(POLICY)
             return
         leave()
-        await self._talk(media, start)
+        await carry(said, self._receive, self._send)
 
-    async def _start(self) -> Start | None:
-        """The message that says it; None when the other side is gone, ValueError when it says something else."""
+    async def _start(self, said: list[str]) -> Start | None:
+        """The message that says it; None when the other side is gone, ValueError when it says something else.
+
+        `said` gets all that came.
+        """
         for _ in range(FIRST_MESSAGES):
             received = await self._receive()
             if received["type"] == "websocket.disconnect":
                 self._is_closed = True
                 return None
-            one = media_streams.read(received.get("text") or "")
+            said.append(received.get("text") or "")
+            one = media_streams.read(said[-1])
             if isinstance(one, Start):
                 return one
             if not isinstance(one, Other):
@@ -284,7 +324,8 @@ def _authorization(scope: Scope) -> str:
     return ""
 
 
-def _without_secrets(path: str) -> str:
+def without_secrets(path: str) -> str:
+    """The path of a WebSocket, as it may be logged."""
     if match := OWN.fullmatch(path):
         return f"/v1/media/{match['call']}/{match['leg']}"
     return "/v1/media-streams" if STREAMS.fullmatch(path) else path
