@@ -16,8 +16,8 @@ import pytest
 from callreel.service import connections as module
 from callreel.service import running as running_module
 from callreel.service.host import LegWish
-from callreel.service.native_api import TURN_EVENTS
 from callreel.service.running import Service
+from callreel.service.telling import TURN_EVENTS
 from service_host import TOKENS, listening, settings_in, until
 
 HALF = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"

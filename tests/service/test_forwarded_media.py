@@ -311,7 +311,7 @@ def test_a_uuid_of_nobodys_is_refused_at_every_worker(workers):
 def test_a_worker_that_is_stuck_does_not_hold_up_connections_for_others(workers, monkeypatch):
     monkeypatch.setattr(handover, "ASK_S", 0.3)
     call = begun(workers[1], "audiosocket")
-    path = workers[0].service.fleet.socket(2).with_suffix(".handover")
+    path = workers[0].service.fleet.socket(2).with_suffix(".hand")
     there = path.with_suffix(".away")
     path.rename(there)
     with socket.socket(socket.AF_UNIX) as deaf:

@@ -180,4 +180,4 @@ async def _with_descriptor(other: socket.socket) -> tuple[int, socket.socket]:
 
 
 def _path(fleet: Fleet, index: int) -> Path:
-    return fleet.socket(index).with_suffix(".handover")
+    return fleet.socket(index).with_suffix(".hand")

@@ -16,7 +16,17 @@ from typing import Final, NamedTuple
 
 from callreel.service.stream import EventStream
 
-__all__ = ["ID", "ID_CHARACTERS", "KEEP_ALIVE_S", "Line", "Place", "place_of", "told_by", "watch"]
+__all__ = [
+    "ID",
+    "ID_CHARACTERS",
+    "KEEP_ALIVE_S",
+    "TURN_EVENTS",
+    "Line",
+    "Place",
+    "place_of",
+    "told_by",
+    "watch",
+]
 
 KEEP_ALIVE_S: Final = 15.0
 """A comment in the stream of events, so that nobody in between takes it for dead."""
