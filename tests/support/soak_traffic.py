@@ -34,8 +34,8 @@ from vendor_customers import SIGNING, chime_client, sinch_client
 SPEECH = ROOT / "tests/data/speech/fr_CA_f_June/demo-instruct.wav"
 LATE_S = 0.25
 """A talker that was so late itself, the machine being busy, is not compared."""
-LACKS = 320
-"""Samples at the end of what came over TCP that may come as the call ends."""
+LACKS = round(LATE_S * 8000)
+"""Samples at the end of what came over TCP: a talker that was late sends them at once, and the call ends with them."""
 DOWN = (httpx.TransportError, OSError, EOFError)
 """What happens to clients of a service that is killed."""
 
