@@ -9,7 +9,21 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 # One word per compiled module: native/<word>.pyx becomes callreel.kernels.<word>.
-KERNELS = ["cpu", "g711", "pcm", "tone", "dtmf", "wav", "mp3", "rtp", "pcap", "crc", "udp", "udp_load"]
+KERNELS = [
+    "cpu",
+    "g711",
+    "pcm",
+    "tone",
+    "dtmf",
+    "wav",
+    "mp3",
+    "rtp",
+    "pcap",
+    "crc",
+    "udp",
+    "udp_load",
+    "disk",
+]
 
 DEBUG = os.environ.get("CALLREEL_DEBUG") == "1"  # checks on, optimiser off
 SANITIZE = os.environ.get("CALLREEL_SANITIZE", "")  # for example "address,undefined"

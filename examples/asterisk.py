@@ -1,4 +1,4 @@
-"""Have `callreel serve` record channels of Asterisk, in calls of two people too: what is said left, what is heard right.
+"""Have `callreel serve` record channels of Asterisk, in calls of two: what is said left, what is heard right.
 
     python asterisk.py
 

@@ -29,6 +29,7 @@ class Recorded(FrameProcessor):
     """Gives a call what goes by; it stands behind the transport's output, where what the agent says is paced."""
 
     def __init__(self, call):
+        """`call` has a LEG-A that takes PCM."""
         super().__init__()
         self._call = call
 

@@ -58,6 +58,11 @@ def name_of(call_id: str) -> str:
     return re.sub(r"[^\w.:@-]", "_", call_id, flags=re.ASCII)[:128]
 
 
+def medias_of(sdp: str) -> list[str]:
+    """What follows each m= of SDP."""
+    return re.split(r"^m=", sdp, flags=re.MULTILINE)[1:]
+
+
 def codecs(media: str) -> dict[str, str]:
     """What a medium of SDP offers, of what can be recorded: payload types to codecs."""
     offered = media.partition("\r\n")[0].split()[3:]
@@ -67,11 +72,18 @@ def codecs(media: str) -> dict[str, str]:
 
 def begin(call_id: str, caller: str, callee: str = "") -> None:
     """The three steps: rtpengine offers what each party says, the service says where to send it, rtpengine does."""
-    wanted = {"flags": ["all", "siprec"], "codec": {"transcode": ["PCMA"]}}  # where a party has no G.711
-    offer = ng("subscribe request", call_id=call_id, **wanted)
+    offer = ng("subscribe request", call_id=call_id, flags=["all", "siprec"])
+    if any(
+        not {"PCMU", "PCMA"} & set(codecs(media).values())
+        for media in medias_of(offer["sdp"])
+        if media.startswith("audio")
+    ):
+        # Only then: an rtpengine that may transcode sends keys under an SSRC of their own.
+        asked = {"flags": ["all", "siprec"], "codec": {"transcode": ["PCMA"]}, "to_tag": offer["to-tag"]}
+        offer = ng("subscribe request", call_id=call_id, **asked)
     (caller_tag,) = re.findall(r";\s*tag=([^;\s]+)", caller)
     ports, taken = {}, {}  # of the m= lines, by their place: which port of the answer; which codecs
-    medias = re.split(r"^m=", offer["sdp"], flags=re.MULTILINE)[1:]
+    medias = medias_of(offer["sdp"])
     for place, media in enumerate(medias):
         (label,) = re.findall(r"^a=label:(\S+)", media, re.MULTILINE)
         is_callers = offer["media-labels"][label]["tag"] == caller_tag

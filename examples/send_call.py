@@ -10,16 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 URL = "http://127.0.0.1:8080"
-TOKEN = Path("callreel/token").read_text().strip()
+TOKEN = Path("callreel/token")
 
 
 def ask(method: str, url: str, body: object = None) -> dict:
     """Make a request of the service; returns what it answers."""
     data = None if body is None else json.dumps(body).encode()
-    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {TOKEN.read_text().strip()}", "Content-Type": "application/json"}
     with urlopen(Request(url, data, headers, method=method)) as answer:
         return json.loads(answer.read() or b"{}")
 
@@ -30,12 +31,21 @@ def main(audio: str, url: str = URL) -> None:
     media = call["legs"][0]["media"]
     ffmpeg = ["ffmpeg", "-v", "error", "-re", "-i", audio, "-ar", "8000", "-ac", "1", "-c:a", "pcm_mulaw"]
     where = f"rtp://{media['host']}:{media['port']}"
-    subprocess.run([*ffmpeg, "-f", "rtp", where], check=True, stdout=subprocess.DEVNULL)
-    ask("DELETE", f"{url}/v1/calls/{call['call_id']}")
+    try:
+        subprocess.run([*ffmpeg, "-f", "rtp", where], check=True, stdout=subprocess.DEVNULL)
+    finally:
+        ask("DELETE", f"{url}/v1/calls/{call['call_id']}")
     while not (found := ask("GET", f"{url}/v1/recordings?text={call['call_id']}")["recordings"]):
         time.sleep(0.1)
     print(found[0]["location"], f"{found[0]['duration_s']} s", found[0]["error"] or "delivered")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except HTTPError as error:
+        sys.exit(f"the service says: {error.code} {error.read().decode()}")
+    except (URLError, FileNotFoundError) as error:
+        sys.exit(f"{error}: is `callreel serve` running, begun in this folder, and ffmpeg installed?")
+    except subprocess.CalledProcessError:
+        sys.exit("ffmpeg could not send it")

@@ -174,7 +174,7 @@ class Spool:
                 raise UsageError(f"there is a take {take_id!r}")
             self._known.add(take_id)
             take = self._takes[take_id] = Take(self._desk, take_id, dict(about))
-            take._wake()
+            self._desk.begun(take)
         return take
 
     def recover(self) -> Iterator[Left]:
@@ -263,7 +263,7 @@ class Spool:
     def _write_on(self) -> None:
         while not self._stop:
             self._desk.wait_for_writing(LOOK_S)
-            time.sleep(GATHER_S)
+            self._desk.gather(GATHER_S)
             self._desk.write_round()
 
     def _keep_on(self) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import heapq
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -38,6 +39,7 @@ from callreel.spool_files import (
     remove_tree,
     sync_all,
     write_part,
+    write_together,
 )
 from callreel.spool_rules import (
     NEXT,
@@ -65,6 +67,8 @@ OURS = frozenset(state.value for state in State) | {"header", "lost", "doubt"}
 """Kinds of lines that only the spool writes."""
 LINES_MAX_BYTES = 256 << 10
 """Of one take's journal that may wait."""
+TOGETHER = 64
+"""So many takes are written in one go: then others may have Python's lock, and audio does not wait twice in memory."""
 MARKS_LOST = "marks left out: " + STALLED
 PASSES = 3.5
 """How much more is written than is heard: audio comes at once, its last 100 ms again with each step of 120 ms, and all
@@ -106,6 +110,14 @@ class _Step(NamedTuple):
     manifest: Mapping[str, Any] | None = None
     file: str | None = None
     """The finished file, there with PART_SUFFIX behind its name."""
+
+
+class _Waiting(NamedTuple):
+    """What is on its way into a file."""
+
+    audio: list[tuple[int, bytes]]
+    size: int
+    header: bytes | None
 
 
 class Take:
@@ -417,6 +429,11 @@ class Take:
                 self._desk.is_idle = False
                 self._desk.to_write.notify()
 
+    def _take_waiting(self) -> _Waiting:
+        waiting = _Waiting(self._audio, self._audio_bytes, self._header)
+        self._audio, self._audio_bytes, self._header = [], 0, None
+        return waiting
+
     def _tell_degraded(self) -> None:
         self._desk.report(self.take_id, "degraded", self._degradation() or {})
 
@@ -457,6 +474,7 @@ class Desk:
         self.is_idle = False
         """Whether the writing thread waits to be told that something is ready."""
         self.ready: deque[Take] = deque()
+        self._is_urgent = False
         self.waiting_bytes = 0
         self.reports: deque[Report] = deque()
         self.on_report: Callable[[], None] | None = None
@@ -483,9 +501,77 @@ class Desk:
             while self._later and self._later[0][0] <= now:
                 self.ready.append(heapq.heappop(self._later)[2])
             takes, self.ready = self.ready, deque()
-        written = [take for take in takes if self._write(take)]
+            self._is_urgent = False
+        written: list[Take] = []
+        fresh = [take for take in takes if not take._is_made]
+        if fresh:
+            takes = deque(take for take in takes if take._is_made)
+            written += [take for take in fresh if self._write(take)]
+        while takes:
+            some = [takes.popleft() for _ in range(min(TOGETHER, len(takes)))]
+            others = self._write_together(some, written)
+            written += [take for take in others if self._write(take)]
+            if self._is_urgent:
+                with self.lock:
+                    self.ready.extendleft(reversed(takes))
+                break
         if self.fsync == "always" and written:
             self._sync_running(written)
+
+    def begun(self, take: Take) -> None:
+        """A take has begun, whose beginning somebody waits for: it goes before all else. With the lock held."""
+        self._is_urgent = True
+        take._wake()
+        self.to_write.notify()
+
+    def gather(self, longest_s: float) -> None:
+        """Let others join what is to be written, unless it is urgent."""
+        until = self.monotonic() + longest_s
+        with self.lock:
+            while not self._is_urgent and (left_s := until - self.monotonic()) > 0:
+                self.to_write.wait(left_s)
+
+    def _write_together(self, takes: list[Take], written: list[Take]) -> list[Take]:
+        """Write what waits of those with which nothing is special, all in one go; returns the others."""
+        others: list[Take] = []
+        plain: list[Take] = []
+        for take in takes:
+            is_usual = take._is_made and take._size and not take._lines and not take._steps
+            (plain if is_usual else others).append(take)
+        descriptors = self._files.descriptors([take.audio_path for take in plain])
+        writes: list[tuple[int, int, bytes]] = []
+        parts: list[tuple[Take, _Waiting, int, int]] = []
+        with self.lock:
+            for take, descriptor in zip(plain, descriptors, strict=True):
+                size, header = take._size, take._header
+                for offset, data in take._audio:
+                    end = offset + len(data)
+                    size = end if end > size else size
+                data_end, file_end = (0, 0) if header is None else declared(header)
+                is_special = file_end > data_end or data_end > size  # it ends, or something is missing
+                if descriptor is None or is_special or take._is_gone or take._lost_changed or take._lines:
+                    others.append(take)
+                    continue
+                waiting = take._take_waiting()
+                for offset, data in waiting.audio:
+                    writes.append((descriptor, offset, data))
+                if header is not None:
+                    writes.append((descriptor, 0, header))
+                parts.append((take, waiting, size, len(writes)))
+        failed = write_together(writes)
+        begin = 0
+        for take, waiting, size, end in parts:
+            error = (
+                next((failed[number] for number in range(begin, end) if number in failed), 0) if failed else 0
+            )
+            begin = end
+            if error:
+                self._not_written(take, waiting, OSError(error, os.strerror(error)))
+                continue
+            take._size = size
+            if self._written(take, waiting):
+                written.append(take)
+        return others
 
     def wait_for_writing(self, longest_s: float) -> None:
         """Wait until there is something for `write_round`."""
@@ -509,9 +595,7 @@ class Desk:
                 take._drop_what_waits()
                 take._is_queued = False
                 return False
-            audio, take._audio = take._audio, []
-            size, take._audio_bytes = take._audio_bytes, 0
-            header, take._header = take._header, None
+            waiting = take._take_waiting()
             lines, take._lines = take._lines, []
             tells_lost, take._lost_changed = take._lost_changed, False
             if tells_lost:
@@ -522,29 +606,40 @@ class Desk:
             if lines:
                 take._journal.append(b"".join(lines))
                 lines, tells_lost = [], False
-            if audio or header is not None:
-                self._apply(take, audio, header)
+            if waiting.audio or waiting.header is not None:
+                self._apply(take, waiting.audio, waiting.header)
         except Exception as error:  # the disk's, or the seam's: neither may end this thread
-            with suppress(Exception):
-                self._files.close(take.audio_path)
-            if _is_shortage(error):
-                self._files.close_all()
             with self.lock:
-                self._put_back(take, audio, size, header, lines[:-1] if tells_lost else lines)
+                if not take._is_removed:
+                    take._lines[:0] = lines[:-1] if tells_lost else lines
                 take._lost_changed |= tells_lost
-                self._try_again(self._later, take, reason_of(error))
+            self._not_written(take, waiting, error)
             return False
+        return self._written(take, waiting)
+
+    def _not_written(self, take: Take, waiting: _Waiting, error: Exception) -> None:
+        """It waits again."""
+        with suppress(Exception):
+            self._files.close(take.audio_path)
+        if _is_shortage(error):
+            self._files.close_all()
+        with self.lock:
+            self._put_back(take, waiting)
+            self._try_again(self._later, take, reason_of(error))
+
+    def _written(self, take: Take, waiting: _Waiting) -> bool:
+        """It is in the file; says whether it was audio."""
         with self.lock:
             take._error = None
-            take._waiting_bytes -= size
-            self.waiting_bytes -= size
-            take._lines_bytes = sum(map(len, take._lines))
-            if audio and not take._dirty and self.fsync == "interval":
+            take._waiting_bytes -= waiting.size
+            self.waiting_bytes -= waiting.size
+            take._lines_bytes = sum(map(len, take._lines)) if take._lines else 0
+            if waiting.audio and not take._dirty and self.fsync == "interval":
                 take._dirty = True
                 self._dirty.append(take)
             if take._audio or take._header is not None or take._lines:
                 self.ready.append(take)
-                return bool(audio)
+                return bool(waiting.audio)
             take._is_queued = False
             hand_over = bool(take._steps) and not take._is_kept
         if hand_over:
@@ -553,20 +648,17 @@ class Desk:
                 take._is_kept = True
                 self._kept.append(take)
                 self.to_keep.notify()
-        return bool(audio)
+        return bool(waiting.audio)
 
-    def _put_back(
-        self, take: Take, audio: list[tuple[int, bytes]], size: int, header: bytes | None, lines: list[bytes]
-    ) -> None:
+    def _put_back(self, take: Take, waiting: _Waiting) -> None:
         if take._is_removed:  # meanwhile: nobody is to have it
-            take._waiting_bytes -= size
-            self.waiting_bytes -= size
+            take._waiting_bytes -= waiting.size
+            self.waiting_bytes -= waiting.size
             return
-        take._audio[:0] = audio
-        take._audio_bytes += size
-        take._lines[:0] = lines
+        take._audio[:0] = waiting.audio
+        take._audio_bytes += waiting.size
         if take._header is None:
-            take._header = header
+            take._header = waiting.header
 
     def _make(self, take: Take) -> None:
         take.folder.mkdir(exist_ok=True)

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from callreel.encryption import MAGIC as ENCRYPTED
 from callreel.encryption import WrongKeyError
 from callreel.errors import UsageError
+from callreel.kernels import disk
 
 __all__ = [
     "AudioFile",
@@ -37,6 +38,7 @@ __all__ = [
     "remove_tree",
     "sync_all",
     "write_part",
+    "write_together",
 ]
 
 PART_SUFFIX = ".part"
@@ -126,6 +128,11 @@ class _PlainFile:
         os.close(self._descriptor)
 
 
+def write_together(writes: Sequence[tuple[int, int, bytes]]) -> dict[int, int]:
+    """Write (descriptor, offset, bytes) of many plain files in one go; the numbers of those that failed, with errno."""
+    return disk.write_all(writes)
+
+
 class PlainFiles:
     """Audio as it is."""
 
@@ -162,6 +169,23 @@ class OpenFiles:
             else:
                 self._open[path] = file
                 return file
+
+    def descriptors(self, paths: Sequence[Path]) -> list[int | None]:
+        """Of each, as `get` opens it, the descriptor that may be written to directly, until another is opened.
+
+        None where it is not stored plainly, cannot be opened, or was closed again for the others.
+        """
+        files, missing = self._open, []
+        for path in paths:
+            if path in files:
+                files.move_to_end(path)
+            else:
+                missing.append(path)
+        for path in missing:
+            with contextlib.suppress(OSError, WrongKeyError):
+                self.get(path)
+        found = [files.get(path) for path in paths]
+        return [file._descriptor if type(file) is _PlainFile else None for file in found]
 
     def close(self, path: Path) -> None:
         """Close the file at `path` if it is open; what goes wrong is raised."""

@@ -61,8 +61,12 @@ def metadata(text):
     assert found["License-Expression"] == PYPROJECT["project"]["license"]
     assert found["License-File"] == "LICENSE"
     assert found["Requires-Python"] == PYPROJECT["project"]["requires-python"]
-    required = [re.split(r"\W", one)[0] for one in found.get_all("Requires-Dist")]
-    assert required == [re.split(r"\W", one)[0] for one in PYPROJECT["project"]["dependencies"]]
+    required = {"": []} | {extra: [] for extra in found.get_all("Provides-Extra")}
+    for one in found.get_all("Requires-Dist"):
+        extra = re.search(r"""; extra == ["'](\w+)["']$""", one)
+        required["" if extra is None else extra[1]].append(re.split(r"\W", one)[0])
+    wanted = {"": PYPROJECT["project"]["dependencies"], **PYPROJECT["project"]["optional-dependencies"]}
+    assert required == {extra: [re.split(r"\W", one)[0] for one in names] for extra, names in wanted.items()}
 
 
 # ---- the wheel ------------------------------------------------------------------------------------

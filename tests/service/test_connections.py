@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 from callreel.service import connections as module
 from callreel.service import running as running_module
 from callreel.service.host import LegWish
+from callreel.service.native_api import TURN_EVENTS
 from callreel.service.running import Service
 from service_host import TOKENS, listening, settings_in, until
 
@@ -314,6 +316,18 @@ def test_events_for_a_client_that_reads_nothing_are_kept_once_and_the_client_is_
         assert _anonymous_kb() - before_kb < 16 << 10
         until(lambda: not service.stream._watchers)
         until(lambda: service.connections.count == 0)
+
+
+def test_a_watcher_that_is_gone_while_it_catches_up_is_noticed_soon(running, caplog):
+    for _ in range(10_000):
+        running.service.stream.tell("acme", {"event": "told"})
+    request = b"GET /v1/events?since=0 HTTP/1.1\r\nHost: x\r\n" + BEARER + b"\r\n"
+    with connected(running.port, request) as one:
+        assert one.recv(1)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+    until(lambda: running.service.connections.count == 0)
+    in_vain = [record for record in caplog.records if "socket.send() raised" in record.getMessage()]
+    assert len(in_vain) < 4 * TURN_EVENTS
 
 
 def _anonymous_kb():

@@ -70,3 +70,15 @@ def test_a_queue_that_is_not_there_has_nothing(tmp_path):
     letters = Letters(tmp_path / "nowhere", lambda take_id, call_id: None)
     assert letters.dead(None, 10) == letters.waiting(None, 10) == []
     assert letters.retry(None) == 0
+
+
+def test_those_of_other_spools_are_among_them(spool, tmp_path):
+    other = tmp_path / "worker-3"
+    for name in FOLDERS:
+        (other / QUEUE_FOLDER / name).mkdir(parents=True)
+    letters = Letters(spool, lambda take_id, call_id: OWNERS.get(take_id), lambda: [other])
+    dead_letter(spool, "deliver:t-1", number=1)
+    theirs = dead_letter(other, "deliver:t-2", number=1)
+    assert [one.id for one in letters.dead(None, 10)] == ["deliver:t-1", "deliver:t-2"]
+    assert letters.retry("other") == 1
+    assert (other / QUEUE_FOLDER / AGAIN / theirs.name).exists()

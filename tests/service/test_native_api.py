@@ -4,12 +4,17 @@ import json
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
+from callreel.notify.references import FromFile
 from callreel.recorder import Settings
+from callreel.recorder.ways import Signed, Ways
 from callreel.service.running import Service
 from callreel.service.settings import ServiceSettings
+from http_server import authority, plain, serving
+from secret_watch import may_hold, secret_base64
 from service_host import TOKENS, listening, settings_in
 
 NO_MEDIA = {"legs": [{"media": "none"}]}
@@ -268,6 +273,38 @@ def test_who_watches_is_told_at_once(client, running):
     watcher.join(10)
     assert seen[-1]["event"] == "leg_changed"
     assert time.monotonic() - began < 5
+
+
+def test_whom_the_settings_name_is_told_and_the_list_of_recordings_does_not_wait_for_that(tmp_path):
+    key, told, is_broken = tmp_path / "key", [], threading.Event()
+    key.write_text("whsec_" + secret_base64(32, "events"))
+    key.chmod(0o600)
+    may_hold(key)
+
+    def answer(request):
+        if is_broken.is_set():
+            return plain(500)
+        told.append(json.loads(request.body))
+        return plain(200)
+
+    trusted = authority(tmp_path)
+    is_broken.set()
+    with serving(answer, tls=trusted.certify("127.0.0.1")) as server:
+        way = Signed(
+            url=f"https://127.0.0.1:{server.port}/ended",
+            secret=FromFile(key),
+            ca_file=trusted.file,
+            ports=(server.port,),
+            allowed_networks=("127.0.0.1/32",),
+        )
+        settings = settings_in(tmp_path)
+        settings = replace(settings, recorder=replace(settings.recorder, notify=Ways(events=way)))
+        with listening(Service(settings)) as running:
+            entry = recorded(running.client())
+            assert told == []
+            is_broken.clear()
+            until(lambda: told)
+    assert (told[0]["event"], told[0]["take_id"]) == ("take_ended", entry["take_id"])
 
 
 # ---- who may ----

@@ -62,6 +62,12 @@ def running(tmp_path_factory):
         yield one
 
 
+@pytest.mark.parametrize("path", ["/", "/page", "/page/"])
+def test_the_page_is_found_by_whichever_address_is_typed(running, path):
+    answer = running.client(None, follow_redirects=True).get(path)
+    assert (answer.status_code, answer.url.path) == (200, "/page/login")
+
+
 def logged_in(running, tenant="acme"):
     """A browser that has logged in."""
     browser = running.client(None, follow_redirects=True)

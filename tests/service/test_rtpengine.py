@@ -27,7 +27,7 @@ MEDIA_PORTS = range(43000, 43200)
 MISSING = [name for name in ("rtpengine", "kamailio", "sipp") if shutil.which(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
 TALK_S = 1.5
-WAIT_MS = 1500  # until rtpengine forks: the example is a process of its own
+WAIT_MS = 3000  # until rtpengine forks: the example is a process of its own, and the machine may be busy
 
 
 def free_port():

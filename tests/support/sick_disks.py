@@ -8,6 +8,8 @@ import tempfile
 import threading
 from pathlib import Path
 
+from callreel.spool_files import write_together
+
 
 def mount_tmpfs(folder, size_bytes):
     """Mount a small file system of its own at `folder`; whether this machine allows that."""
@@ -71,9 +73,16 @@ class SickOs:
 
         return change
 
+    def write_together(self, writes):
+        self.moves.wait()
+        if self.error is not None:
+            return dict.fromkeys(range(len(writes)), self.error)
+        return write_together(writes)
+
     def apply(self, monkeypatch):
         for module in ("spool_files", "durable", "delivery.queue_files", "finishing"):
             monkeypatch.setattr(f"callreel.{module}.os", self)
+        monkeypatch.setattr("callreel.spool_desk.write_together", self.write_together)
         opened = Path.write_bytes
 
         def write_bytes(path, data):

@@ -30,7 +30,7 @@ from callreel.notify.functions import PythonFunction
 from callreel.recorder import Recorder, Settings, TakeEnded
 from callreel.recorder.stores import Stores
 from callreel.spool import Limits, Retention, Space
-from callreel.spool_files import _PlainFile
+from callreel.spool_files import _PlainFile, write_together
 from capture_writer import rtp_packet
 from recording_host import RATE, Clock, Unreliable, ended, feed, packet, payload, record
 from secret_watch import MARK
@@ -228,7 +228,12 @@ def test_how_often_the_disk_is_written_does_not_depend_on_packets(tmp_path, monk
         writes.append(offset)
         truly(self, offset, pieces)
 
+    def counted_together(some):
+        writes.extend(offset for _, offset, _ in some)
+        return write_together(some)
+
     monkeypatch.setattr(_PlainFile, "write", counted)
+    monkeypatch.setattr("callreel.spool_desk.write_together", counted_together)
     hand = Hand()
     with Recorder(settings(tmp_path), clock=hand) as recorder:
         call = recorder.add_call("c-1")

@@ -413,6 +413,13 @@ typedef struct {
     uint8_t packets[CR_OUTLET_BATCH][CR_PACE_PACKET_BYTES];
 } cr_outlet;
 
+/* glibc 2.34 gave it a new version, the only one that its linker takes by itself; systems that are older know this one. */
+#if defined(__GLIBC__) && defined(__x86_64__)
+__asm__(".symver pthread_mutex_trylock, pthread_mutex_trylock@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+__asm__(".symver pthread_mutex_trylock, pthread_mutex_trylock@GLIBC_2.17");
+#endif
+
 static inline void cr_outlet_lock(cr_outlet *out) { pthread_mutex_lock(&out->lock); }
 /* Without waiting: who has the GIL keeps it, mostly. */
 static inline int cr_outlet_try_lock(cr_outlet *out) { return pthread_mutex_trylock(&out->lock) == 0; }

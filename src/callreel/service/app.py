@@ -139,6 +139,7 @@ def make_app(
         app.mount("/page", page)
 
         @app.get("/", include_in_schema=False)
+        @app.get("/page", include_in_schema=False)
         async def to_page() -> Response:
             return RedirectResponse("/page/", 303)
 

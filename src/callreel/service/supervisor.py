@@ -22,7 +22,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -110,6 +110,7 @@ def supervise(
         UsageError: they cannot begin, and why.
     """
     common = _common(settings)
+    settings = replace(settings, port=common.http.getsockname()[1])
     ours = os.getpid()
     try:
         supervisor = _Supervisor(settings.worker_count, common, on_listening)
@@ -178,6 +179,10 @@ def _work(
         )
     finally:
         service.close()
+        if os.getppid() != supervisor:  # which would have removed it
+            with contextlib.suppress(OSError):
+                fleet.socket(fleet.index).unlink(missing_ok=True)
+                fleet.folder.rmdir()  # the last one can
     return 0
 
 
