@@ -22,7 +22,7 @@ from callreel.service.sources import FileSource, S3Source
 from live_media import delivered
 from s3_server import allow, free_ports
 from service_host import listening, settings_in
-from vendor_customers import begun, service_in, sinch_client, speak, tenant_called
+from vendor_customers import begun, service_in, speak, tenant_called
 
 MIB = 1 << 20
 
@@ -288,8 +288,12 @@ def test_what_is_in_sinch_drive_is_heard_and_seen_until_it_is_deleted_or_replace
         def kept(name):
             call_id = begun(client, "sinch")
             options = {"destinationUrl": f"sdrive://{name}", "format": "wav"}
-            start = [{"name": "startRecording", "options": options}]
-            sinch_client(running.url, acme).voice.calls.update(call_id, start, {"name": "continue"})
+            svaml = {
+                "instructions": [{"name": "startRecording", "options": options}],
+                "action": {"name": "continue"},
+            }
+            ask = {"action": "request", "document": svaml}
+            assert client.post(f"/v1/calls/{call_id}/actions", json=ask).status_code == 200
             speak(service, call_id, seconds=0.3)
             client.delete(f"/v1/calls/{call_id}")
             entry = delivered(client, call_id)
