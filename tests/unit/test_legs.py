@@ -997,6 +997,93 @@ def test_an_event_beside_audio_leaves_the_audio_untouched():
     assert (digits, one.silence_samples) == ([("1", 1600, 1600)], 0)
 
 
+def beside(*keys_at, duration: int = 800, timestamp: int = 2**32 - 700, **more) -> list[Packet]:
+    """Keys under an SSRC of their own, with timestamps and sequence numbers of their own."""
+    parts = [
+        event(code, timestamp=timestamp + at, sequence=7, start=at, duration=duration, ssrc=0x9999, **more)
+        for code, at in keys_at
+    ]
+    return [packet for part in parts for packet in part]
+
+
+def test_keys_under_an_ssrc_of_their_own_are_told_and_leave_the_audio_untouched():
+    data = codes(16_000)
+    one = receiver()
+    packets = in_order_of_arrival(arrive(talk(data) + beside((1, 1600), (1, 3200), (11, 8003))))
+    digits, pcm = keys(one, packets)
+    np.testing.assert_array_equal(pcm, decoded(data))
+    assert digits == [("1", 1600, 800), ("1", 3200, 800), ("#", 8003, 800)]
+    assert (one.counts["discarded"], one.counts["undecoded"], one.ssrcs) == (0, 0, (0x1111,))
+
+
+def test_keys_under_an_ssrc_of_their_own_may_take_the_place_of_audio():
+    data = codes(1600)
+    after = talk(data, start=4800, timestamp=5000 + 4800, sequence=110)
+    one = receiver()
+    packets = in_order_of_arrival(arrive(talk(data) + beside((4, 1600), duration=3200) + after))
+    digits, pcm = keys(one, packets)
+    assert digits == [("4", 1600, 3200)]
+    np.testing.assert_array_equal(pcm[:1600], decoded(data))
+    np.testing.assert_array_equal(pcm[4800:], decoded(data))
+    assert tone_frequencies(pcm[1600:4800]) == [770, 1210]
+    assert (one.counts["discarded"], one.counts["lost"], one.ssrcs) == (0, 0, (0x1111,))
+
+
+@pytest.mark.parametrize("pause", [500, 4000, 40_000])
+def test_keys_under_an_ssrc_of_their_own_stand_where_they_came_in_a_pause(pause):
+    data = codes(1600)
+    again = 1600 + 2 * pause
+    after = talk(data, start=again, timestamp=5000 + again, sequence=110)
+    one = receiver()
+    at = 1600 + pause - 400
+    packets = in_order_of_arrival(arrive(talk(data) + beside((2, at), (3, at + 400), duration=320) + after))
+    digits, pcm = keys(one, packets)
+    assert digits == [("2", at, 320), ("3", at + 400, 320)]
+    np.testing.assert_array_equal(pcm[again:], decoded(data))
+    assert (one.counts["discarded"], one.counts["lost"]) == (0, 0)
+
+
+def test_a_key_under_an_ssrc_of_its_own_is_one_whatever_becomes_of_its_packets():
+    data = codes(8000)
+    sent = beside((9, 1600), duration=1600)
+    one = receiver()
+    lost = [packet for number, packet in enumerate(sent) if number not in (0, 1, 5)]
+    swapped = [*lost[:2], lost[3], lost[2], *lost[4:], lost[3]]
+    late = [
+        replace(packet, arrival_ns=round(at))
+        for packet, at in zip(
+            swapped, np.linspace(lost[0].sent, lost[-1].sent, len(swapped)) * 125_000, strict=True
+        )
+    ]
+    digits, pcm = keys(one, in_order_of_arrival(arrive(talk(data)) + late))
+    assert [(symbol, duration) for symbol, _, duration in digits] == [("9", 1600)]
+    assert abs(digits[0][1] - 1600) <= 160
+    np.testing.assert_array_equal(pcm, decoded(data))
+
+
+def test_a_key_of_more_than_65535_samples_under_an_ssrc_of_its_own_is_one():
+    data = codes(90_000)
+    first = beside((6, 800), duration=0xFFFF, ends=0)
+    second = [
+        replace(packet, sent=packet.sent + 0xFFFF)
+        for packet in beside((6, 800), duration=1600, timestamp=2**32 - 700 + 0xFFFF)
+    ]
+    digits, pcm = keys(receiver(), in_order_of_arrival(arrive(talk(data) + first + second)))
+    assert digits == [("6", 800, 0xFFFF + 1600)]
+    np.testing.assert_array_equal(pcm, decoded(data))
+
+
+def test_an_ssrc_that_begins_with_a_key_and_goes_on_with_audio_becomes_the_source():
+    data = codes(1600)
+    key = event(8, timestamp=900, sequence=40, start=1600, ssrc=0x2222)
+    second = talk(data, ssrc=0x2222, sequence=50, timestamp=900 + 1600, start=3200)
+    one = receiver()
+    digits, pcm = keys(one, in_order_of_arrival(arrive(talk(data) + key + second)))
+    assert digits == [("8", 1600, 800)]
+    np.testing.assert_array_equal(pcm[3200:4800], decoded(data))
+    assert one.ssrcs == (0x1111, 0x2222)
+
+
 def tone_frequencies(pcm) -> list[int]:
     """The two strongest frequencies of a stretch, to the nearest 10 Hz."""
     power = np.abs(np.fft.rfft(pcm * np.hanning(len(pcm)), 8000))

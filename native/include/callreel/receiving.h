@@ -74,6 +74,30 @@ static inline void cr_track_event_packet(cr_track *t, uint32_t timestamp, const 
     }
 }
 
+/* A gateway that makes key events of what it hears sends them beside the audio it passes on, under an SSRC and with
+ * timestamps of their own. Each is taken for one of the present source: its first packet ends where audio that had
+ * come at that moment would end. */
+static inline void cr_track_event_beside(cr_track *t, const cr_rtp_packet *packet, const uint8_t *payload,
+                                         int64_t arrival)
+{
+    int32_t since = (int32_t)(packet->timestamp - t->beside_timestamp);
+    int ahead = 0;
+    if (!t->have_beside || packet->ssrc != t->beside_ssrc || since < -cr_ms(t, CR_JUMP_MS) || since > 0) {
+        int is_next_part = t->have_beside && packet->ssrc == t->beside_ssrc && since == CR_EVENT_SEGMENT;
+        int64_t begun = t->lead + (arrival - t->last_arrival) - cr_load_u16be(payload + 2);
+        ahead = !is_next_part && begun > t->lead + cr_ms(t, CR_BESIDE_MS);
+        t->beside_taken_for = is_next_part ? t->beside_taken_for + CR_EVENT_SEGMENT : t->timestamp + (uint32_t)begun;
+        t->beside_timestamp = packet->timestamp;
+        t->beside_ssrc = packet->ssrc;
+        t->have_beside = 1;
+    } else if (since < 0) {
+        return; /* a straggler of an event that was over before the present one began */
+    }
+    cr_track_event_packet(t, t->beside_taken_for, payload, packet->payload_bytes, ahead, 1, arrival);
+    if (ahead)
+        t->last_arrival = arrival; /* the newest timestamp is that of the event now */
+}
+
 /* Beyond CR_SSRCS every source counts as known: it has to wait until the present one is quiet. */
 static inline int cr_track_knows_source(const cr_track *t, uint32_t ssrc)
 {
@@ -204,6 +228,13 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
     } else if (packet.ssrc != t->ssrc) {
         if (codec == CR_CODEC_UNKNOWN && t->have_epoch) {
             t->counts.undecoded++; /* something beside the audio */
+            return CR_RECEIVED;
+        }
+        if (codec == CR_CODEC_TELEPHONE_EVENT && t->have_epoch) {
+            if (packet.payload_bytes < 4)
+                t->counts.malformed++;
+            else
+                cr_track_event_beside(t, &packet, data + packet.payload_offset, arrival);
             return CR_RECEIVED;
         }
         if (cr_track_knows_source(t, packet.ssrc) && arrival - t->last_arrival <= cr_ms(t, CR_SOURCE_IDLE_MS)) {

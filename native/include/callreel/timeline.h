@@ -17,7 +17,8 @@
  *   4. A new SSRC, a timestamp that jumps by more than 2 s against the clock, a sender that stopped its clock: the stream
  *      is anchored anew by arrival; nothing overlaps.
  *   5. Drift is measured (drift.h) and taken out by resampling, never by a jump.
- *   6. Telephone events sound where the stream has no audio of its own.
+ *   6. Telephone events sound where the stream has no audio of its own. Under an SSRC that is not the source's they are
+ *      the source's all the same, and stand where they came.
  *   7. The result does not depend on how packets are batched or when it is read.
  *   8. Memory is bounded at creation, taken when audio comes, and given back when it has been read.
  */

@@ -38,6 +38,7 @@ enum cr_codec {
 #define CR_PACKET_MAX_MS 250    /* more audio in one packet is no packet */
 #define CR_PACKET_MIN_MS 5      /* so many sequence numbers, so much time at least */
 #define CR_SOURCE_IDLE_MS 200   /* an earlier source may come back once the present one has been quiet this long */
+#define CR_BESIDE_MS 60         /* an event under another SSRC that begins so long after the last audio stands in a pause */
 #define CR_EVENT_IDLE_MS 200    /* an event whose end packets were lost ends by itself */
 #define CR_EVENT_RAMP_MS 5      /* a rendered tone begins and ends without a click */
 #define CR_TWO_EQUAL_DB 3.0103  /* one of two equal components against both */
@@ -135,6 +136,10 @@ typedef struct {
     int64_t last_arrival; /* samples */
     cr_sequence sequence;
     int64_t lost_before_source; /* of earlier sources */
+    uint8_t have_beside;        /* events have come under an SSRC that is not the source's: */
+    uint32_t beside_ssrc;
+    uint32_t beside_timestamp;  /* of the latest of them, as its sender counts, */
+    uint32_t beside_taken_for;  /* and as the source would */
     int64_t restart_arrival;    /* of the first in a run of stale packets, samples */
     uint32_t restart_packets;
     uint16_t restart_next;      /* the sequence number that would go on with it */
