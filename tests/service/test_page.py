@@ -337,7 +337,7 @@ def test_a_recording_whose_file_is_gone_has_a_picture_that_says_so(running, brow
     (running.service.settings.folders[-1] / "acme0001.wav").unlink()
     answer = browser.get("/page/recordings/acme0001/waveform.svg")
     assert answer.headers["content-type"] == "image/svg+xml"
-    assert "No waveform: it is not to be had from" in answer.text
+    assert "No waveform: it is not there any more: file:" in answer.text
     assert browser.get("/page/recordings/acme0001").status_code == 200
     read(browser, "/page/recordings/acme0001/audio", 404)
 
