@@ -203,6 +203,7 @@ def run_serve(options: Namespace) -> int:
     if not sys.platform.startswith("linux"):
         print("callreel: bench serve needs Linux, as RTP does", file=sys.stderr)
         return USAGE
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the service would outlive us
     cores = sorted(os.sched_getaffinity(0))
     plan = Plan(options.calls, options.seconds, options.window, options.folder, (cores[0], cores[-1]))
     if len(cores) == 1:
@@ -614,6 +615,9 @@ def _turn_over(
     run.quiet(waiting[0])
     for number in range(max(1, int(plan.window_s * per_s))):
         time.sleep(max(0.0, began + number / per_s - time.monotonic()))
+        if time.monotonic() > began + 2 * plan.window_s:
+            tell("the service answers too slowly for that: the rest is left out")
+            return
         slot = waiting.pop(0)
         if waiting:
             run.quiet(waiting[0])
