@@ -76,6 +76,8 @@ SILENT_S: Final = 0.05
 """From the last packet of a call to the hang-up."""
 END_S: Final = 180.0
 """So long all that runs at the end may take to be delivered."""
+IDLE_S: Final = 15.0
+"""A connection that has been idle for longer may be closed by the service at this very moment."""
 PACKETS_PER_S: Final = 100
 """Of a call."""
 CONFIG = """\
@@ -355,9 +357,13 @@ class _Client:
     def __init__(self, port: int, token: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self._asked_s = 0.0
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         data = None if body is None else json.dumps(body).encode()
+        if time.monotonic() - self._asked_s > IDLE_S:
+            self._connection.close()  # the next request opens another one
+        self._asked_s = time.monotonic()
         self._connection.request(method, path, data, self._headers)
         answer = self._connection.getresponse()
         return answer.status, answer.read()
