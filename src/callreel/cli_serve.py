@@ -90,7 +90,7 @@ def _run(options: argparse.Namespace) -> int:
     """Carry out `callreel serve`; returns the exit status."""
     try:
         from callreel.service.configuration import read_settings
-        from callreel.service.running import Service, serve
+        from callreel.service.running import Service, serve, share_memory
         from callreel.service.supervisor import supervise
     except ImportError as error:
         print(
@@ -113,6 +113,7 @@ def _run(options: argparse.Namespace) -> int:
         settings = read_settings(options.config, options=given | _homely(options.config))
         if options.check:
             return GOOD
+        share_memory()
         if settings.worker_count > 1:
             return supervise(
                 settings,

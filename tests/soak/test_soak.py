@@ -202,14 +202,14 @@ class Soak:
         return [name for name, group in self.service.left_in_spool() if group not in torn]
 
     def fill(self):
-        """Begin and end calls of no media until what is kept of them is full."""
+        """Begin, record and end calls of no media until what is kept of them and of their events is full."""
         count = 2 * KEPT_CALLS if IS_LONG else 100
 
         def work(number):
             with self.service.client() as client:
                 for one in range(number, count, 4):
                     call = f"short-{self.service.life}-{one}"
-                    body = {"call_id": call, "legs": [{"media": "none"}]}
+                    body = {"call_id": call, "legs": [{"media": "none"}], "record": {}}
                     assert client.post("/v1/calls", json=body).status_code == 201
                     assert client.delete(f"/v1/calls/{call}").status_code == 204
 
@@ -218,7 +218,7 @@ class Soak:
             thread.start()
         for thread in threads:
             thread.join()
-        say(f"{count} calls without media: {self.line(self.service.figures())}")
+        say(f"{count} recordings without media: {self.line(self.service.figures())}")
 
 
 def until(read, timeout_s):

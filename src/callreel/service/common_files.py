@@ -12,6 +12,8 @@ __all__ = ["BUSY_S", "open_file"]
 BUSY_S: Final = 10.0
 """So long one process waits for the others; none of them writes for more than a moment."""
 AGAIN_S: Final = 0.02
+CACHE_KB: Final = 256
+"""Of each file's pages: SQLite's own 2,000 fill up with what is written and hardly read; the system keeps them, too."""
 
 
 def open_file(path: Path, schema: str) -> sqlite3.Connection:
@@ -27,6 +29,7 @@ def open_file(path: Path, schema: str) -> sqlite3.Connection:
         try:
             file.execute("pragma journal_mode=wal")
             file.execute("pragma synchronous=normal")
+            file.execute(f"pragma cache_size=-{CACHE_KB}")
             file.executescript(schema)
         except sqlite3.OperationalError:
             # Of several that make it at the same moment not all are let wait for the others.

@@ -10,7 +10,7 @@ import heapq
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ from callreel.events import (
     StopPlaying,
 )
 from callreel.kernels import tone
-from callreel.recorder import HostEvent, RecordedCall, Recorder, TakeEnded, TakeReplayed
+from callreel.recorder import EventsLost, HostEvent, RecordedCall, Recorder, TakeEnded, TakeReplayed
 from callreel.recorder.figures import LaneFigures, OnItsWay
 from callreel.service.media import Media
 from callreel.service.stream import EventStream
@@ -155,6 +155,8 @@ class Host:
         self.ended: Counter[tuple[str, bool]] = Counter()
         """Recordings that have ended: "delivered", "failed" or "called_off", and whether they lack audio."""
         self._calls: dict[str, LiveCall] = {}
+        self._over: deque[LiveCall] = deque()
+        """Those of them that are over, in the order in which they ended."""
         self._lock = threading.Lock()
         self._players = ThreadPoolExecutor(players, "callreel-prompt")
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -197,7 +199,6 @@ class Host:
         with self._lock:
             self.begun += 1
             self._calls[call_id] = call
-            self._forget_old()
         try:
             if dialect is not None:
                 self._on_begun(call_id, application)
@@ -311,10 +312,17 @@ class Host:
             for media in call.media.values():
                 media.close()
 
-    def _forget_old(self) -> None:
-        over = [call_id for call_id, call in self._calls.items() if call.recorded.is_over]
-        for call_id in over[: max(0, len(over) - ENDED_KEPT)]:
-            del self._calls[call_id]
+    def _is_over(self, call: LiveCall) -> None:
+        """It has ended: forget the ones that ended first, if too many have."""
+        call.ended_at = datetime.now(UTC)
+        for media in call.media.values():
+            media.close()
+        with self._lock:
+            self._over.append(call)
+            while len(self._over) > ENDED_KEPT:
+                oldest = self._over.popleft()
+                if self._calls.get(oldest.call_id) is oldest:  # else another has had its id since
+                    del self._calls[oldest.call_id]
 
     # -- what the recorder says ------------------------------------------------------------------------------------
 
@@ -338,6 +346,10 @@ class Host:
             log.exception("the host goes on, but something was not done", extra={"call_id": call_id})
 
     def _hear(self, event: HostEvent) -> None:
+        if isinstance(event, EventsLost):
+            for one in reversed(self.calls(live=False)):  # the end of any may be among them
+                if one.recorded.is_over and one.ended_at is None:
+                    self._is_over(one)
         if isinstance(event, TakeEnded):
             outcome = "failed" if event.error else "called_off" if event.location is None else "delivered"
             self.ended[outcome, bool(event.manifest.get("degraded"))] += 1
@@ -370,10 +382,8 @@ class Host:
                 media = call.media.get(event.leg)
                 if media is not None:
                     media.close()
-            case CallEnded():
-                call.ended_at = datetime.now(UTC)
-                for media in call.media.values():
-                    media.close()
+            case CallEnded() if call.recorded.is_over and call.ended_at is None:  # not of one before with its id
+                self._is_over(call)
             case _:
                 pass
 
