@@ -74,25 +74,6 @@ class Source(Protocol):
 class RecordedCall:
     """A call whose recordings are spooled, delivered and told of. `now` is by default the recorder's clock."""
 
-    __slots__ = (
-        "_call",
-        "_clock",
-        "_fed_at",
-        "_held",
-        "_held_until",
-        "_lock",
-        "_office",
-        "_packets",
-        "_sources",
-        "_spool",
-        "_takes",
-        "_unsafe",
-        "call_id",
-        "labels",
-        "refusal",
-        "__weakref__",
-    )
-
     def __init__(
         self,
         call: Call,

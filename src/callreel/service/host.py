@@ -382,7 +382,9 @@ class Host:
                 media = call.media.get(event.leg)
                 if media is not None:
                     media.close()
-            case CallEnded() if call.recorded.is_over and call.ended_at is None:  # not of one before with its id
+            case CallEnded() if (
+                call.recorded.is_over and call.ended_at is None
+            ):  # not of one before with its id
                 self._is_over(call)
             case _:
                 pass
