@@ -1,5 +1,6 @@
 """`callreel serve` as it is, but for prompts, which may come from one port of this machine, and for how many ended
-calls and events it keeps, so that soon it has as many as it may; and its customers' programs.
+calls and events it keeps, so that soon it has as many as it may, and how often it collects cycles, which else wait for
+thousands of calls; and its customers' programs.
 
     soak_host.py PROMPT_PORT TOLD ...    TOLD: a file to which programs append what they are told; ...: the options
 """
@@ -13,6 +14,7 @@ from functools import partial
 
 BUCKET = "recordings"
 KEPT_CALLS, KEPT_EVENTS = 200, 1000
+COLLECT = 50_000, 2, 2
 
 
 def _note(vendor, notification):
@@ -65,6 +67,7 @@ def main():
     running.Prompts = partial(Prompts, Policy(schemes=("http",), ports={int(port)}, allowed=allowed))
     running.EventStream = partial(running.EventStream, KEPT_EVENTS)
     host.ENDED_KEPT = KEPT_CALLS
+    running.COLLECT = COLLECT
     return cli.main(["serve", *options])
 
 
