@@ -86,6 +86,10 @@ USUAL_DELAY_SAMPLES = RTP_SAMPLE_RATE // 10
 MAX_HOLD_SAMPLES = 2 * RTP_SAMPLE_RATE
 """How far the timeline waits for the end of a key that may end a recording where it began."""
 
+AHEAD_SAMPLES = RTP_SAMPLE_RATE // 2
+"""How far before its time audio that had come by a hang-up may stand: packets and frames do, by what they hold and by
+the jitter that is evened out."""
+
 
 class Call:
     """One call: add its legs, feed their media, ask for recordings, drain events and writes."""
@@ -230,8 +234,9 @@ class Call:
         self._change(leg, LegStatus.CONNECTED, now)
 
     def hang_up(self, leg: str, *, now: float, sip_response_code: int = 0) -> None:
-        """A leg is over: its recordings end at `now`, and nothing that waits for it is done any more.
+        """A leg is over: its recordings end at `now`, or where the audio that had arrived ends, if that is later.
 
+        What had come counts up to 0.5 s ahead of `now`. Nothing that waits for the leg is done any more.
         `sip_response_code` says why: 0 for a hang-up, 480 for no answer, 486 for busy.
         """
         self._check_running()
@@ -240,7 +245,9 @@ class Call:
             return
         self._at(now)
         self._queue = [action for action in self._queue if action.leg != leg]
-        self._end_recordings(self._position(now), self.legs[leg])
+        self.legs[leg].incoming.flush()
+        self.legs[leg].outgoing.flush()
+        self._end_recordings(self._end_of(self.legs[leg]), self.legs[leg])
         if (
             self._running is not None
             and self._running.leg == leg
@@ -950,6 +957,11 @@ class Call:
                 return leg.timelines.end  # nearly always
         directions = {direction for recording in recordings for direction in recording.directions}
         return max((leg.track(direction).end for direction in directions), default=0)
+
+    def _end_of(self, leg: Leg) -> int:
+        """Where a leg ends that is hung up now: what came before that, and stands a little ahead of it, is in."""
+        now = self._position(self._now)
+        return max(now, min(self._audio_end(leg), now + AHEAD_SAMPLES))
 
     def _collect_digits(self, leg: Leg, *, final: bool) -> None:
         for direction, track in leg.tracks:

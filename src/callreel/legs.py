@@ -205,7 +205,7 @@ class Track:
         if self._resampler is None:
             self._resampler = pcm.Resampler(sample_rate, self.sample_rate)
         elif self._resampler.from_rate == sample_rate and abs(arrival_ns - self._fed_until_ns) > PCM_PAUSE_NS:
-            self._flush_resampler()
+            self.flush()
         elif self._resampler.from_rate != sample_rate:
             raise UsageError(f"frames of {self._resampler.from_rate} Hz so far, now of {sample_rate} Hz")
         # The resampler holds back what it needs to look ahead, so its output begins before these frames do.
@@ -221,7 +221,8 @@ class Track:
         fed_ns = self._fed_samples * 1_000_000_000 // self._resampler.from_rate
         return fed_ns - self._resampled_samples * 1_000_000_000 // self.sample_rate
 
-    def _flush_resampler(self) -> None:
+    def flush(self) -> None:
+        """Take the last of the host's frames, which their resampling has held back."""
         if self._resampler is not None and self._fed_samples:
             held_back_ns = self._held_back_ns()
             self.receiver.push(self._resampler.flush(), self._fed_until_ns - held_back_ns)
@@ -234,7 +235,7 @@ class Track:
 
     def finish(self) -> None:
         """Say that nothing more will come."""
-        self._flush_resampler()
+        self.flush()
         self.receiver.finish()
 
     # -- drain ---------------------------------------------------------------------------------------------------

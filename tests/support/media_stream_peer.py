@@ -63,16 +63,14 @@ class PlatformPeer:
         for number in range(max(-(-len(codes) // size) for codes in tracks.values())):
             time.sleep(max(0.0, start + (number + 1) * FRAME_S - time.monotonic()))
             for track, codes in tracks.items():
-                self.chunks += 1
-                self.send(
-                    "media",
-                    media={
-                        "track": track,
-                        "chunk": str(self.chunks),
-                        "timestamp": str(20 * number),
-                        "payload": base64.b64encode(codes[number * size : (number + 1) * size]).decode(),
-                    },
-                )
+                self.media(track, codes[number * size : (number + 1) * size], 20 * number)
+
+    def media(self, track, codes, at_ms=0):
+        """Codes of a track, at once."""
+        self.chunks += 1
+        payload = base64.b64encode(codes).decode()
+        media = {"track": track, "chunk": str(self.chunks), "timestamp": str(at_ms), "payload": payload}
+        self.send("media", media=media)
 
     def press(self, digit):
         self.send("dtmf", dtmf={"track": "inbound_track", "digit": digit})

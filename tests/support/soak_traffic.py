@@ -34,8 +34,6 @@ from vendor_customers import SIGNING, chime_client, sinch_client
 SPEECH = ROOT / "tests/data/speech/fr_CA_f_June/demo-instruct.wav"
 LATE_S = 0.25
 """A talker that was so late itself, the machine being busy, is not compared."""
-LACKS = round(LATE_S * 8000)
-"""Samples at the end of what came over TCP: a talker that was late sends them at once, and the call ends with them."""
 DOWN = (httpx.TransportError, OSError, EOFError)
 """What happens to clients of a service that is killed."""
 
@@ -53,7 +51,6 @@ class Said:
     life: int
     channels: dict = field(default_factory=dict)
     """16-bit samples by channel; empty where nothing is compared."""
-    may_lack: int = 0
     digits: str = ""
     seconds: float = 0.0
     """That there must be at least, where nothing is compared."""
@@ -321,7 +318,7 @@ class Traffic:
                 assert peer.ended.wait(10), "no answer to a hang-up"
             finally:
                 peer.close()
-        said.channels, said.may_lack = {0: np.frombuffer(pcm, "<i2")}, LACKS
+        said.channels = {0: np.frombuffer(pcm, "<i2")}
 
     def websocket(self, chance):
         """A hosted platform, or binary audio."""
@@ -346,7 +343,7 @@ class Traffic:
                 said.late_s = time.monotonic() - begin - len(codes) / 8000
             finally:
                 peer.close()
-        said.channels, said.may_lack = {0: _decoded(codes)}, LACKS
+        said.channels = {0: _decoded(codes)}
 
     # -- vendors' customers ----------------------------------------------------------------------------------------
 
@@ -519,13 +516,8 @@ class Traffic:
             heard = audio[:, channel]
             at = _place(heard, expected, where)
             size = min(len(expected), len(heard) - at)
-            assert size >= len(expected) - said.may_lack, (
-                f"{where}: {len(expected) - size} samples are missing"
-            )
-            got = heard[at : at + size]
-            wrong = np.flatnonzero(got != expected[:size])
-            if len(wrong) and wrong[0] >= len(expected) - said.may_lack and not got[wrong].any():
-                continue  # it ended while the last of it came
+            assert size == len(expected), f"{where}: {len(expected) - size} samples are missing"
+            wrong = np.flatnonzero(heard[at : at + size] != expected)
             assert not len(wrong), f"{where}: {len(wrong)} of {size} samples from {wrong[0]} on are wrong"
         if manifest is not None:
             assert set(manifest["degraded"] or ()) <= said.flaws, f"{where}: {manifest['degraded']}"

@@ -99,6 +99,9 @@ class Silence:
     def stop(self):
         pass
 
+    def settle(self):
+        pass
+
     def close(self):
         pass
 

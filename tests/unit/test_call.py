@@ -202,6 +202,44 @@ def test_the_recording_ends_with_the_audio_that_had_arrived_by_the_hang_up():
     np.testing.assert_array_equal(host.audio()[:, 0], decoded(IN)[: round(3.02 * RATE)])
 
 
+@pytest.mark.parametrize("then", ["end", "goes on"])
+def test_so_it_does_when_a_leg_is_hung_up(then):
+    host = hosted()
+    host.run(*both(), until=3.001, actions=[(0, StartRecording())])
+    host.call.hang_up("LEG-A", now=NOW + 3.001)
+    if then == "goes on":  # what comes afterwards is nobody's
+        for packet in both()[0]:
+            if packet.arrival_ns > 3.001 * S_NS:
+                host.call.receive_rtp("LEG-A", packet.wire(), now=NOW + packet.arrival_ns / S_NS)
+        host.run(until=5)
+    host.end(5)
+    audio = host.audio()
+    assert len(audio) == round(3.02 * RATE)
+    np.testing.assert_array_equal(audio[:, 0], decoded(IN)[: len(audio)])
+
+
+def test_what_runs_ahead_of_a_hang_up_by_more_than_half_a_second_is_not_waited_for():
+    call = new_call()
+    call.add_leg(host_frames=True)
+    host = Host(call)
+    call.start_recording(StartRecording(layout=Layout.INCOMING), now=NOW)
+    call.receive_pcm("LEG-A", decoded(IN)[:RATE].astype("<i2").tobytes(), now=NOW)
+    call.hang_up("LEG-A", now=NOW + 0.1)
+    host.end(0.1)
+    np.testing.assert_array_equal(host.audio()[:, 0], decoded(IN)[: round(0.6 * RATE)])
+
+
+def test_what_resampling_holds_back_is_in_when_a_leg_is_hung_up():
+    call = new_call()
+    call.add_leg(host_frames=True)
+    host = Host(call)
+    call.start_recording(StartRecording(layout=Layout.INCOMING), now=NOW)
+    call.receive_pcm("LEG-A", np.full(3200, 900, "<i2").tobytes(), now=NOW, sample_rate=16_000)
+    call.hang_up("LEG-A", now=NOW + 0.15)
+    host.end(0.2)
+    assert abs(len(host.audio()) - 1600) <= 8
+
+
 def test_two_legs_are_recorded_side_by_side():
     call = new_call()
     host = Host(call)

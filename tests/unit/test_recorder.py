@@ -613,7 +613,7 @@ class Queue:
         self.asked.append((self.clock(), until_ns))
         self._hand_over(call, min(until_ns or 2**62, round(self.clock() * 1e9)))
 
-    def finish(self, call):
+    def finish(self, call, leg=None):
         self.finished += 1
         self._hand_over(call, 2**62)
 

@@ -328,6 +328,19 @@ def test_what_had_come_when_it_ended_is_in_the_recording(host, peer, ends_first)
     assert_holds(host.audio()[0], decoded(data))
 
 
+@pytest.mark.parametrize("has_other", [False, True])
+def test_what_had_come_when_its_leg_was_hung_up_is_in_the_recording(host, peer, has_other):
+    data = codes(160 * 20)
+    call = host.call(legs=("LEG-A", "LEG-B") if has_other else ("LEG-A",))
+    media = host.open(call)
+    peer.talk(media.description["port"], data)
+    call.hang_up("LEG-A")  # the last packet has only just come, and holds 20 ms
+    media.close()
+    if not has_other:
+        call.end()
+    assert_holds(host.audio()[0], decoded(data))
+
+
 def test_keys_are_told_while_the_call_goes_on(host, peer):
     call = host.call()
     media = host.open(call)

@@ -66,8 +66,8 @@ class Source(Protocol):
         """Hand the call what has come: by the batch verbs, up to that moment, or all."""
         ...
 
-    def finish(self, call: Call) -> None:
-        """Hand it the last that has come: it ends, or is detached."""
+    def finish(self, call: Call, leg: str | None = None) -> None:
+        """Hand it the last that has come, of all legs or of one: that ends, or the source is detached."""
         ...
 
 
@@ -199,8 +199,14 @@ class RecordedCall:
         self._do(lambda moment: self._call.answered(leg, now=moment), now)
 
     def hang_up(self, leg: str, *, now: float | None = None, sip_response_code: int = 0) -> None:
-        """A leg is over; see `Call.hang_up`."""
-        self._do(lambda moment: self._call.hang_up(leg, now=moment, sip_response_code=sip_response_code), now)
+        """A leg is over, and what had come of it is in its recordings; see `Call.hang_up`."""
+
+        def hang_up(moment: float) -> None:
+            for source in self._sources:
+                source.finish(self._call, leg)
+            self._call.hang_up(leg, now=moment, sip_response_code=sip_response_code)
+
+        self._do(hang_up, now)
 
     def receive_digit(self, leg: str, symbol: str, *, now: float | None = None, **options: Any) -> None:
         """Take a key that the host found; see `Call.receive_digit`."""

@@ -252,14 +252,18 @@ class Host:
 
     def hang_up(self, call: LiveCall, leg: str, *, sip_response_code: int = 0) -> None:
         """A participant is gone, or is hung up on."""
+        media = call.media.get(leg)
+        if media is not None:
+            media.settle()
         if not call.recorded.is_over:
             call.recorded.hang_up(leg, sip_response_code=sip_response_code)
-        media = call.media.get(leg)
         if media is not None:
             media.close()
 
     def end(self, call: LiveCall) -> None:
         """The call is over."""
+        for media in call.media.values():
+            media.settle()
         if not call.recorded.is_over:
             call.recorded.end()
         for media in call.media.values():

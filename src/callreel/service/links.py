@@ -49,18 +49,21 @@ class Feed:
         self._recorded, self._leg, self._direction = recorded, leg, direction
         self.sample_rate = sample_rate
         self._conversion = Conversion(sample_rate, LEG_RATE)
+        self._lock = threading.Lock()
         self._end_s = 0.0
 
     def put(self, audio: bytes, start_s: float) -> None:
         """Take the next piece, its first sample at `start_s`; UsageError when the call is over."""
-        held_back_s = self._conversion.held_back_s
-        self._end_s = start_s + len(audio) / (2 * self.sample_rate)
-        self._hand_on(self._conversion.feed(audio), start_s - held_back_s)
+        with self._lock:
+            held_back_s = self._conversion.held_back_s
+            self._end_s = start_s + len(audio) / (2 * self.sample_rate)
+            self._hand_on(self._conversion.feed(audio), start_s - held_back_s)
 
     def flush(self) -> None:
-        """What comes next does not follow what came before."""
-        held_back_s = self._conversion.held_back_s
-        self._hand_on(self._conversion.flush(), self._end_s - held_back_s)
+        """What comes next does not follow what came before; any thread."""
+        with self._lock:
+            held_back_s = self._conversion.held_back_s
+            self._hand_on(self._conversion.flush(), self._end_s - held_back_s)
 
     def _hand_on(self, audio: bytes, start_s: float) -> None:
         if audio:
@@ -182,6 +185,12 @@ class SocketMedia:
             self._piece, link = None, self._link
         if link is not None:
             link.hush()
+
+    def settle(self) -> None:
+        """Hand on what was held back of what has come; the leg is about to end."""
+        link = self._link
+        if link is not None:
+            link.flush()
 
     def close(self) -> None:
         """Hang up: tell the peer, and let go of the connection."""
@@ -384,7 +393,11 @@ class Link:
         if self._timer is not None:
             self._timer.cancel()
         self.abort()
-        for feed in self.feeds:
+        self.flush()
+        self.media.detach(self, reason)
+
+    def flush(self) -> None:
+        """Hand on what was held back of what the peer has said; any thread."""
+        for feed in list(self.feeds):
             with contextlib.suppress(UsageError):  # the call is over
                 feed.flush()
-        self.media.detach(self, reason)

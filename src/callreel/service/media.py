@@ -38,6 +38,10 @@ class Media(Protocol):
         """End what is being played; its `done` is not called."""
         ...
 
+    def settle(self) -> None:
+        """Hand on what was held back of what has come: the leg is about to end. Any thread."""
+        ...
+
     def close(self) -> None:
         """Give back what it holds; what has come still reaches the call. What is played ends, as by `stop`."""
         ...

@@ -194,6 +194,9 @@ class RtpMedia:
         if done is not None:
             done(error)
 
+    def settle(self) -> None:
+        """Nothing: what has come is asked for at the end (`finish`)."""
+
     def close(self) -> None:
         """Say BYE, hand the call what is left, and give the ports back."""
         with self._lock:
@@ -223,11 +226,12 @@ class RtpMedia:
             on_bye, self._on_bye = self._on_bye, None
             self._ports.soon(on_bye)
 
-    def finish(self, call: Call) -> None:
-        """Hand the call the last that has come."""
-        for ends in {id(lane.ends): lane.ends for lane in self._lanes}.values():
+    def finish(self, call: Call, leg: str | None = None) -> None:
+        """Hand the call the last that has come, if it is of that leg."""
+        lanes = [lane for lane in self._lanes if leg in (None, lane.leg)]
+        for ends in {id(lane.ends): lane.ends for lane in lanes}.values():
             ends.sweep(self._ports.demultiplexer)
-        for lane in self._lanes:
+        for lane in lanes:
             lane.feed(call, None, is_last=True)
 
     @property
