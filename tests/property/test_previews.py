@@ -19,8 +19,8 @@ from callreel.recording import LAYOUT_DIRECTIONS
 from capture_writer import rtp_packet
 
 RATE, PACKET = 8000, 160
-FINAL = round(1.3 * RATE)
-"""What lies so far back, in samples, is final."""
+FINAL = round(1.8 * RATE)
+"""What lies so far back, in samples, is final: it is handed on 1.1 s late, 0.48 s at a time, with the next step."""
 SECRET = b"\x80" * PACKET
 """What is said while a recording pauses: the loudest sample there is, which nothing else has."""
 LOUDEST = int(np.frombuffer(g711.ulaw_decode(b"\x80"), np.int16)[0])
