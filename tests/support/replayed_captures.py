@@ -49,8 +49,8 @@ def recorded_offline(path, folder):
         [sys.executable, "-m", "callreel", "record", path, "--out", folder, "--layout", "incoming", "--json"],
         capture_output=True,
         text=True,
-        check=True,
     )
+    assert result.returncode in (0, 1), result.stderr  # 1: packets are missing in some
     (manifest, *_) = [one for one in map(json.loads, result.stdout.splitlines()) if "tracks" in one]
     (file,) = folder.rglob(manifest["key"].rpartition("/")[2])
     samples = soundfile.read(file, dtype="int16")[0]
