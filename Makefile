@@ -38,8 +38,19 @@ demo: $(VENV)/.built
 	@echo
 	@$(BIN)/callreel inspect $$(find recordings -name '*_980bd020f3276a5c.wav')
 
+# Some tests compute, the others mostly wait: side by side they take the time of the latter, who have the right of way.
+COMPUTING := tests/conformance tests/fuzz tests/native tests/property
+WAITING := tests/faults tests/meta tests/service tests/soak tests/unit $(wildcard tests/native/test_udp*.py)
+
 test: $(VENV)/.test $(VENV)/.clients $(VENV)/.contract
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line --keep-going .waiting .computing
+
+.PHONY: .waiting .computing
+.waiting:
+	$(BIN)/python -m pytest $(WAITING)
+
+.computing:
+	nice -n 10 $(BIN)/python -m pytest -p no:cacheprovider $(COMPUTING) $(WAITING:%=--ignore=%)
 
 # In `make test` the same tests are short.
 faults: $(VENV)/.test

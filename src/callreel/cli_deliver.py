@@ -23,6 +23,7 @@ from callreel.recorder import Recorder, Settings, TakeEnded, TakeReplayed
 from callreel.recorder.configuration import Configuration
 from callreel.recorder.stores import Stores
 from callreel.spool import spools_in
+from callreel.spool_files import FolderLock
 
 __all__ = [
     "RECOVER_DESCRIPTION",
@@ -187,9 +188,15 @@ def run_recover(options: argparse.Namespace) -> int:
     store_for = Stores(settings).place  # Drive is in the first of them
     failed = delivered = 0
     until = time.monotonic() + options.wait
+    spools = spools_in(settings.spool).values()
     with ExitStack() as opened:
         recorders = []
-        for spool in spools_in(settings.spool).values():
+        for spool in spools:  # all of them or none: what one delivers would else be told to nobody
+            try:
+                FolderLock(spool).release()
+            except (CallreelError, OSError) as error:
+                return _complain(f"{spool}: {error}")
+        for spool in spools:
             try:
                 recorder = Recorder(replace(settings, spool=spool), store_for=store_for)
             except (CallreelError, OSError) as error:

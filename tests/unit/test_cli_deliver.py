@@ -19,6 +19,7 @@ import worded_host
 from callreel import cli
 from callreel.recorder import Recorder, Settings, making
 from callreel.spool import Limits
+from callreel.spool_files import FolderLock
 from capture_writer import rtp_packet
 from recording_host import Clock, Unreliable, ended, record
 from s3_server import ADMIN, REGION
@@ -279,8 +280,9 @@ def test_the_spools_of_a_services_workers_are_finished_with_its_own(run, tmp_pat
         ) as recorder:
             record(recorder, clock, f"c-{name}", 0.5)
     (tmp_path / "spool" / "worker-x").mkdir()
-    with Recorder(Settings(tmp_path / "spool" / "worker-3")):
-        status, out, err = run("recover", "--spool", tmp_path / "spool", "--destination", tmp_path / "out")
+    lock = FolderLock(tmp_path / "spool" / "worker-3")
+    status, out, err = run("recover", "--spool", tmp_path / "spool", "--destination", tmp_path / "out")
+    lock.release()
     assert (status, out) == (2, "")
     assert f"the spool {tmp_path / 'spool' / 'worker-3'} is used by another process" in err
     status, out, _ = run("recover", "--spool", tmp_path / "spool", "--destination", tmp_path / "out")
