@@ -39,18 +39,20 @@ demo: $(VENV)/.built
 	@$(BIN)/callreel inspect $$(find recordings -name '*_980bd020f3276a5c.wav')
 
 # Some tests compute, the others mostly wait: side by side they take the time of the latter, who have the right of way.
-COMPUTING := tests/conformance tests/fuzz tests/native tests/property
-WAITING := tests/faults tests/meta tests/service tests/soak tests/unit $(wildcard tests/native/test_udp*.py)
+COMPUTING := tests/conformance tests/fuzz tests/meta tests/native tests/property
+WAITING := tests/faults tests/service tests/soak tests/unit $(wildcard tests/native/test_udp*.py)
 
 test: $(VENV)/.test $(VENV)/.clients $(VENV)/.contract
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line --keep-going .waiting .computing
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going .waiting .computing
 
 .PHONY: .waiting .computing
 .waiting:
 	$(BIN)/python -m pytest $(WAITING)
 
-.computing:
-	nice -n 10 $(BIN)/python -m pytest -p no:cacheprovider $(COMPUTING) $(WAITING:%=--ignore=%)
+.computing: # what it prints comes in one go, not between the dots of the others
+	@mkdir -p build
+	@nice -n 10 $(BIN)/python -m pytest -q -p no:cacheprovider $(COMPUTING) $(WAITING:%=--ignore=%) \
+	    >build/computing.txt 2>&1; status=$$?; cat build/computing.txt; exit $$status
 
 # In `make test` the same tests are short.
 faults: $(VENV)/.test
