@@ -221,7 +221,9 @@ def test_an_answer_that_breaks_off_is_no_whole_answer(workers, client, call_id):
 
 def test_a_connection_that_was_kept_and_has_ended_is_not_used_again(workers, client, call_id):
     assert client.get(f"/v1/calls/{call_id}").status_code == 404
-    kept = workers[0].service.colleagues.client(1)._idle[-1]
+    idle = workers[0].service.colleagues.client(1)._idle
+    until(lambda: idle)  # it is put back when the answer has gone out
+    kept = idle[-1]
     kept._writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
     until(kept.is_stale)
     answer = client.post(f"/v1/calls/{call_id}/actions", json={"action": "ringing"})
