@@ -51,7 +51,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import errno
 import hashlib
 import hmac
 import io
@@ -68,6 +67,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 from callreel.durable import written_whole
 from callreel.errors import CallreelError, MediaError, UsageError
 from callreel.quiet import keep_boto3_quiet
+from callreel.seeking import SeekingReader
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -841,7 +841,7 @@ PIECE_BYTES = 1 << 18
 # ---- reading -------------------------------------------------------------------------------------------------
 
 
-class SealedReader(io.RawIOBase):
+class SealedReader(SeekingReader):
     """The plain text of an encrypted file, seekable; no byte of it is given before it is known to be authentic."""
 
     def __init__(self, file: BinaryIO, keys: Keys, *, unfinished: bool = False) -> None:
@@ -862,7 +862,6 @@ class SealedReader(io.RawIOBase):
         self.is_finished = False
         """Whether its writer came to its end."""
         self._lost: set[int] = set()
-        self._position = 0
         self._kept: tuple[int, bytes] = (-1, b"")
         file_bytes = file.seek(0, io.SEEK_END)
         self.count = max(0, -(-(file_bytes - header.records_offset) // header.record_bytes))
@@ -941,38 +940,10 @@ class SealedReader(io.RawIOBase):
         """How much of what was read so far could not be, and was given as zeros."""
         return len(self._lost) * self.header.chunk_bytes
 
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to a position of the plain text."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size_bytes}[whence]
-        if base + offset < 0:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        """The position in the plain text."""
-        return self._position
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """As many bytes as asked for, fewer only at the end; EncryptedFileError where they are not authentic."""
-        left = max(0, self.size_bytes - self._position)
-        size = left if size is None or size < 0 else min(size, left)
-        pieces = []
-        while size:
-            index, at = divmod(self._position, self.header.chunk_bytes)
-            piece = self._chunk(index)[at : at + size]
-            pieces.append(piece)
-            self._position += len(piece)
-            size -= len(piece)
-        return b"".join(pieces)
+    def _piece(self, position: int, most_bytes: int) -> bytes:
+        """Raises EncryptedFileError where they are not authentic."""
+        index, at = divmod(position, self.header.chunk_bytes)
+        return self._chunk(index)[at : at + most_bytes]
 
     def readinto(self, buffer: Any, /) -> int:
         """Fill `buffer` as far as there is something."""

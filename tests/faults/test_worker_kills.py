@@ -62,11 +62,8 @@ class Talker:
 
 @pytest.fixture
 def command(tmp_path):
-    one = Command(tmp_path, first_port=43_400)
-    try:
+    with Command(tmp_path, first_port=43_400) as one:
         yield one
-    finally:
-        one.end()
 
 
 def owner(command, call_id):

@@ -15,10 +15,17 @@ import soundfile
 
 from callreel.errors import UsageError
 from callreel.kernels import g711
+from callreel.service.answers import Answers
 from callreel.service.configuration import read_settings
+from callreel.service.customers import Routes
+from callreel.service.library import Library
 from callreel.service.overload import THRESHOLDS
+from callreel.service.permits import Permits
+from callreel.service.running import Service
+from callreel.spool_files import FolderLock
 from project import ROOT
 from secret_watch import secret
+from service_host import settings_in
 
 SPEECH = ROOT / "tests" / "data" / "speech" / "fr_CA_f_June" / "demo-instruct.wav"
 RATE = 8000
@@ -152,6 +159,25 @@ def test_a_port_that_is_taken_is_said_to_be(served, tmp_path):
     assert result.returncode == 2
     assert f"callreel: 127.0.0.1:{port}: Address already in use" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_service_whose_spool_is_in_use_leaves_nothing_open(tmp_path, monkeypatch):
+    settings = settings_in(tmp_path)
+    settings.recorder.spool.mkdir(parents=True)
+    closed = []
+    for kind in (Library, Routes, Permits, Answers):
+
+        def close(one, close=kind.close):
+            closed.append(type(one))
+            close(one)
+
+        monkeypatch.setattr(kind, "close", close)
+    lock = FolderLock(settings.recorder.spool)
+    with pytest.raises(UsageError, match="is used by another process"):
+        Service(settings)
+    lock.release()
+    assert set(closed) == {Library, Routes, Permits, Answers}
+    Service(settings).close()
 
 
 # ---- settings ----

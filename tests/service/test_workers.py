@@ -29,11 +29,8 @@ SILENT = {"legs": [{"media": "none"}], "record": {}}
 
 @pytest.fixture
 def command(tmp_path):
-    one = Command(tmp_path, first_port=43_200)
-    try:
+    with Command(tmp_path, first_port=43_200) as one:
         yield one
-    finally:
-        one.end()
 
 
 def begun(client, **body):

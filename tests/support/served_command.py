@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import httpx2 as httpx
 
@@ -36,6 +37,12 @@ class Command:
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
         self._clients = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def start(self, workers: int, *options: str) -> None:
         """Start it, and wait until it serves."""

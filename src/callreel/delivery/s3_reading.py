@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Mapping
 from typing import Final
 
 from callreel.delivery.s3 import S3
 from callreel.errors import DeliveryInterruptedError
+from callreel.seeking import SeekingReader
 
 __all__ = ["S3File"]
 
@@ -18,7 +18,7 @@ MOST_BYTES: Final = 1 << 20
 """Each request that goes on where the one before ended asks for twice as much, up to this."""
 
 
-class S3File(io.RawIOBase):
+class S3File(SeekingReader):
     """The bytes of one object, as it was when it was opened; it belongs to one thread at a time.
 
     An object that is replaced meanwhile ends in a `DeliveryConflictError`, never in bytes of two.
@@ -33,50 +33,22 @@ class S3File(io.RawIOBase):
         self.metadata: Mapping[str, str] = found.get("Metadata", {})
         """What is stored beside it."""
         self._etag: str = found["ETag"]
-        self._position = 0
         self._first, self._window = 0, b""
         self._asks_for = LEAST_BYTES
 
-    def readable(self) -> bool:
-        """Yes."""
-        return True
+    def _piece(self, position: int, most_bytes: int) -> bytes:
+        """Raises a `DeliveryError` where the store does not give them."""
+        if not 0 <= position - self._first < len(self._window):
+            self._fetch(position)
+        at = position - self._first
+        return self._window[at : at + most_bytes]
 
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to a position; nothing is asked of the store."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size_bytes}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def tell(self) -> int:
-        """The position."""
-        return self._position
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """As many bytes as asked for, fewer only at the end; a `DeliveryError` where the store does not give them."""
-        left = max(0, self.size_bytes - self._position)
-        size = left if size is None or size < 0 else min(size, left)
-        pieces = []
-        while size:
-            at = self._position - self._first
-            if not 0 <= at < len(self._window):
-                self._fetch()
-                at = 0
-            piece = self._window[at : at + size]
-            pieces.append(piece)
-            self._position += len(piece)
-            size -= len(piece)
-        return b"".join(pieces)
-
-    def _fetch(self) -> None:
-        """Have the bytes at the position, and some behind it."""
-        goes_on = self._window and self._position == self._first + len(self._window)
+    def _fetch(self, position: int) -> None:
+        """Have the bytes at a position, and some behind it."""
+        goes_on = self._window and position == self._first + len(self._window)
         self._asks_for = min(2 * self._asks_for, MOST_BYTES) if goes_on else LEAST_BYTES
-        length = min(self._asks_for, self.size_bytes - self._position)
-        asked = f"bytes={self._position}-{self._position + length - 1}"
+        length = min(self._asks_for, self.size_bytes - position)
+        asked = f"bytes={position}-{position + length - 1}"
         body = self._store.call("get_object", self._key, "read", Range=asked, IfMatch=self._etag)["Body"]
         with self._store.translated(self._key, "read"), contextlib.closing(body):
             window = body.read(length + 1)
@@ -84,4 +56,4 @@ class S3File(io.RawIOBase):
             raise DeliveryInterruptedError(
                 f"cannot read {self._key}: the store did not give {asked}", key=self._key, retryable=True
             )
-        self._first, self._window = self._position, window
+        self._first, self._window = position, window

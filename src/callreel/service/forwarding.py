@@ -16,7 +16,7 @@ import re
 import time
 import uuid
 import zlib
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs
@@ -24,7 +24,7 @@ from urllib.parse import parse_qs
 from callreel.service.colleagues import ASKED_FROM, RETRY_AFTER, Colleagues, asked_from
 from callreel.service.counting import COUNTED_ELSEWHERE
 from callreel.service.fleet import Fleet
-from callreel.service.limits import App, Receive, Scope, Send
+from callreel.service.limits import App, Receive, Scope, Send, with_body
 from callreel.service.refusals import refusal
 from callreel.service.unix_http import Answer, BrokenError, Headers, UnreachableError
 
@@ -116,18 +116,12 @@ class Forwarding:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        first = await receive()
-        body = first.get("body", b"")
+        body = (await receive()).get("body", b"")
         to = meant(fleet, scope, body, self._turns)
-        given = [first]
-
-        async def replay() -> MutableMapping[str, Any]:
-            return given.pop() if given else await receive()
-
         if to is None or to.worker == fleet.index:
-            await self._app(scope, replay, send)
+            await self._app(scope, with_body(body, receive), send)
         else:
-            await self._forward(to, scope, body, replay, send)
+            await self._forward(to, scope, body, receive, send)
 
     async def _forward(self, to: Meant, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Have another worker answer, as long as the client waits for it."""
@@ -135,8 +129,6 @@ class Forwarding:
         gone = asyncio.create_task(_gone(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                work.cancel()
         finally:
             gone.cancel()
             if not work.done():
@@ -145,12 +137,7 @@ class Forwarding:
         if isinstance(outcome, Exception):
             raise outcome
         if outcome is False:  # nobody is there, and another will do
-            given = [{"type": "http.request", "body": body, "more_body": False}]
-
-            async def replay() -> MutableMapping[str, Any]:
-                return given.pop() if given else await receive()
-
-            await self._app(scope, replay, send)
+            await self._app(scope, with_body(body, receive), send)
 
     async def _answered(self, to: Meant, scope: Scope, body: bytes, send: Send) -> bool:
         """Answer with what that worker answers, or with why it does not; False when another is to be asked."""

@@ -20,6 +20,7 @@ __all__ = [
     "Send",
     "error_body",
     "is_too_deep",
+    "with_body",
 ]
 
 BODY_BYTES: Final = 256 << 10
@@ -52,6 +53,16 @@ def is_too_deep(body: bytes) -> bool:
         elif match[0] in (b"]", b"}"):
             depth -= 1
     return False
+
+
+def with_body(body: bytes, receive: Receive) -> Receive:
+    """What gives a request's body, which has been read, and then whatever comes."""
+    given: list[MutableMapping[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> MutableMapping[str, Any]:
+        return given.pop() if given else await receive()
+
+    return replay
 
 
 class _GoneError(Exception):
@@ -95,12 +106,7 @@ class Limited:
         if is_too_deep(body):
             await _refuse(send, scope["path"], 400, "too_deep", f"JSON is nested at most {NESTING} deep")
             return
-        given = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def replay() -> MutableMapping[str, Any]:
-            return given.pop() if given else await receive()
-
-        await self._app(scope, replay, send)
+        await self._app(scope, with_body(body, receive), send)
 
     async def _body(self, receive: Receive) -> bytes | None:
         pieces: list[bytes] = []

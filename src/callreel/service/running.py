@@ -154,37 +154,40 @@ class Service:
         check_exposure(settings.host, self.access)
         shared = settings.shared_folder
         shared.mkdir(parents=True, exist_ok=True)
-        self.library = Library(shared / "library.sqlite")
         self.stream = EventStream()
         self.measures = Measures()
+        self._traces = traces
         descriptors = raise_descriptors()
         self.connections = Connections(descriptors)
         """Those of HTTP."""
         self.measures.add_source(self.connections.families)
-        self._traces = traces
-        self._routes = Routes(shared / "routes.sqlite")
-        self._permits = Permits(shared / "permits.sqlite", fleet, now_s=time.time())
-        self.answers = Answers(shared / "answers.sqlite", fleet)
-        self.customers = Customers(
-            settings.vendors,
-            self._routes,
-            public_url=settings.url,
-            permits=self._permits,
-            others=settings.recorder.notify.notifiers(),
-            is_open=settings.is_open,
-        )
-        self._places = replace(settings.recorder, spool=shared, drive_url=settings.url + DRIVE_PATH)
-        self._shelf = _Shelf(self.library, events or settings.recorder.notify.notifiers().get("events"))
-        self.recorder = self._recorder(settings.recorder.spool)
         self.colleagues = Colleagues(self.stream, fleet)
         self.websockets = WebSocketMedia(
             lambda: self.recorder.now,
             self.access,
             partial(found, self.colleagues) if fleet.size > 1 else None,
         )
+        self._places = replace(settings.recorder, spool=shared, drive_url=settings.url + DRIVE_PATH)
         with contextlib.ExitStack() as undo:  # what is open already, where something cannot be opened
-            for opened in (self.library, self._routes, self._permits, self.answers, self.recorder):
-                undo.callback(opened.close)
+            self.library = Library(shared / "library.sqlite")
+            undo.callback(self.library.close)
+            self._routes = Routes(shared / "routes.sqlite")
+            undo.callback(self._routes.close)
+            self._permits = Permits(shared / "permits.sqlite", fleet, now_s=time.time())
+            undo.callback(self._permits.close)
+            self.answers = Answers(shared / "answers.sqlite", fleet)
+            undo.callback(self.answers.close)
+            self.customers = Customers(
+                settings.vendors,
+                self._routes,
+                public_url=settings.url,
+                permits=self._permits,
+                others=settings.recorder.notify.notifiers(),
+                is_open=settings.is_open,
+            )
+            self._shelf = _Shelf(self.library, events or settings.recorder.notify.notifiers().get("events"))
+            self.recorder = self._recorder(settings.recorder.spool)
+            undo.callback(self.recorder.close)
             first = settings.recorder.spool.parent if fleet.index else settings.recorder.spool
             self._adopted = Adopted(first, fleet, self._recorder)
             undo.callback(self._adopted.close)
