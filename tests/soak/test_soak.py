@@ -16,7 +16,7 @@ import os
 import random
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -260,12 +260,14 @@ def soaked(service):
         with service.client(OTHER) as client:
             one.listed = client.get("/v1/recordings").status_code
     except AssertionError:
-        with service.client() as client:
+        live = "nobody answers"
+        with suppress(*DOWN), service.client() as client:
             live = [
                 (call["call_id"], one.traffic.calls.get(call["call_id"]))
                 for call in client.get("/v1/calls").json()["calls"]
             ]
         say(f"{one.traffic}; {one.traffic.errors[:10]}; {service.left_in_spool()[:10]}; live: {live}")
+        say((service.folder / "log").read_text(errors="replace")[-3000:])
         raise
     finally:
         one.is_over.set()

@@ -22,6 +22,7 @@ from live_media import noise, wav_bytes
 from project import ROOT
 from s3_server import ADMIN, REGION, S3Server, free_ports
 from secret_watch import may_hold, secret, secret_base64
+from served_command import group, until
 from soak_host import BUCKET
 from vendor_customers import AUDIENCE, ISSUER, SIGNING, Tenant
 
@@ -233,6 +234,8 @@ class Service:
         self.is_up.clear()
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        # One that the disk keeps waiting has its spool until it is gone.
+        until(lambda: not group(self.process.pid))
 
     def stop(self):
         """SIGTERM; its exit status."""
