@@ -725,13 +725,15 @@ class Desk:
 
     def _try_again(self, queue: list[tuple[float, int, Take]], take: Take, reason: str) -> None:
         take._error = reason
-        now = self.monotonic()
+        now, wait_s = self.monotonic(), self.limits.retry_s
         if take._is_removed and len(take._steps) > 1:
             take._steps.popleft()  # it need not come any further
         if take._steps and now >= take._give_up_at:
-            self._give_up(take, reason)
-        else:
-            heapq.heappush(queue, (now + self.limits.retry_s, next(self._numbers), take))
+            if not take._is_removed:
+                self._give_up(take, reason)
+                return
+            wait_s = self.limits.give_up_s  # nothing is lost if it goes later
+        heapq.heappush(queue, (now + wait_s, next(self._numbers), take))
 
     def _give_up(self, take: Take, reason: str) -> None:
         """Its end cannot be brought to the disk: tell, and hold no memory for it."""

@@ -664,6 +664,48 @@ def test_what_failed_is_kept_until_it_is_replayed(tmp_path):
         assert list((tmp_path / "takes").iterdir()) == []
 
 
+def delivered(spool):
+    take, speaker = running(spool)
+    hand(take, speaker.finish())
+    take.finish({})
+    take.deliverable("audio.wav", {})
+    take.delivered({})
+    settle(spool)
+    return take
+
+
+def test_a_take_is_not_removed_before_it_lasts_that_its_event_is_out(tmp_path, monkeypatch):
+    with open_spool(tmp_path) as spool:
+        take = delivered(spool)
+        with monkeypatch.context() as patched:
+            patched.setattr(Journal, "append", lambda *_: os.write(-1, b""))
+            take.told()
+            time.sleep(0.05)
+            assert spool.retire(1e12) == []
+        Heard().wait(spool, "told")
+        assert spool.retire(1e12) == ["one"]
+
+
+def test_a_removal_that_the_disk_refuses_is_done_when_it_no_longer_does(tmp_path, monkeypatch):
+    def refuse(_):
+        raise OSError(errno.EIO, "no")
+
+    limits = Limits(retry_s=0.01, give_up_s=0.1)
+    with open_spool(tmp_path, limits=limits) as spool:
+        take, heard = delivered(spool), Heard()
+        take.told()
+        settle(spool)
+        with monkeypatch.context() as patched:
+            patched.setattr("callreel.spool_desk.remove_tree", refuse)
+            assert spool.retire(1e12) == ["one"]
+            time.sleep(0.4)
+            assert take.state is State.TOLD
+        heard.wait(spool, "removed")
+        assert "failed" not in {report.kind for report in heard}
+    with open_spool(tmp_path) as spool:
+        assert list(spool.recover()) == []
+
+
 # ---- recovery ---------------------------------------------------------------------------------------
 
 WAY = {
