@@ -941,8 +941,7 @@ cdef class Pair:
         self.left = left
         self.right = right
 
-    def listen(self, *, bint final=False):
-        """Listen for keys on both; whether one has any that ended."""
+    cdef bint _listen(self, bint final) except -1:
         cdef bint left, right
         _enter(&self.busy)
         try:
@@ -952,12 +951,7 @@ cdef class Pair:
         finally:
             cr_release(&self.busy)
 
-    def ready(self, int64_t now_ns):
-        """The position up to which both are final at `now_ns`."""
-        return min(self.left._ready(now_ns), self.right._ready(now_ns))
-
-    def read(self, int64_t until):
-        """Both from `position` up to `until`, woven into stereo."""
+    cdef bytes _read(self, int64_t until):
         cdef bytes left, right
         cdef char *start = NULL
         cdef Py_ssize_t size
@@ -975,8 +969,7 @@ cdef class Pair:
                           <size_t>size // 2)
         return result
 
-    def preview(self, int64_t begin, int64_t until):
-        """What has come by now of both from `begin` up to `until`, woven into stereo; `position` stays."""
+    cdef bytes _preview(self, int64_t begin, int64_t until):
         cdef char *start = NULL
         cdef bytes left, right
         _enter(&self.busy)
@@ -1018,6 +1011,49 @@ cdef class Pair:
         """Where the key begins that is heard on the left right now, or None."""
         sounding = self.left.sounding
         return None if sounding is None else sounding[1]
+
+
+# Every step of a call asks these: see fastcall.pxd.
+cdef tuple LISTEN = ("final",), PREVIEW = ("begin", "until")
+
+cdef object _call_pair_listen(PyObject *pair, PyObject **args, Py_ssize_t count, PyObject *names):
+    cdef PyObject *found[1]
+    fastcall.sort("listen", LISTEN, 0, args, count, names, found)
+    return (<Pair>pair)._listen(found[0] != NULL and <object>found[0])
+
+cdef object _call_pair_ready(PyObject *pair, PyObject **args, Py_ssize_t count, PyObject *names):
+    cdef int64_t now_ns = fastcall.only("ready", "now_ns", args, count, names)
+    return min((<Pair>pair).left._ready(now_ns), (<Pair>pair).right._ready(now_ns))
+
+cdef object _call_pair_read(PyObject *pair, PyObject **args, Py_ssize_t count, PyObject *names):
+    return (<Pair>pair)._read(fastcall.only("read", "until", args, count, names))
+
+cdef object _call_pair_preview(PyObject *pair, PyObject **args, Py_ssize_t count, PyObject *names):
+    cdef PyObject *found[2]
+    fastcall.sort("preview", PREVIEW, 2, args, count, names, found)
+    return (<Pair>pair)._preview(<object>found[0], <object>found[1])
+
+cdef fastcall.PyMethodDef _pair_listen_def = fastcall.method(
+    b"listen", <fastcall.fastcall_fn>_call_pair_listen,
+    b"listen($self, final=False)\n--\n\nListen for keys on both; whether one has any that ended.",
+)
+cdef fastcall.PyMethodDef _pair_ready_def = fastcall.method(
+    b"ready", <fastcall.fastcall_fn>_call_pair_ready,
+    b"ready($self, now_ns)\n--\n\nThe position up to which both are final at `now_ns`.",
+)
+cdef fastcall.PyMethodDef _pair_read_def = fastcall.method(
+    b"read", <fastcall.fastcall_fn>_call_pair_read,
+    b"read($self, until)\n--\n\nBoth from `position` up to `until`, woven into stereo.",
+)
+cdef fastcall.PyMethodDef _pair_preview_def = fastcall.method(
+    b"preview", <fastcall.fastcall_fn>_call_pair_preview,
+    b"preview($self, begin, until)\n--\n\n"
+    b"What has come by now of both from `begin` up to `until`, woven into stereo; `position` stays.",
+)
+fastcall.add_method(Pair, &_pair_listen_def)
+fastcall.add_method(Pair, &_pair_ready_def)
+fastcall.add_method(Pair, &_pair_read_def)
+fastcall.add_method(Pair, &_pair_preview_def)
 
 
 class Run(NamedTuple):

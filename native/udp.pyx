@@ -5,6 +5,8 @@ object may be used from any thread at any time. The only kernel that does I/O, o
 """
 
 cimport buffers
+cimport fastcall
+from cpython.object cimport PyObject
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -373,8 +375,7 @@ cdef class Stream:
     cdef void _leave(self) noexcept:
         cr_intake_unlock(self.owner.intake)
 
-    def take(self, *, all=False):
-        """What has come, as (payloads, packet records): see `pcap.DTYPE`; None when there is nothing."""
+    cdef object _take(self, bint all):
         cdef cr_block_pool *pool = &self.owner.intake.demultiplexer.pool
         cdef cr_queue taken
         cdef size_t records = 0, size_bytes = 0
@@ -476,6 +477,22 @@ cdef class Stream:
         if self.speakers:
             raise UsageError("a Voice speaks to the peer of this Stream")
         self._close()
+
+
+# Every step of a call asks this, for each of its streams: see fastcall.pxd.
+cdef tuple TAKE = ("all",)
+
+cdef object _call_take(PyObject *stream, PyObject **args, Py_ssize_t count, PyObject *names):
+    cdef PyObject *found[1]
+    fastcall.sort("take", TAKE, 0, args, count, names, found)
+    return (<Stream>stream)._take(found[0] != NULL and <object>found[0])
+
+cdef fastcall.PyMethodDef _take_def = fastcall.method(
+    b"take", <fastcall.fastcall_fn>_call_take,
+    b"take($self, all=False)\n--\n\n"
+    b"What has come, as (payloads, packet records): see `pcap.DTYPE`; None when there is nothing.",
+)
+fastcall.add_method(Stream, &_take_def)
 
 
 cdef class Pacer:

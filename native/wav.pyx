@@ -11,7 +11,9 @@ and ds64; EBU Tech 3285 for bext; include/callreel/wav.h for fmt and samples.
 
 cimport buffers
 cimport cython
+cimport fastcall
 cimport isa
+from cpython.object cimport PyObject
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
@@ -309,11 +311,10 @@ def header(*, sample_rate, channels, encoding="pcm16", frames=None, info=None, b
         b"" if bext is None else _bext_chunk(bext),
         b"data" + bytes(4),
     ))
-    return patch(empty, 0 if frames is None else frames, trailer_bytes)
+    return _patch(empty, 0 if frames is None else frames, trailer_bytes)
 
 
-def patch(header, frames, trailer_bytes=0):
-    """`header`, as it is when the file has grown."""
+cdef bytes _patch(object header, object frames, object trailer_bytes):
     cdef Py_buffer view
     cdef char *start = NULL
     cdef uint8_t *at
@@ -359,6 +360,20 @@ def patch(header, frames, trailer_bytes=0):
         return result
     finally:
         buffers.release(&view)
+
+# Every step of a recording asks this: see fastcall.pxd.
+cdef tuple PATCH = ("header", "frames", "trailer_bytes")
+
+cdef object _call_patch(PyObject *unused, PyObject **args, Py_ssize_t count, PyObject *names):
+    cdef PyObject *found[3]
+    fastcall.sort("patch", PATCH, 2, args, count, names, found)
+    return _patch(<object>found[0], <object>found[1], 0 if found[2] == NULL else <object>found[2])
+
+cdef fastcall.PyMethodDef _patch_def = fastcall.method(
+    b"patch", <fastcall.fastcall_fn>_call_patch,
+    b"patch(header, frames, trailer_bytes=0)\n--\n\n`header`, as it is when the file has grown.",
+)
+patch = fastcall.function(&_patch_def, __name__)
 
 
 def trailer(*, cues, data_bytes):

@@ -267,10 +267,14 @@ class Wav(_Stages):
 
         The header counts them after the next `flush`. What stands behind `size_bytes` at the end is to be cut off.
         """
-        self._check_running()
-        data = _frames_of(pcm, self._frame_bytes)
-        self._previewed = max(self._previewed, frame + len(data) // self._frame_bytes)
-        return [_write(Write, (len(self._header) + frame * self._frame_bytes, data))]
+        if self._obstacle is not None:
+            self._check_running()
+        frame_bytes = self._frame_bytes
+        data = pcm if type(pcm) is bytes and not len(pcm) % frame_bytes else _frames_of(pcm, frame_bytes)
+        end = frame + len(data) // frame_bytes
+        if end > self._previewed:
+            self._previewed = end
+        return [_write(Write, (len(self._header) + frame * frame_bytes, data))]
 
     def flush(self) -> list[Write]:
         """The header's sizes, so that readers find every frame there is."""

@@ -106,10 +106,12 @@ FAR = 1 << 62
 """A position that no timeline reaches, in samples."""
 
 PREVIEWED_AGAIN_MS = 100
-"""So much of a preview is written again by the next one: more than a network's jitter."""
+"""So much of a preview the next one looks at again: more than a network's jitter."""
 SETTLED_MS = 40
 """The first part of that, which should be as it was. If it is not, a late packet has come, or all packets have moved
 because the first one turns out to have been late: then all is written again that is not final."""
+CALM_MS = 60
+"""The part of it that is as it was while nothing comes later than most: then only what is behind it is written."""
 
 PAUSE_TONE = {"hz": 1000.0, "seconds": 0.2, "dbm0": -18.0}
 """The tone of pause and resumption; Amazon Chime names none. 1 kHz is heard through every telephone codec."""
@@ -121,6 +123,8 @@ class Recording:
     __slots__ = (
         "_again_samples",
         "_as_it_is",
+        "_calm",
+        "_calm_samples",
         "_counts_after",
         "_counts_before",
         "_end",
@@ -135,7 +139,6 @@ class Recording:
         "_preview",
         "_previewed",
         "_resamplers",
-        "_settled",
         "_settled_samples",
         "_tone",
         "_toned",
@@ -198,7 +201,8 @@ class Recording:
         self._previewed = 0
         self._again_samples = PREVIEWED_AGAIN_MS * leg_rate // 1000
         self._settled_samples = SETTLED_MS * leg_rate // 1000
-        self._settled = b""  # of the last preview, from PREVIEWED_AGAIN_MS before its end on
+        self._calm_samples = CALM_MS * leg_rate // 1000
+        self._calm = b""  # of the last preview, CALM_MS from PREVIEWED_AGAIN_MS before its end on
         self._format: Format = self._preview or FORMATS[action.format](
             sample_rate=self.sample_rate, channels=self.channels, tags=tags
         )
@@ -432,24 +436,24 @@ class Recording:
         The last of it is written again the next time, because packets may have come in between.
         """
         preview, previewed, position = self._preview, self._previewed, self.position
-        until = until if until < self.end_at else self.end_at
-        if preview is None or self.started_at is None or until <= previewed or until <= position:
+        if until > self.end_at:
+            until = self.end_at
+        if preview is None or until <= previewed or until <= position or self.started_at is None:
             return []
-        again = self._again_samples
-        begin = previewed - again
+        frame_bytes = 2 * self.channels
+        begin, calm = previewed - self._again_samples, self._calm
+        calm_bytes = self._calm_samples * frame_bytes
+        audio = self._ahead(max(begin, position), until)
+        from_end = len(audio) - self._again_samples * frame_bytes
+        self._calm = audio[from_end : from_end + calm_bytes] if from_end >= 0 else b""
         if begin < position:
             begin = position
+        elif calm and audio.startswith(calm):
+            begin += self._calm_samples
+            audio = audio[calm_bytes:]
+        elif not audio.startswith(calm[: self._settled_samples * frame_bytes]):
+            begin = position
             audio = self._ahead(begin, until)
-        else:
-            audio = self._ahead(begin, until)
-            if not audio.startswith(self._settled):
-                begin = position
-                audio = self._ahead(begin, until)
-        frame_bytes = 2 * self.channels
-        from_end = len(audio) - again * frame_bytes
-        self._settled = (
-            audio[from_end : from_end + self._settled_samples * frame_bytes] if from_end >= 0 else b""
-        )
         self._previewed = until
         self._grown = True
         return preview.preview(begin - self.start_position, audio)
@@ -457,6 +461,8 @@ class Recording:
     def _ahead(self, begin: int, until: int) -> bytes:
         """What has come from `begin` up to `until`, silent in pauses."""
         if not self._pauses:
+            if self.channels == 2 and begin < until:
+                return self.leg.timelines.preview(begin, until)  # nearly always
             return self._previewed_audio(begin, until)
         pieces, at = [], begin
         for pause_begin, pause_end in self._pauses_to_come():

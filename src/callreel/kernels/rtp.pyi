@@ -249,7 +249,7 @@ class Pair:
     def __init__(self, left: Receiver, right: Receiver) -> None:
         """Put them side by side; they stay what they are."""
 
-    def listen(self, *, final: bool = False) -> bool:
+    def listen(self, final: bool = False) -> bool:
         """Listen for keys on both; whether one has any that ended."""
 
     def ready(self, now_ns: int) -> int:

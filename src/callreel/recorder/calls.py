@@ -101,6 +101,8 @@ class RecordedCall:
         """Of the whole call, when it is over."""
         self.refusal: ActionError | None = None
         """Why the recorder begins nothing new, when it does not."""
+        self._refused: ActionError | None = None
+        """What the call knows of that."""
         self._unsafe: set[str] = set()
         """Takes that are not yet on the disk: a process that dies now knows nothing of them afterwards."""
         self._held: list[Event] = []
@@ -390,23 +392,37 @@ class RecordedCall:
                 time.sleep(BREATH_S / 50)
 
     def _check_room(self) -> None:
-        self._call.refuse_recordings(self.refusal or (None if self._spool.is_accepting else NO_ROOM))
+        refusal = self.refusal
+        if refusal is None and not self._spool.is_accepting:
+            refusal = NO_ROOM
+        if refusal is not self._refused:
+            self._refused = refusal
+            self._call.refuse_recordings(refusal)
 
     def _drain(self) -> None:
         """Hand on what has come of the last verb: first what begins, then audio, then what ends."""
-        events, writes = self._call.events(), self._call.writes()
+        call = self._call
+        events, writes = call.events(), call.writes()
         for event in events:
             if isinstance(event, RecordingStarted):
                 self._begin(event)
+        if writes:
+            self._store(writes)
+        for event in events:
+            self._hand_on(event)
+
+    def _store(self, writes: list[tuple[str, Write]]) -> None:
         pieces: dict[str, list[Write]] = {}
         for recording_id, write in writes:
-            pieces.setdefault(recording_id, []).append(write)
+            own = pieces.get(recording_id)
+            if own is None:
+                pieces[recording_id] = [write]
+            else:
+                own.append(write)
         for recording_id, own in pieces.items():
             take = self._takes[recording_id]
             if not isinstance(take, str):
                 take.add(own)
-        for event in events:
-            self._hand_on(event)
 
     def _begin(self, event: RecordingStarted) -> None:
         take_id, about = self._office.about(event, self._call, self.labels)

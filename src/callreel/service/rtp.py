@@ -47,6 +47,9 @@ ENCODERS: Mapping[str, Callable[[bytes], bytes]] = {"PCMU": g711.ulaw_encode, "P
 NICENESS = -10
 """Of the receiving and of the sending thread."""
 
+LOOK_S = 0.25
+"""How late a report, or a peer's BYE, may be seen."""
+
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 """Errors for which another port would be no better."""
 QUARANTINE_S = 10.0
@@ -88,6 +91,8 @@ class RtpMedia:
         self._payload_types = dict(payload_types)
         self._heard = heard
         self._on_bye = on_bye
+        self._look_at = 0.0
+        """When it is asked next whether reports are due or the peer has gone."""
         self._voice: udp.Voice | None = None
         self._talk = 0
         self._done: Done | None = None
@@ -212,15 +217,19 @@ class RtpMedia:
             if self._voice is not None:
                 self._ports.silence(self._voice)
             for lane in self._lanes:
-                lane.stream.close()
+                lane.close()
         self._ports.give_back(self, self._final)
 
     def feed(self, call: Call, until_ns: int | None) -> None:
         """Hand the call what has come; the recorder's step asks for it (`recorder.calls.Source`)."""
-        now = time.monotonic()
         for lane in self._lanes:
             lane.feed(call, until_ns)
-            if now >= lane.report_at and lane.is_received:
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_S
+        for lane in self._lanes:
+            if now >= lane.report_at:
                 lane.report(self._voice)
         if self._on_bye is not None and self._lanes[0].stream.has_gone:
             on_bye, self._on_bye = self._on_bye, None
@@ -355,7 +364,7 @@ class RtpPorts:
                 )
         except BaseException:
             for lane in lanes:
-                lane.stream.close()
+                lane.close()
             for end in ends:
                 self._release(end)
             raise

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 
 from callreel.call import Call
-from callreel.kernels import udp
+from callreel.kernels import rtp, udp
 from callreel.legs import Direction
 from callreel.service import rtcp
 from callreel.service.rtp_sockets import Ends, name_of
@@ -29,6 +29,7 @@ class Lane:
         "is_received",
         "leg",
         "name",
+        "receiver",
         "report_at",
         "reports_sent",
         "rest",
@@ -54,6 +55,8 @@ class Lane:
         self.name = name
         self.is_received = is_received
         self.ssrc = secrets.randbits(32)
+        self.receiver: rtp.Receiver | None = None
+        """Of the leg's track: packets go there without the call in between."""
         self.rest: tuple[bytes, bytes] | None = None
         """What the call had no room for, or is too early: payloads and records, those from `first` on."""
         self.first = 0
@@ -65,22 +68,27 @@ class Lane:
 
     def feed(self, call: Call, until_ns: int | None, *, is_last: bool = False) -> None:
         """Hand over what is left of the last time, then what has come since."""
-        if self.rest is not None and not self._hand_over(call, self.rest, self.first, until_ns):
+        receiver = self.receiver
+        if receiver is None:
+            receiver = self.receiver = call.receiver(self.leg, self.direction)
+        if self.rest is not None:
+            (data, records), first = self.rest, self.first
+            self.first += receiver.receive_batch(data, records, first, None, until_ns)
+            if RECORD_BYTES * self.first < len(records):
+                return
+            self.rest = None
+        taken = self.stream.take(is_last)
+        if taken is None:
             return
-        taken = self.stream.take(all=is_last)
-        if taken is not None:
-            self._hand_over(call, taken, 0, until_ns)
-
-    def _hand_over(self, call: Call, taken: tuple[bytes, bytes], first: int, until_ns: int | None) -> bool:
         data, records = taken
-        first += call.receive_rtp_batch(
-            self.leg, data, records, first, until_ns=until_ns, direction=self.direction
-        )
+        first = receiver.receive_batch(data, records, 0, None, until_ns)
         if RECORD_BYTES * first < len(records):
             self.rest, self.first = taken, first
-            return False
-        self.rest = None
-        return True
+
+    def close(self) -> None:
+        """Nothing more comes of it: let go of what is large."""
+        self.stream.close()
+        self.receiver = self.rest = None
 
     def report(self, voice: udp.Voice | None, *, bye: bool = False) -> None:
         """Send the report that is due; nothing while there is nobody to tell, or nothing to tell."""
