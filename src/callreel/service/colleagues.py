@@ -172,7 +172,7 @@ class Colleagues:
             place,
         )
 
-    async def _told(self, index: int, tenant: str, number: int | None) -> AsyncGenerator[Line, None]:
+    async def _told(self, index: int, tenant: str, number: int | None) -> AsyncGenerator[list[Line], None]:
         """What another worker tells, and after it its successor."""
         while True:
             given = {"tenant": tenant} | ({} if number is None else {"number": str(number)})
@@ -185,11 +185,11 @@ class Colleagues:
                         continue
                     held = b""
                     async for piece in answer.pieces:
-                        *lines, held = (held + piece).split(b"\n")
-                        for line in lines:
-                            told, event, data = line.decode("ascii").split(" ", 2)
-                            number = int(told)
-                            yield Line(number, event, data)
+                        *written, held = (held + piece).split(b"\n")
+                        lines = [_line(one) for one in written]
+                        if lines:
+                            number = lines[-1].number
+                            yield lines
             except UnreachableError:
                 number = number or 0  # whatever its successor tells happens from now on
             except BrokenError:
@@ -234,10 +234,15 @@ class Within:
         await json_response(answer)(scope, receive, send)
 
 
-async def _written(told: AsyncGenerator[Line, None]) -> AsyncIterator[bytes]:
+async def _written(told: AsyncGenerator[list[Line], None]) -> AsyncIterator[bytes]:
     async with contextlib.aclosing(told):
-        async for line in told:
-            yield f"{line.number} {line.event} {line.data}\n".encode("ascii")
+        async for lines in told:
+            yield "".join(f"{line.number} {line.event} {line.data}\n" for line in lines).encode("ascii")
+
+
+def _line(written: bytes) -> Line:
+    number, event, data = written.decode("ascii").split(" ", 2)
+    return Line(int(number), event, data)
 
 
 def asked_from(scope: Scope) -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from callreel.service.stream import EventStream
@@ -29,13 +29,16 @@ __all__ = [
 ]
 
 KEEP_ALIVE_S: Final = 15.0
-"""A comment in the stream of events, so that nobody in between takes it for dead."""
+"""As long as nothing is said at most: a comment tells everybody in between that the stream is not dead."""
 ID: Final = r"^[0-9]{1,18}(\.[0-9]{1,18})*$"
 ID_CHARACTERS: Final = 256 * 19  # of as many workers
-QUEUED: Final = 256
-"""Events that wait for a watcher to take them; where more happen they are waited for where they are told."""
 TURN_EVENTS: Final = 64
 """After so many in a row others have their turn."""
+QUEUED: Final = 4
+"""Such rows may wait for a watcher to take them; what else happens is waited for where it is told."""
+GATHER_S: Final = 0.01
+"""So long after an event others may come that are told with it."""
+WRITE: Final = json.JSONEncoder(separators=(",", ":"), default=str).encode
 BEGIN_S: Final = 2.0
 """So long it is waited until every worker has said where it is."""
 
@@ -57,7 +60,7 @@ class Place(NamedTuple):
     """Whether it is known already that something is missing."""
 
 
-Source = Callable[[int | None], AsyncGenerator[Line, None]]
+Source = Callable[[int | None], AsyncGenerator[list[Line], None]]
 
 
 def place_of(text: str | None, size: int) -> Place:
@@ -72,47 +75,79 @@ def place_of(text: str | None, size: int) -> Place:
     return Place(numbers) if len(numbers) == size else Place([0] * size, is_gap=True)
 
 
-async def told_by(stream: EventStream, tenant: str, number: int | None) -> AsyncGenerator[Line, None]:
-    """What a process tells a tenant, from behind that number on, or with None from now on; first, from where on."""
+async def told_by(stream: EventStream, tenant: str, number: int | None) -> AsyncGenerator[list[Line], None]:
+    """What a process tells a tenant, from behind that number on, or with None from now on; first, from where on.
+
+    At most TURN_EVENTS lines at a time, and what happens within GATHER_S together: that costs a watcher little more
+    than one event.
+    """
     loop = asyncio.get_running_loop()
-    changed = asyncio.Event()
+    changed, is_waiting = asyncio.Event(), False
 
     def wake() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and the watcher gone with it
-            loop.call_soon_threadsafe(changed.set)
+        nonlocal is_waiting
+        if is_waiting:
+            is_waiting = False
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and the watcher gone with it
+                loop.call_soon_threadsafe(changed.set)
 
     leave = stream.watch(wake)
-    try:
+    with _ticking(changed.set), contextlib.ExitStack() as undo:
+        undo.callback(leave)
         at = stream.last_number if number is None else number
-        yield Line(at)
+        yield [Line(at)]
         while True:
             changed.clear()
+            is_waiting = True
             since = stream.since(at, tenant)
             if since.is_gap:
-                yield Line(since.first, "gap", "{}")
-            for one in since.told:
-                data = json.dumps(one.body, separators=(",", ":"), default=str)
-                yield Line(one.number, str(one.body["event"]), data)
+                yield [Line(since.first, "gap", "{}")]
+            for begin in range(0, len(since.told), TURN_EVENTS):
+                yield [
+                    Line(one.number, str(one.body["event"]), WRITE(one.body))
+                    for one in since.told[begin : begin + TURN_EVENTS]
+                ]
             at = since.last
-            try:
-                await asyncio.wait_for(changed.wait(), KEEP_ALIVE_S)
-            except TimeoutError:
-                yield Line(at)
+            if since.told:
+                await asyncio.sleep(GATHER_S)
+            said = loop.time()
+            await changed.wait()
+            if is_waiting and loop.time() - said >= KEEP_ALIVE_S / 2:
+                yield [Line(at)]
+
+
+@contextlib.contextmanager
+def _ticking(tick: Callable[[], None]) -> Iterator[None]:
+    """Have `tick` called twice in KEEP_ALIVE_S."""
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
+
+    def again() -> None:
+        timers[:] = [loop.call_later(KEEP_ALIVE_S / 2, again)]
+        tick()
+
+    timers.append(loop.call_later(KEEP_ALIVE_S / 2, again))
+    try:
+        yield
     finally:
-        leave()
+        timers[0].cancel()
 
 
 async def watch(sources: Sequence[Source], place: Place) -> AsyncIterator[str]:
-    """The stream, as server-sent events."""
-    queue: asyncio.Queue[tuple[int, Line | Exception]] = asyncio.Queue(QUEUED)
+    """The stream, as server-sent events: those that come together are one text."""
+    queue: asyncio.Queue[tuple[int, list[Line] | Exception]] = asyncio.Queue(QUEUED)
 
     async def listen(index: int) -> None:
         try:
-            async with contextlib.aclosing(sources[index](place.numbers[index])) as lines:
-                async for line in lines:
-                    await queue.put((index, line))
+            async with contextlib.aclosing(sources[index](place.numbers[index])) as told:
+                async for lines in told:
+                    await queue.put((index, lines))
         except Exception as error:
             await queue.put((index, error))
+
+    def tick() -> None:
+        if queue.empty():
+            queue.put_nowait((0, []))
 
     at: list[int | None] = [None] * len(sources)
 
@@ -122,36 +157,40 @@ async def watch(sources: Sequence[Source], place: Place) -> AsyncIterator[str]:
 
     listeners = [asyncio.create_task(listen(index)) for index in range(len(sources))]
     try:
-        early: deque[tuple[int, Line | Exception]] = deque()
+        early: deque[tuple[int, list[Line] | Exception]] = deque()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(BEGIN_S):
                 while None in at:
-                    index, line = await queue.get()
-                    if at[index] is None and isinstance(line, Line):
-                        at[index] = line.number
-                    else:
-                        early.append((index, line))
+                    index, lines = await queue.get()
+                    if at[index] is None and isinstance(lines, list):
+                        at[index] = lines[0].number
+                        lines = lines[1:]
+                    if lines:
+                        early.append((index, lines))
         yield block(": from here on")
         if place.is_gap:
             yield block("event: gap", "data: {}")
         clock = asyncio.get_running_loop().time
         said_s, said = clock(), 0
-        while True:
-            try:
-                async with asyncio.timeout_at(said_s + KEEP_ALIVE_S):
-                    index, line = early.popleft() if early else await queue.get()
-            except TimeoutError:
-                yield block(": still here")
-                said_s = clock()
-                continue
-            if isinstance(line, Exception):
-                raise line
-            at[index] = line.number
-            if line.event:
-                yield block(f"event: {line.event}", f"data: {line.data}")
-                said_s = clock()
-                said += 1
-                if said % TURN_EVENTS == 0:
+        with _ticking(tick):
+            while True:
+                index, lines = early.popleft() if early else await queue.get()
+                if isinstance(lines, Exception):
+                    raise lines
+                blocks = []
+                for line in lines:
+                    at[index] = line.number
+                    if line.event:
+                        blocks.append(block(f"event: {line.event}", f"data: {line.data}"))
+                if blocks:
+                    yield "".join(blocks)
+                    said_s = clock()
+                elif clock() - said_s >= KEEP_ALIVE_S / 2:
+                    yield block(": still here")
+                    said_s = clock()
+                said += len(blocks)
+                if said >= TURN_EVENTS:
+                    said = 0
                     await asyncio.sleep(0)  # others have their turn, and that the watcher is gone is noticed
     finally:
         for listener in listeners:
