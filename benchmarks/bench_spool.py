@@ -1,6 +1,6 @@
 """What it costs to have recordings on disk while they run, and how soon after its end a recording is where it belongs.
 
-The spool is fed as a `Recorder` feeds it: every 120 ms, for each take, what has come, what has become final, and the
+The spool is fed as a `Recorder` feeds it: every 140 ms, for each take, what has come, what has become final, and the
 header. It is done in real time, for the disk and its cache have a pace of their own; what is counted is CPU.
 """
 

@@ -71,8 +71,8 @@ TOGETHER = 64
 """So many takes are written in one go: then others may have Python's lock, and audio does not wait twice in memory."""
 MARKS_LOST = "marks left out: " + STALLED
 PASSES = 3.5
-"""How much more is written than is heard: audio comes at once, its last 100 ms again with each step of 120 ms, and all
-of it when it is final; once in a while a second of it comes again, because packets have moved."""
+"""How much more is written than is heard: audio comes at once, its last 100 ms (of a calm network 40) again with each
+step of 140 ms, and all of it when it is final; once in a while a second comes again, because packets have moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,7 @@ class Take:
         "_admission",
         "_audio",
         "_audio_bytes",
+        "_audio_name",
         "_desk",
         "_dirty",
         "_dropped_notes",
@@ -169,6 +170,7 @@ class Take:
         self.about = about
         self.folder = desk.takes / take_id
         self.audio_path = self.folder / AUDIO
+        self._audio_name = str(self.audio_path)  # quicker to look up
         self.state = State.RUNNING
         """How far it has been brought; `Report` says when that lasts."""
         self.since_s = desk.now()
@@ -263,7 +265,8 @@ class Take:
             for offset, data in writes:
                 self._write(offset, data)
             self._seal()
-            self._wake()
+            if not self._is_queued:
+                self._wake()
 
     def _write(self, offset: int, data: bytes) -> None:
         desk, size = self._desk, len(data)
@@ -415,7 +418,10 @@ class Take:
 
     def _seal(self) -> None:
         if self._open:
-            self._audio += self._open
+            if self._audio:
+                self._audio += self._open
+            else:
+                self._audio = self._open
             self._audio_bytes += self._open_bytes
             self._open, self._open_bytes = [], 0
         if self._open_header is not None:
@@ -538,7 +544,7 @@ class Desk:
         for take in takes:
             is_usual = take._is_made and take._size and not take._lines and not take._steps
             (plain if is_usual else others).append(take)
-        descriptors = self._files.descriptors([take.audio_path for take in plain])
+        descriptors = self._files.descriptors([take._audio_name for take in plain])
         writes: list[tuple[int, int, bytes]] = []
         parts: list[tuple[Take, _Waiting, int, int]] = []
         with self.lock:
@@ -620,7 +626,7 @@ class Desk:
     def _not_written(self, take: Take, waiting: _Waiting, error: Exception) -> None:
         """It waits again."""
         with suppress(Exception):
-            self._files.close(take.audio_path)
+            self._files.close(take._audio_name)
         if _is_shortage(error):
             self._files.close_all()
         with self.lock:
@@ -669,7 +675,7 @@ class Desk:
             self.to_keep.notify()
 
     def _apply(self, take: Take, audio: Sequence[tuple[int, bytes]], header: bytes | None) -> None:
-        file = self._files.get(take.audio_path)
+        file = self._files.get(take._audio_name)
         marks: list[tuple[int, bytes]] = []
         data_end = 0
         if header is not None:
@@ -711,7 +717,7 @@ class Desk:
 
     def _close_for(self, take: Take) -> None:
         try:
-            self._files.close(take.audio_path)
+            self._files.close(take._audio_name)
         except OSError as error:
             with self.lock:
                 self._doubt(take, reason_of(error))

@@ -148,9 +148,9 @@ class OpenFiles:
         """Open files with `files`."""
         self._files = files
         self._limit = max(1, limit)
-        self._open: OrderedDict[Path, AudioFile] = OrderedDict()
+        self._open: OrderedDict[str, AudioFile] = OrderedDict()
 
-    def get(self, path: Path) -> AudioFile:
+    def get(self, path: str) -> AudioFile:
         """The file at `path`, open. Where the process has no descriptor left, half of ours are given back."""
         file = self._open.get(path)
         if file is not None:
@@ -160,7 +160,7 @@ class OpenFiles:
             self._close_oldest()
         while True:
             try:
-                file = self._files.open(path)
+                file = self._files.open(Path(path))
             except OSError as error:
                 if error.errno not in (EMFILE, ENFILE) or not self._open:
                     raise
@@ -170,24 +170,25 @@ class OpenFiles:
                 self._open[path] = file
                 return file
 
-    def descriptors(self, paths: Sequence[Path]) -> list[int | None]:
+    def descriptors(self, paths: Sequence[str]) -> list[int | None]:
         """Of each, as `get` opens it, the descriptor that may be written to directly, until another is opened.
 
         None where it is not stored plainly, cannot be opened, or was closed again for the others.
         """
-        files, missing = self._open, []
-        for path in paths:
-            if path in files:
-                files.move_to_end(path)
-            else:
-                missing.append(path)
-        for path in missing:
-            with contextlib.suppress(OSError, WrongKeyError):
-                self.get(path)
+        files = self._open
         found = [files.get(path) for path in paths]
+        for path, file in zip(paths, found, strict=True):
+            if file is not None:
+                files.move_to_end(path)
+        if None in found:
+            for path, file in zip(paths, found, strict=True):
+                if file is None:
+                    with contextlib.suppress(OSError, WrongKeyError):
+                        self.get(path)
+            found = [files.get(path) for path in paths]
         return [file._descriptor if type(file) is _PlainFile else None for file in found]
 
-    def close(self, path: Path) -> None:
+    def close(self, path: str) -> None:
         """Close the file at `path` if it is open; what goes wrong is raised."""
         file = self._open.pop(path, None)
         if file is not None:

@@ -51,9 +51,9 @@ log = logging.getLogger("callreel.recorder")
 DRAINING = ActionError("no recordings are begun any more", field="system")
 OVERLOADED = ActionError("too much is recorded already: try again later", field="system")
 
-STEP_S = 0.12
+STEP_S = 0.14
 """How often a call is moved on, at the latest. With a packet of 20 ms, which is not there before it is whole, and 5 ms
-in which the spool gathers, 55 ms are left for threads that wait for their turn: at most 200 ms of audio are not on the
+in which the spool gathers, 35 ms are left for threads that wait for their turn: at most 200 ms of audio are not on the
 disk's side when a process dies."""
 
 TOGETHER_S = 0.01
