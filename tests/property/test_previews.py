@@ -144,6 +144,23 @@ def test_packets_that_change_places_are_in_their_places_a_step_later(seed):
             assert np.all(np.any(sliding_window_view(settled != 0, PACKET, axis=0), axis=-1))
 
 
+@pytest.mark.parametrize(("jitter_s", "again_s"), [(0.0, 0.04), (0.01, 0.04), (0.07, 0.1)])
+def test_more_is_written_again_where_packets_come_late(jitter_s, again_s):
+    ahead = []
+
+    def watch(take, now):
+        if now > 2.4:
+            *_, audio, header = take.written
+            assert header.startswith(b"RIFF")
+            ahead.append(len(audio))
+
+    record(both(3, 4.0, jitter_s=jitter_s), as_pcm=True, until=4.0, watch=watch)
+    again = [size / 4 / RATE - STEP_S for size in ahead]
+    assert max(again) >= again_s - 0.021
+    assert np.median(again) <= 0.04 + 0.021
+    assert jitter_s > 0.04 or max(again) <= 0.04 + 0.021
+
+
 def test_nothing_behind_a_known_end_is_written():
     lengths = []
     rules = StopRules(max_duration_ms=1500)
