@@ -549,8 +549,8 @@ class Desk:
         parts: list[tuple[Take, _Waiting, int, int]] = []
         with self.lock:
             for take, descriptor in zip(plain, descriptors, strict=True):
-                size, header = take._size, take._header
-                for offset, data in take._audio:
+                size, header, audio = take._size, take._header, take._audio
+                for offset, data in audio:
                     end = offset + len(data)
                     size = end if end > size else size
                 data_end, file_end = (0, 0) if header is None else declared(header)
@@ -558,26 +558,40 @@ class Desk:
                 if descriptor is None or is_special or take._is_gone or take._lost_changed or take._lines:
                     others.append(take)
                     continue
-                waiting = take._take_waiting()
-                for offset, data in waiting.audio:
+                for offset, data in audio:
                     writes.append((descriptor, offset, data))
                 if header is not None:
                     writes.append((descriptor, 0, header))
-                parts.append((take, waiting, size, len(writes)))
+                parts.append((take, take._take_waiting(), size, len(writes)))
         failed = write_together(writes)
-        begin = 0
-        for take, waiting, size, end in parts:
-            error = (
-                next((failed[number] for number in range(begin, end) if number in failed), 0) if failed else 0
-            )
+        if failed:
+            parts = self._without_failed(parts, failed)
+        over: list[Take] = []
+        with self.lock:
+            for take, waiting, size, _ in parts:
+                take._size = size
+                if self._note_written(take, waiting):
+                    over.append(take)
+                if waiting.audio:
+                    written.append(take)
+        for take in over:
+            self._hand_over(take)
+        return others
+
+    def _without_failed(
+        self, parts: list[tuple[Take, _Waiting, int, int]], failed: Mapping[int, int]
+    ) -> list[tuple[Take, _Waiting, int, int]]:
+        """Those of which no write failed; the others wait again."""
+        good, begin = [], 0
+        for part in parts:
+            take, waiting, _, end = part
+            error = next((failed[number] for number in range(begin, end) if number in failed), 0)
             begin = end
             if error:
                 self._not_written(take, waiting, OSError(error, os.strerror(error)))
-                continue
-            take._size = size
-            if self._written(take, waiting):
-                written.append(take)
-        return others
+            else:
+                good.append(part)
+        return good
 
     def wait_for_writing(self, longest_s: float) -> None:
         """Wait until there is something for `write_round`."""
@@ -636,25 +650,33 @@ class Desk:
     def _written(self, take: Take, waiting: _Waiting) -> bool:
         """It is in the file; says whether it was audio."""
         with self.lock:
-            take._error = None
-            take._waiting_bytes -= waiting.size
-            self.waiting_bytes -= waiting.size
-            take._lines_bytes = sum(map(len, take._lines)) if take._lines else 0
-            if waiting.audio and not take._dirty and self.fsync == "interval":
-                take._dirty = True
-                self._dirty.append(take)
-            if take._audio or take._header is not None or take._lines:
-                self.ready.append(take)
-                return bool(waiting.audio)
-            take._is_queued = False
-            hand_over = bool(take._steps) and not take._is_kept
-        if hand_over:
-            self._close_for(take)
-            with self.lock:
-                take._is_kept = True
-                self._kept.append(take)
-                self.to_keep.notify()
+            is_over = self._note_written(take, waiting)
+        if is_over:
+            self._hand_over(take)
         return bool(waiting.audio)
+
+    def _note_written(self, take: Take, waiting: _Waiting) -> bool:
+        """It is in the file; says whether the take is to be brought further. With the lock held."""
+        take._error = None
+        take._waiting_bytes -= waiting.size
+        self.waiting_bytes -= waiting.size
+        take._lines_bytes = sum(map(len, take._lines)) if take._lines else 0
+        if waiting.audio and not take._dirty and self.fsync == "interval":
+            take._dirty = True
+            self._dirty.append(take)
+        if take._audio or take._header is not None or take._lines:
+            self.ready.append(take)
+            return False
+        take._is_queued = False
+        return bool(take._steps) and not take._is_kept
+
+    def _hand_over(self, take: Take) -> None:
+        """All of it is written, and it waits to be brought further."""
+        self._close_for(take)
+        with self.lock:
+            take._is_kept = True
+            self._kept.append(take)
+            self.to_keep.notify()
 
     def _put_back(self, take: Take, waiting: _Waiting) -> None:
         if take._is_removed:  # meanwhile: nobody is to have it

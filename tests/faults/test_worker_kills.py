@@ -62,7 +62,7 @@ class Talker:
 
 @pytest.fixture
 def command(tmp_path):
-    with Command(tmp_path, first_port=43_400) as one:
+    with Command(tmp_path, first_port=31_400) as one:
         yield one
 
 

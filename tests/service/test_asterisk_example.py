@@ -24,7 +24,7 @@ NAME = CHANNEL["id"]
 
 @pytest.fixture
 def client(tmp_path):
-    with listening(Service(settings_in(tmp_path, rtp_ports=(42100, 42199)))) as served:
+    with listening(Service(settings_in(tmp_path, rtp_ports=(30700, 30799)))) as served:
         yield served.client()
 
 

@@ -341,7 +341,7 @@ def _anonymous_kb():
 @contextlib.contextmanager
 def served(folder, files=None):
     """`callreel serve` in a process of its own, which may have so many open files: URL, port, token and process."""
-    command = [sys.executable, "-m", "callreel", "serve", "--port", "0", "--rtp-ports", "41200-41399"]
+    command = [sys.executable, "-m", "callreel", "serve", "--port", "0", "--rtp-ports", "30300-30499"]
     command += ["--workers", "1"]  # whose files are counted
     if files is not None:
         command = ["sh", "-c", f'ulimit -S -n 64; ulimit -H -n {files}; exec "$@"', "sh", *command]

@@ -34,7 +34,7 @@ destination = "out"
 [service]
 workers = 2
 port = 0
-rtp_ports = [41200, 41299]
+rtp_ports = [30300, 30399]
 audiosocket_port = 0
 operators = ["acme"]
 

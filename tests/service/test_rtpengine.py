@@ -23,7 +23,7 @@ from service_host import listening, settings_in
 from sip_call import CALLEE, CALLER, scenario
 
 EXAMPLE = ROOT / "examples" / "rtpengine.py"
-MEDIA_PORTS = range(43000, 43200)
+MEDIA_PORTS = range(31000, 31200)
 MISSING = [name for name in ("rtpengine", "kamailio", "sipp") if shutil.which(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
 TALK_S = 1.5
@@ -142,7 +142,7 @@ def telephony(tmp_path_factory):
         configuration = configuration.replace(of_the_page, here)
     (folder / "kamailio.cfg").write_text(configuration)
     with contextlib.ExitStack() as stack:
-        service = Service(settings_in(folder, rtp_ports=(42000, 42099)))
+        service = Service(settings_in(folder, rtp_ports=(30600, 30699)))
         served = stack.enter_context(listening(service))
         environment = {
             "CALLREEL_URL": served.url,

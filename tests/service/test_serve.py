@@ -36,7 +36,7 @@ def served(tmp_path):
     """The command in a fresh folder, with no settings; gives its URL and the process."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CALLREEL_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "callreel", "serve", "--port", "0", "--rtp-ports", "41000-41099"],
+        [sys.executable, "-m", "callreel", "serve", "--port", "0", "--rtp-ports", "30100-30199"],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,
@@ -149,7 +149,7 @@ def test_a_port_that_is_taken_is_said_to_be(served, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     result = subprocess.run(
-        [sys.executable, "-m", "callreel", "serve", "--port", port, "--rtp-ports", "41100-41199"],
+        [sys.executable, "-m", "callreel", "serve", "--port", port, "--rtp-ports", "30200-30299"],
         cwd=other,
         capture_output=True,
         text=True,

@@ -29,7 +29,7 @@ SILENT = {"legs": [{"media": "none"}], "record": {}}
 
 @pytest.fixture
 def command(tmp_path):
-    with Command(tmp_path, first_port=43_200) as one:
+    with Command(tmp_path, first_port=31_200) as one:
         yield one
 
 

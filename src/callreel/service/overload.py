@@ -42,7 +42,7 @@ class Threshold(NamedTuple):
 
 THRESHOLDS: Final[Mapping[str, Threshold]] = MappingProxyType(
     {
-        # A call is moved on every 0.12 s; the timeline stands 2 s of delay, and a crash costs 0.2 s plus this.
+        # A call is moved on every 0.14 s; the timeline stands 2 s of delay, and a crash costs 0.2 s plus this.
         "late_s": Threshold(0.5, 0.1, 2.0, 5.0, "calls are moved on {:.2f} s late"),
         "cpu_share": Threshold(0.95, 0.8, 5.0, 5.0, "the processor is busy to {:.0%}"),
         # At the whole of it audio is dropped.
