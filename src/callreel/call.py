@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from callreel.dialects import Answer, Order, Response, Session
-    from callreel.kernels import rtp
 
 __all__ = ["Call"]
 
@@ -310,9 +309,9 @@ class Call:
             track = one.track(Direction(direction))
         return track.receiver.receive_batch(data, records, first, count, until_ns)
 
-    def receiver(self, leg: str, direction: Direction | str = Direction.INCOMING) -> rtp.Receiver:
-        """Where a leg's packets may be handed in without the call in between, as long as the call goes on."""
-        return self._track(leg, direction).receiver
+    def track(self, leg: str, direction: Direction | str = Direction.INCOMING) -> Track:
+        """A leg's timeline: packets may be handed in there without the call in between, as long as that goes on."""
+        return self._track(leg, direction)
 
     def receive_pcm(
         self,

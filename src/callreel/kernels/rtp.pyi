@@ -249,20 +249,20 @@ class Pair:
     def __init__(self, left: Receiver, right: Receiver) -> None:
         """Put them side by side; they stay what they are."""
 
-    def listen(self, final: bool = False) -> bool:
+    def listen(self, /, final: bool = False) -> bool:
         """Listen for keys on both; whether one has any that ended."""
 
-    def ready(self, now_ns: int) -> int:
+    def ready(self, /, now_ns: int) -> int:
         """The position up to which both are final at `now_ns`."""
 
-    def read(self, until: int) -> bytes:
+    def read(self, /, until: int) -> bytes:
         """Both from `position` up to `until`, woven into stereo.
 
         Raises:
             UsageError: one was read further than the other before.
         """
 
-    def preview(self, begin: int, until: int) -> bytes:
+    def preview(self, /, begin: int, until: int) -> bytes:
         """What has come by now of both from `begin` up to `until`, woven into stereo; `position` stays."""
 
     def skip(self, until: int) -> None:

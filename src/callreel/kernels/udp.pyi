@@ -108,7 +108,7 @@ class Demultiplexer:
 class Stream:
     """What comes from one source, and waits to be taken."""
 
-    def take(self, all: bool = False) -> tuple[bytes, bytes] | None:
+    def take(self, /, all: bool = False) -> tuple[bytes, bytes] | None:
         """What has come, as (payloads, packet records): see `pcap.DTYPE`; None when there is nothing.
 
         Times are those of the monotonic clock. With `all` also what a peer has sent that no second packet has

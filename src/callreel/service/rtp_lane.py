@@ -70,7 +70,7 @@ class Lane:
         """Hand over what is left of the last time, then what has come since."""
         receiver = self.receiver
         if receiver is None:
-            receiver = self.receiver = call.receiver(self.leg, self.direction)
+            receiver = self.receiver = call.track(self.leg, self.direction).receiver
         if self.rest is not None:
             (data, records), first = self.rest, self.first
             self.first += receiver.receive_batch(data, records, first, None, until_ns)
