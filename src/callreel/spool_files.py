@@ -242,7 +242,7 @@ class Journal:
 def write_part(path: Path, value: Mapping[str, Any]) -> Path:
     """Write JSON beside `path`, where it is still to be synced and renamed; says what its name is until then."""
     part = path.with_name(path.name + PART_SUFFIX)
-    part.write_bytes(json.dumps(value, indent=2).encode() + b"\n")
+    part.write_bytes(json.dumps(value).encode() + b"\n")
     return part
 
 
