@@ -217,7 +217,8 @@ class Spool:
             kept = [
                 Kept(take.take_id, take.state, take.since_s)
                 for take in self._takes.values()
-                if not take._is_busy  # else it may not last yet that its event is out
+                # While it is busy it may not last yet that its event is out.
+                if not (take._is_removed or take._is_busy)
             ]
         ids = to_remove(kept, self.retention, now_s)
         for take_id in ids:

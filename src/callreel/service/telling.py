@@ -91,9 +91,8 @@ async def told_by(stream: EventStream, tenant: str, number: int | None) -> Async
             with contextlib.suppress(RuntimeError):  # the loop is closed, and the watcher gone with it
                 loop.call_soon_threadsafe(changed.set)
 
-    leave = stream.watch(wake)
     with _ticking(changed.set), contextlib.ExitStack() as undo:
-        undo.callback(leave)
+        undo.callback(stream.watch(wake))
         at = stream.last_number if number is None else number
         yield [Line(at)]
         while True:
