@@ -70,7 +70,7 @@ LINES_MAX_BYTES = 256 << 10
 TOGETHER = 64
 """So many takes are written in one go: then others may have Python's lock, and audio does not wait twice in memory."""
 MARKS_LOST = "marks left out: " + STALLED
-PASSES = 3.5
+PASSES = 3.0
 """How much more is written than is heard: audio comes at once, its last 100 ms (of a calm network 40) again with each
 step of 140 ms, and all of it when it is final; once in a while a second comes again, because packets have moved."""
 
