@@ -14,7 +14,7 @@ from functools import partial
 
 BUCKET = "recordings"
 KEPT_CALLS, KEPT_EVENTS = 200, 1000
-COLLECT = 50_000, 2, 2
+COLLECT = 10_000, 2, 2
 
 
 def _note(vendor, notification):

@@ -79,8 +79,9 @@ UNTAKEN_MS = 30_000
 """Who takes nothing of what is sent for so long is gone."""
 SWITCH_S = 0.001
 """Python's own 5 ms would be waited for several times in each request while calls are moved on."""
-COLLECT = 50_000, 20, 50
-"""Of the collector: of thousands of calls a look through all objects takes 0.1 s, in which nobody is answered."""
+COLLECT = 10_000, 20, 50
+"""Of the collector: of thousands of calls a look through all objects takes 0.1 s, in which nobody is answered; one
+through the youngest 10,000 takes a millisecond, and more of them hold some 1 MB of garbage."""
 ARENAS = 2
 """Of malloc: it would have eight for each processor, and what one thread gives back is of no use to the others."""
 M_ARENA_MAX = -8
