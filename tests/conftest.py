@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from _pytest._code.code import TracebackEntry
 
 if TYPE_CHECKING:
     from s3_server import S3Server
@@ -20,6 +21,15 @@ with contextlib.suppress(ImportError):  # the tests of a built wheel have no nee
     # What something costs is measured where it matters; here the machine may be busy with anything.
     settings.register_profile("patient", deadline=None)
     settings.load_profile("patient")
+
+
+def _line_of(entry: TracebackEntry) -> int:
+    line = entry._rawentry.tb_lineno
+    return (entry._rawentry.tb_frame.f_code.co_firstlineno if line is None else line) - 1
+
+
+# CPython 3.11 knows no line of some instructions; without this pytest ends the whole run there, and tells nothing.
+TracebackEntry.lineno = property(_line_of)  # type: ignore[assignment, method-assign]
 
 
 def pytest_configure(config: pytest.Config) -> None:

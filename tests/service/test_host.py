@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from callreel.actions import StartRecording
+from callreel.errors import UsageError
 from callreel.service import host as hosts
 from callreel.service import running
 from callreel.service.common_files import CACHE_KB, open_file
@@ -42,6 +43,27 @@ def end(service, *calls):
     for call in calls:
         service.host.end(call)
         until(lambda call=call: call.ended_at is not None)
+
+
+class Refusing:
+    """Media that can play nothing."""
+
+    def play(self, pcm, sample_rate, done):
+        raise UsageError("no G.711 was agreed on: nothing can be played")
+
+    def settle(self):
+        pass
+
+    close = settle
+
+
+def test_who_waits_for_what_cannot_be_played_is_told(service, monkeypatch):
+    call, told = begun(service, "call"), []
+    call.media["LEG-A"] = Refusing()
+    monkeypatch.setattr(call.recorded, "played", lambda action_id, error: told.append(str(error)))
+    call.recorded.start_recording(StartRecording(beep=True))
+    until(lambda: told)
+    assert "no G.711 was agreed on: nothing can be played" in told[0]
 
 
 def test_of_calls_that_are_over_those_that_ended_first_are_forgotten(service, monkeypatch):

@@ -267,7 +267,11 @@ def soaked(service):
                 for call in client.get("/v1/calls").json()["calls"]
             ]
         say(f"{one.traffic}; {one.traffic.errors[:10]}; {service.left_in_spool()[:10]}; live: {live}")
-        say((service.folder / "log").read_text(errors="replace")[-3000:])
+        for name, _ in service.left_in_spool()[:12]:
+            if name.endswith((".json", ".jsonl")):
+                say((service.folder / "spool" / name).read_text(errors="replace")[:3000])
+        lines = (service.folder / "log").read_text(errors="replace").splitlines()
+        say("\n".join([one[:2000] for one in lines if '"level": "error"' in one][-10:] + lines[-10:]))
         raise
     finally:
         one.is_over.set()

@@ -428,7 +428,11 @@ class Host:
             else:
                 self._done(call, leg, action_id, None if reason is None else ActionError(reason))
 
-        media.play(pcm, sample_rate, done)
+        try:
+            media.play(pcm, sample_rate, done)
+        except UsageError as error:
+            if not call.recorded.is_over:  # else nobody waits for it any more
+                self._done(call, leg, action_id, ActionError(str(error)))
 
     def _done(self, call: LiveCall, leg: str, action_id: str, error: ActionError | None) -> None:
         if call.playing.get(leg) == action_id:
