@@ -77,7 +77,7 @@ UNTAKEN_BYTES = 256 << 10
 """Of the kernel, of what is sent and has not been taken."""
 UNTAKEN_MS = 30_000
 """Who takes nothing of what is sent for so long is gone."""
-SWITCH_S = 0.001
+SWITCH_S = 0.0002
 """Python's own 5 ms would be waited for several times in each request while calls are moved on."""
 COLLECT = 10_000, 20, 50
 """Of the collector: of thousands of calls a look through all objects takes 0.1 s, in which nobody is answered; one
