@@ -461,8 +461,6 @@ class Recording:
     def _ahead(self, begin: int, until: int) -> bytes:
         """What has come from `begin` up to `until`, silent in pauses."""
         if not self._pauses:
-            if self.channels == 2 and begin < until:
-                return self.leg.timelines.preview(begin, until)  # nearly always
             return self._previewed_audio(begin, until)
         pieces, at = [], begin
         for pause_begin, pause_end in self._pauses_to_come():

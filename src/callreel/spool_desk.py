@@ -265,8 +265,7 @@ class Take:
             for offset, data in writes:
                 self._write(offset, data)
             self._seal()
-            if not self._is_queued:
-                self._wake()
+            self._wake()
 
     def _write(self, offset: int, data: bytes) -> None:
         desk, size = self._desk, len(data)
@@ -418,10 +417,7 @@ class Take:
 
     def _seal(self) -> None:
         if self._open:
-            if self._audio:
-                self._audio += self._open
-            else:
-                self._audio = self._open
+            self._audio += self._open
             self._audio_bytes += self._open_bytes
             self._open, self._open_bytes = [], 0
         if self._open_header is not None:

@@ -373,9 +373,8 @@ def test_a_leg_that_is_signalled_to_another_address_follows_it(host, peer):
         wait_for(lambda: (media.statistics["strangers"], media.statistics["received"]) == (3, 10))
         media.expect(other.name)
         assert media.statistics["peer"] == f"127.0.0.1:{other.port}"
-        time.sleep(
-            0.3
-        )  # on a busy machine the first may have come late, and stand over the beginning of the second
+        # On a busy machine the first may have come late, and stand over the beginning of the second.
+        time.sleep(0.3)
         other.talk(port, codes(160 * 10, 2), ssrc=8)
         wait_for(lambda: media.statistics["received"] == 20)
         media.expect(None)

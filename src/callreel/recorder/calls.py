@@ -401,28 +401,19 @@ class RecordedCall:
 
     def _drain(self) -> None:
         """Hand on what has come of the last verb: first what begins, then audio, then what ends."""
-        call = self._call
-        events, writes = call.events(), call.writes()
+        events, writes = self._call.events(), self._call.writes()
         for event in events:
             if isinstance(event, RecordingStarted):
                 self._begin(event)
-        if writes:
-            self._store(writes)
-        for event in events:
-            self._hand_on(event)
-
-    def _store(self, writes: list[tuple[str, Write]]) -> None:
         pieces: dict[str, list[Write]] = {}
         for recording_id, write in writes:
-            own = pieces.get(recording_id)
-            if own is None:
-                pieces[recording_id] = [write]
-            else:
-                own.append(write)
+            pieces.setdefault(recording_id, []).append(write)
         for recording_id, own in pieces.items():
             take = self._takes[recording_id]
             if not isinstance(take, str):
                 take.add(own)
+        for event in events:
+            self._hand_on(event)
 
     def _begin(self, event: RecordingStarted) -> None:
         take_id, about = self._office.about(event, self._call, self.labels)
