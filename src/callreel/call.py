@@ -505,6 +505,10 @@ class Call:
             while self._taking[leg.name] and (end := self._audio_end(leg)) > leg.timelines.position:
                 self._advance(leg, min(end, leg.timelines.position + RTP_SAMPLE_RATE // 50))
             self._end_recordings(leg.timelines.position, leg)
+            for recording in self._taking[leg.name]:
+                recording.cut(
+                    leg.timelines.position
+                )  # that correction may have moved it before a hang-up's end
             self._finish_complete(self._taking[leg.name])
         self._ended = True
         if self._running is not None and self._stored_id is None:

@@ -276,6 +276,11 @@ class Recording:
         self.trigger(Trigger.END)
         self._propose_end(position, reason)
 
+    def cut(self, position: int) -> None:
+        """Nothing comes behind `position`: what was to end later, for whatever reason, ends there."""
+        _, _, reason, terminator = self._end
+        self._propose_end(position, reason, terminator)
+
     def press(self, digit: Digit) -> None:
         """The participant has pressed a key."""
         rules = self.action.rules

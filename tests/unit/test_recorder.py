@@ -686,6 +686,29 @@ def test_what_is_asked_of_a_call_that_stood_still_finds_it_where_it_is_now(recor
     assert event.manifest["degraded"] is False
 
 
+def test_a_call_whose_source_fails_ends_and_what_it_had_recorded_is_delivered(recorder, clock, caplog):
+    class Failing(Queue):
+        def feed(self, call, until_ns):
+            super().feed(call, until_ns)
+            if self.first >= 100:
+                raise RuntimeError("no packets any more")
+
+        finish = feed
+
+    call, other = recorder.add_call("c-1"), recorder.add_call("c-2")
+    call.add_leg()
+    call.start_recording(StartRecording())
+    call.attach(Failing(clock, 4.0, clock()))
+    clock.sleep_until(clock() + 3.0)
+    (event,) = ended(recorder)
+    assert event.error is None
+    assert event.manifest["tracks"][0]["packets"]["received"] >= 100
+    assert (call.is_over, other.is_over) == (True, False)
+    assert "c-1 cannot be moved on" in caplog.text
+    with pytest.raises(UsageError):
+        call.end()
+
+
 @pytest.mark.parametrize(
     ("destination", "is_imported"), [("s3://bucket/calls", True), ("out", False), (None, False)]
 )

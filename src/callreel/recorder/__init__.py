@@ -17,7 +17,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from threading import Condition, Thread
 from types import TracebackType
@@ -310,9 +310,8 @@ class Recorder:
             self._changed.notify()
         self._mover.join()
         for call in calls:
-            with suppress(UsageError):  # its host ends it in this very moment
-                if not call.is_over:
-                    self._cut_off(call)
+            if not call.is_over:
+                self._cut_off(call)
         self._office.close()
         self._spool.close()
         if self._keys is not None:
@@ -331,9 +330,10 @@ class Recorder:
         try:
             call.end()
         except UsageError:
-            raise
+            pass  # its host ends it in this very moment
         except Exception:
-            log.exception("call %s cannot be ended", call.call_id)
+            # What it has recorded so far stays in the spool, and is found by the next start.
+            log.exception("call %s cannot be ended", call.call_id, extra={"call_id": call.call_id})
 
     def _spread_refusal(self) -> None:
         self._refusal = DRAINING if self._is_draining else None if self._overload is None else OVERLOADED
@@ -385,8 +385,12 @@ class Recorder:
         try:
             return call.step(now) is not None
         except Exception:
-            # One call's trouble is not the others': what it has recorded so far stays, and is found by the next start.
-            log.exception("call %s cannot be moved on", call.call_id, extra={"call_id": call.call_id})
+            # One call's trouble is not the others'; what it has recorded so far is delivered.
+            log.exception(
+                "call %s cannot be moved on, it ends", call.call_id, extra={"call_id": call.call_id}
+            )
+            call.forsake()
+            self._cut_off(call)
             return False
 
 

@@ -186,6 +186,11 @@ class RecordedCall:
                 source.finish(self._call)
                 self._sources.remove(source)
 
+    def forsake(self) -> None:
+        """Ask no source any more, not even for the last that has come: one of them fails."""
+        with self._lock:
+            self._sources.clear()
+
     # -- everything else -----------------------------------------------------------------------------------------
 
     def add_leg(self, name: str = "LEG-A", *, now: float | None = None, **options: Any) -> None:
