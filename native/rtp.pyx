@@ -201,6 +201,7 @@ cdef enum:
     HEAR_SAMPLES = 4096
     HEAR_PATIENCE_MS = 40
     STEP_MS = 200  # what a host hands over at a time, by and large
+    GIL_MIN_PACKETS = buffers.GIL_MIN_SAMPLES // 160  # of 20 ms at 8 kHz, as nearly all are
     SLACK_SAMPLES = 8  # steps this small between two pieces are the clock correction at work, not a gap: 1 ms at 8 kHz
     MAX_READ_SAMPLES = 1 << 28
     MAX_GAPS = 1000  # lost stretches that are remembered one by one; the counts go on beyond
@@ -425,7 +426,6 @@ cdef class Receiver:
         cdef const cr_packet_record *record
         cdef const uint8_t *start
         cdef Py_ssize_t end, i = first
-        cdef int result = CR_RECEIVED
         _enter(&self.busy)
         cr_track_fetch(self.track)
         if self.detector != NULL:
@@ -437,22 +437,29 @@ cdef class Receiver:
             start = <const uint8_t *>payloads.buf
             record = <const cr_packet_record *>table.buf
             self.unheard = True
-            with nogil:
-                cr_track_fetch_room(self.track, STEP_MS)
-                while i < end:
-                    result = cr_track_receive(self.track, start + record[i].offset, record[i].length,
-                                              record[i].time_ns, force)
-                    if result != CR_RECEIVED:
-                        break
-                    i += 1
-                cr_track_fetch_reading(self.track, STEP_MS)
-                if self.detector != NULL:
-                    cr_dtmf_prefetch(self.detector, self.detector)
+            if end - first < GIL_MIN_PACKETS:
+                i = self._receive_records(start, record, first, end, force)
+            else:
+                with nogil:
+                    i = self._receive_records(start, record, first, end, force)
             return i - first
         finally:
             cr_release(&self.busy)
             buffers.release(&payloads)
             buffers.release(&table)
+
+    cdef Py_ssize_t _receive_records(self, const uint8_t *start, const cr_packet_record *record, Py_ssize_t first,
+                                     Py_ssize_t end, bint force) noexcept nogil:
+        """Take the packets from `first` up to `end`; returns the number of the first that was not taken."""
+        cdef Py_ssize_t i = first
+        cr_track_fetch_room(self.track, STEP_MS)
+        while i < end and cr_track_receive(self.track, start + record[i].offset, record[i].length, record[i].time_ns,
+                                           force) == CR_RECEIVED:
+            i += 1
+        cr_track_fetch_reading(self.track, STEP_MS)
+        if self.detector != NULL:
+            cr_dtmf_prefetch(self.detector, self.detector)
+        return i
 
     def push(self, pcm, int64_t arrival_ns):
         """Take 16-bit PCM from the host, its first sample at `arrival_ns`; returns the number of samples taken.

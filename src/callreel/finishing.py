@@ -42,7 +42,7 @@ ENCRYPTED_MEDIA_TYPE = "application/octet-stream"
 
 PIECE_FRAMES = 1 << 15
 """Read at a time."""
-SUM_BYTES = 1 << 20
+SUM_BYTES = 64 << 10
 """Read at a time where nothing is made of it but a sum."""
 HEAD_BYTES = 256 << 10
 """Within which the first sample must be: our headers have at most 66 KiB."""

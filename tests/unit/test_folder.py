@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from callreel.delivery.folder import Folder
+from callreel.delivery.folder import Folder, PartFile
 from callreel.errors import (
     DeliveryConflictError,
     DeliveryDeniedError,
@@ -50,6 +50,25 @@ def test_what_the_system_says_becomes_the_error_of_whose_matter_it_is(
     assert type(caught.value) is kind
     assert (caught.value.retryable, caught.value.key) == (retryable, one.key)
     assert [path for path in (tmp_path / "there").rglob("*") if path.is_file()] == []
+
+
+def test_a_copy_that_is_not_the_recording_never_has_its_name_and_what_was_there_stays(tmp_path, monkeypatch):
+    folder, write = Folder(tmp_path / "there"), PartFile.write
+    older = folder.deliver(parcel(tmp_path, b"older"))
+    one = parcel(tmp_path, CONTENT, overwrite=True)
+
+    def damage(self, writes):
+        write(self, [(offset, data[:-1] + b"?") for offset, data in writes])
+
+    monkeypatch.setattr(PartFile, "write", damage)
+    with pytest.raises(DeliveryInterruptedError, match="another checksum") as caught:
+        folder.deliver(one)
+    assert (caught.value.retryable, caught.value.key) == (True, one.key)
+    (left,) = [path for path in (tmp_path / "there").rglob("*") if path.is_file()]
+    assert (left.as_uri(), left.read_bytes()) == (older.location, b"older")
+    monkeypatch.undo()
+    folder.deliver(one)
+    assert left.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("key", ["../x", "a/../../x"])

@@ -36,7 +36,7 @@ TURN_EVENTS: Final = 64
 """After so many in a row others have their turn."""
 QUEUED: Final = 4
 """Such rows may wait for a watcher to take them; what else happens is waited for where it is told."""
-GATHER_S: Final = 0.01
+GATHER_S: Final = 0.001
 """So long after an event others may come that are told with it."""
 WRITE: Final = json.JSONEncoder(separators=(",", ":"), default=str).encode
 BEGIN_S: Final = 2.0
