@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 
+from callreel.service.running import KEEP_ALIVE_S
 from soak_host import KEPT_CALLS
 from soak_service import OTHER, RTP, Service
 from soak_traffic import DOWN, Traffic
@@ -39,6 +40,8 @@ MEMORY_KB_A_CALL = 1.0
 hardly ever less, and 10,000 calls would cost 10 MB."""
 MEMORY_NOISE_KB = 6 << 10
 """Of allocators, over the whole of it: short runs are judged by this alone."""
+QUIET_S = KEEP_ALIVE_S + 3.0 if IS_LONG else 1.0
+"""From the last call to a rest's figures: in a long run until the connections that clients keep are closed."""
 MORE = 6
 """Descriptors or threads that two rests may differ by: connections and threads of pools come when they are needed."""
 
@@ -184,7 +187,7 @@ class Soak:
         until(lambda: self.traffic.is_idle, 60)
         until(lambda: self.service.metric("callreel_live_calls") == 0, 60)
         until(lambda: not self.left(), 240 if IS_LONG else 60)
-        time.sleep(3.0 if IS_LONG else 1.0)
+        time.sleep(QUIET_S)
         figures = [self.service.figures() for _ in range(5) if not time.sleep(0.2)]
         legs, calls = self.service.metric("callreel_rtp_legs"), len(self.traffic.calls)
         free = self.service.metric("callreel_rtp_ports_free")
