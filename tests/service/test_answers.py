@@ -77,6 +77,23 @@ def test_what_raises_is_not_kept(path):
     answers.close()
 
 
+def test_who_is_cancelled_while_he_claims_a_key_does_not_keep_it(path):
+    answers = Answers(path)
+
+    async def cancelled():
+        with answers._lock:  # the claim waits for it
+            asking = asyncio.create_task(answers.once("key", never, until_s=time.time() + 60))
+            await asyncio.sleep(0.1)
+            asking.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(cancelled())
+    assert answered(answers, "key", numbered()).body == b'{"done":1}'
+    answers.close()
+
+
 def test_a_key_of_another_request_is_refused(path):
     answers = Answers(path)
     answered(answers, "key", numbered(), request=b"one")

@@ -119,6 +119,19 @@ def test_the_owner_being_gone_is_said_in_the_words_of_the_api(workers, client, c
     assert GONE[path](answer.json(), answer.headers)
 
 
+def test_the_owner_being_gone_is_said_to_a_person_who_looks_at_its_call(
+    workers, client, call_id, monkeypatch
+):
+    monkeypatch.setattr(forwarding, "PATIENCE_S", 0.2)
+    with gone(workers[1]):
+        answer = client.get("/page/call", params={"id": call_id})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "The part of the service that has this call starts anew." in answer.text
+    assert '<a href="/page/">' in answer.text
+    assert 'http-equiv="refresh"' in answer.text
+
+
 def test_an_owner_that_comes_back_in_time_answers(workers, client, call_id):
     with contextlib.ExitStack() as away:
         away.enter_context(gone(workers[1]))

@@ -13,14 +13,15 @@ def key(tmp_path, name, first):
     return KeyFile(path)
 
 
-def test_a_file_that_cannot_be_opened_is_closed(tmp_path):
+@pytest.mark.parametrize("has_key", [False, True])
+def test_a_file_that_cannot_be_opened_is_closed(tmp_path, has_key):
     path = tmp_path / "a.wav"
     with path.open("wb") as file:
         encryptor = Encryptor(key(tmp_path, "one", 0).new_data_key())
         file.write(encryptor.start() + encryptor.add(b"audio") + encryptor.finish())
     file = path.open("rb")
     with pytest.raises(WrongKeyError):
-        Clear(file, key(tmp_path, "other", 1))
+        Clear(file, key(tmp_path, "other", 1) if has_key else None)
     assert file.closed
 
 

@@ -107,7 +107,7 @@ class Answers:
         name, digest = _digest(key), hashlib.sha256(request).digest()
         patience_s = time.monotonic() + self._wait_s
         now_s = time.time() if now_s is None else now_s
-        while (found := await asyncio.to_thread(self._claim, name, digest, until_s, now_s)) is not None:
+        while (found := await self._claimed(name, digest, until_s, now_s)) is not None:
             if found.request != digest:
                 raise KeyReusedError("the key was used for another request")
             if found.status:
@@ -141,6 +141,16 @@ class Answers:
         """Close the file."""
         with self._lock:
             self._file.close()
+
+    async def _claimed(self, name: bytes, digest: bytes, until_s: float, now_s: float) -> _Answer | None:
+        """`_claim` in a thread. Who is cancelled meanwhile does not keep what he has claimed."""
+        claim = asyncio.ensure_future(asyncio.to_thread(self._claim, name, digest, until_s, now_s))
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            if await claim is None:
+                await asyncio.shield(asyncio.to_thread(self._done, name, None, until_s))
+            raise
 
     def _claim(self, name: bytes, digest: bytes, until_s: float, now_s: float) -> _Answer | None:
         """None when it is ours to carry out, for one of all who ask; else what there is, with status 0 for none yet."""

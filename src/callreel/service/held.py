@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from callreel.encryption import Keys, SealedReader, is_encrypted
+from callreel.encryption import Keys, SealedReader, WrongKeyError, is_encrypted
 
 __all__ = ["Clear", "Held"]
 
@@ -33,7 +33,9 @@ class Clear:
         self._file = file
         self._source: BinaryIO | SealedReader = file
         try:
-            if is_encrypted(file) and keys is not None:
+            if is_encrypted(file):
+                if keys is None:
+                    raise WrongKeyError("it is encrypted, and there is no key: name one in [encryption]")
                 self._source = SealedReader(file, keys)
             self.size_bytes = self._source.seek(0, io.SEEK_END)
         except BaseException:

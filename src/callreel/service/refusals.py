@@ -1,7 +1,8 @@
-"""How each API says no, by the path of a request: callreel's own way, and that of each vendor."""
+"""How each API says no, by the path of a request: callreel's own way, that of each vendor, and a page to a person."""
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import uuid
@@ -46,6 +47,18 @@ GRAPH: Final = {
     504: "generalException",
 }
 
+PAGE: Final = re.compile(r"/page(/.*)?(?<!\.json)", re.DOTALL)
+"""Paths that a person looks at; what ends in .json is read by a script of the page."""
+PAGE_TEXT: Final = """\
+<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>{status} - callreel</title>{again}</head>
+<body><main><h1>{status}</h1><p>{message}</p><p><a href="/page/">Live calls</a></p></main></body>
+</html>
+"""
+AGAIN: Final = '<meta http-equiv="refresh" content="3">'
+"""Of a 503: it goes by itself."""
+
 
 class Refused(HTTPException):
     """A request that is answered with an error, in the words of the API whose path it has."""
@@ -80,6 +93,10 @@ def refusal(
 
     `word` is callreel's own for it, `code` that of the vendor whose path it is, by default one for the status.
     """
+    if PAGE.fullmatch(path):
+        again = AGAIN if status == 503 else ""
+        text = PAGE_TEXT.format(status=status, message=html.escape(message), again=again)
+        return Response(text, status, dict(headers or {}), media_type="text/html")
     match vendor_of(path):
         case "chime":
             words = _chime(status, message, code)
