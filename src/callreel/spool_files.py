@@ -21,8 +21,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
-from callreel.encryption import MAGIC as ENCRYPTED
 from callreel.encryption import WrongKeyError
+from callreel.encryption.format import MAGIC as ENCRYPTED
 from callreel.errors import UsageError
 from callreel.kernels import disk
 

@@ -1,7 +1,6 @@
 """Encrypted files: what goes in comes out, whatever is changed is noticed, and what was being written can be read."""
 
 import base64
-import contextlib
 import hashlib
 import io
 import json
@@ -10,84 +9,37 @@ import signal
 import struct
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
-import boto3
 import pytest
-from botocore.config import Config
-from botocore.stub import Stubber
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from callreel import cli, encryption
 from callreel.encryption import (
-    DataKey,
+    GROWING_CHUNK_BYTES,
     EncryptedFileError,
     Encryptor,
     KeyFile,
-    KeyServiceError,
-    KmsKey,
     SealedFile,
     SealedReader,
-    WrongKeyError,
     decrypt_file,
     encrypt_file,
     is_encrypted,
-    key_id_of,
     open_text,
     seal_text,
 )
+from callreel.encryption.format import MAGIC, MOST_RECORDS, RECORD_EXTRA_BYTES, read_header
 from callreel.errors import UsageError
+from encrypted_files import CHUNK, DATA_KEY, SAMPLE, OneKey, decrypted, encrypted, key_file
 from project import PACKAGE
-from secret_watch import MARK, may_hold, secret, secret_bytes
+from secret_watch import may_hold, secret_bytes
 
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-DATA_KEY = DataKey("test:1", b"wrapped", bytes(range(32)))
-CHUNK = 64
-
-
-class OneKey:
-    """Keys that have unwrapped already, so that tests of the file alone need no key file."""
-
-    def __init__(self, data_key=DATA_KEY):
-        self.data_key = data_key
-
-    def new_data_key(self):
-        return self.data_key
-
-    def open_data_key(self, key_id, wrapped):
-        if (key_id, wrapped) != (self.data_key.key_id, self.data_key.wrapped):
-            raise WrongKeyError("another key")
-        return self.data_key
-
-
-def key_file(folder, name="recordings.key", secret=None):
-    path = folder / name
-    may_hold(path).write_bytes(secret_bytes(32, name) if secret is None else secret)
-    path.chmod(0o600)
-    return path
-
-
-def encrypted(data, *, data_key=DATA_KEY, chunk_bytes=CHUNK, cuts=()):
-    encryptor = Encryptor(data_key, chunk_bytes=chunk_bytes)
-    pieces = [encryptor.start()]
-    at = 0
-    for cut in [*sorted(cuts), len(data)]:
-        pieces.append(encryptor.add(data[at:cut]))
-        at = max(at, cut)
-    return b"".join([*pieces, encryptor.finish()])
-
-
-def decrypted(raw, keys=None, **options):
-    return SealedReader(io.BytesIO(raw), keys or OneKey(), **options).read()
 
 
 def records_of(raw, chunk_bytes=CHUNK):
     """The header, and each record."""
-    header = encryption._read_header(io.BytesIO(raw))
-    at, step = header.records_offset, chunk_bytes + encryption.RECORD_EXTRA_BYTES
+    header = read_header(io.BytesIO(raw))
+    at, step = header.records_offset, chunk_bytes + RECORD_EXTRA_BYTES
     return raw[:at], [raw[begin : begin + step] for begin in range(at, len(raw), step)]
 
 
@@ -109,7 +61,7 @@ def test_any_bytes_in_any_pieces_come_out_again(data, cuts, chunk_log2):
 def test_a_file_has_one_record_a_chunk_and_at_least_one(size):
     _, records = records_of(encrypted(bytes(size)))
     assert len(records) == max(1, -(-size // CHUNK))
-    assert len(records[-1]) == encryption.RECORD_EXTRA_BYTES + (size and (size - 1) % CHUNK + 1)
+    assert len(records[-1]) == RECORD_EXTRA_BYTES + (size and (size - 1) % CHUNK + 1)
 
 
 @MANY
@@ -160,7 +112,6 @@ def test_a_file_of_any_size_takes_little_memory(tmp_path):
 
 # ---- whatever is changed is noticed --------------------------------------------------------------------------------
 
-SAMPLE = bytes(range(256)) * 2  # eight chunks
 RAW = encrypted(SAMPLE)
 
 
@@ -207,7 +158,7 @@ def test_a_file_that_ends_too_early_at_a_record_says_that_it_was_cut():
 @MANY
 @given(data=st.binary(max_size=300))
 def test_bytes_of_another_kind_are_no_encrypted_file(data):
-    assert is_encrypted(io.BytesIO(data)) == data.startswith(encryption.MAGIC)
+    assert is_encrypted(io.BytesIO(data)) == data.startswith(MAGIC)
     for unfinished in (False, True):
         with pytest.raises(EncryptedFileError):
             decrypted(data, unfinished=unfinished)
@@ -251,7 +202,7 @@ def carry_out(sealed, writes):
 @MANY
 @given(writes=WRITES, journal=st.booleans(), held=st.sampled_from([1, 2, 32]))
 def test_a_growing_file_holds_what_was_written_in_any_order(writes, journal, held, monkeypatch):
-    monkeypatch.setattr(encryption, "MOST_HELD_CHUNKS", held)
+    monkeypatch.setattr("callreel.encryption.writing.MOST_HELD_CHUNKS", held)
     file = io.BytesIO()
     sealed = SealedFile(file, DATA_KEY, chunk_bytes=CHUNK, journal=journal)
     plain, _ = carry_out(sealed, writes)
@@ -351,7 +302,7 @@ def test_a_flush_writes_a_few_chunks_however_long_the_file_is():
         before = file.left
         sealed.flush()
         costs.append(before - file.left)
-    assert max(costs[1:]) < 6 * encryption.GROWING_CHUNK_BYTES + 1000
+    assert max(costs[1:]) < 6 * GROWING_CHUNK_BYTES + 1000
     sealed.finish()
     assert decrypted(file.getvalue())[4:8] == struct.pack("<I", 399)
 
@@ -394,8 +345,8 @@ with open(sys.argv[1], "w+b") as file:
 
 
 def test_no_more_is_sealed_under_one_key_than_random_nonces_allow(monkeypatch):
-    assert encryption.MOST_RECORDS == 1 << 32  # NIST SP 800-38D, 8.3
-    monkeypatch.setattr(encryption, "MOST_RECORDS", 3)
+    assert MOST_RECORDS == 1 << 32  # NIST SP 800-38D, 8.3
+    monkeypatch.setattr("callreel.encryption.format.MOST_RECORDS", 3)
     sealed = SealedFile(io.BytesIO(), DATA_KEY, chunk_bytes=CHUNK)
     for _ in range(3):
         sealed.write_at(0, b"x")
@@ -426,285 +377,13 @@ def test_chunk_sizes_are_powers_of_two_within_bounds():
             Encryptor(DATA_KEY, chunk_bytes=chunk_bytes)
 
 
-# ---- keys ----------------------------------------------------------------------------------------------------------
-
-
-def test_each_recording_has_a_key_of_its_own_and_the_key_file_opens_them_all(tmp_path):
-    path = key_file(tmp_path)
-    one, other = KeyFile(path).new_data_key(), KeyFile(path).new_data_key()
-    assert one.secret != other.secret
-    assert one.secret not in one.wrapped
-    assert KeyFile(path).open_data_key(one.key_id, one.wrapped) == one
-    assert key_id_of(io.BytesIO(encrypted(b"", data_key=one))) == one.key_id == KeyFile(path).key_id
-
-
-def test_another_key_file_is_told_apart_from_a_damaged_file(tmp_path):
-    mine, other = KeyFile(key_file(tmp_path)), KeyFile(key_file(tmp_path, "other"))
-    raw = encrypted(SAMPLE, data_key=mine.new_data_key())
-    with pytest.raises(WrongKeyError, match=mine.key_id):
-        decrypted(raw, other)
-    at = raw.index(mine.key_id.encode()) + len(mine.key_id) + 20  # in the wrapped key
-    with pytest.raises(EncryptedFileError, match="unwrapped") as raised:
-        decrypted(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :], mine)
-    assert not isinstance(raised.value, WrongKeyError)
-    assert decrypted(raw, mine) == SAMPLE
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o622])
-def test_a_key_file_that_others_may_touch_is_refused(tmp_path, mode):
-    path = key_file(tmp_path)
-    path.chmod(mode)
-    with pytest.raises(UsageError, match="chmod 600"):
-        KeyFile(path)
-
-
-@pytest.mark.parametrize("size", [0, 31, 33, 64])
-def test_a_key_file_of_another_length_is_refused(tmp_path, size):
-    with pytest.raises(UsageError, match="exactly 32 bytes"):
-        KeyFile(key_file(tmp_path, secret=bytes(size)))
-
-
-def test_a_key_file_that_is_none_is_refused(tmp_path):
-    os.mkfifo(tmp_path / "pipe", 0o600)
-    with pytest.raises(UsageError, match="not a regular file"):
-        KeyFile(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="No such file"):
-        KeyFile(tmp_path / "none")
-
-
-def test_no_secret_is_in_a_repr(tmp_path):
-    path = key_file(tmp_path, secret=secret_bytes(32))
-    keys = KeyFile(path)
-    data_key = DataKey("id", b"wrapped", secret_bytes(32, "data"))
-    shown = repr(keys) + repr(data_key) + str(data_key) + repr(KmsKey("alias/x")) + keys.key_id
-    assert MARK not in shown
-
-
 def test_without_cryptography_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers.aead", None)
     with pytest.raises(UsageError, match=r"pip install 'callreel\[encryption\]'"):
         Encryptor(DATA_KEY)
 
 
-# ---- AWS KMS -------------------------------------------------------------------------------------------------------
-
-ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-
-
-def kms_client(endpoint_url=None):
-    return boto3.client(
-        "kms",
-        region_name="eu-central-1",
-        endpoint_url=endpoint_url,
-        aws_access_key_id="test",
-        aws_secret_access_key=secret("kms"),
-        config=Config(retries={"total_max_attempts": 1}, connect_timeout=1, read_timeout=1),
-    )
-
-
-def test_stubbed_kms_makes_and_opens_a_data_key_in_the_context_of_callreel():
-    client = kms_client()
-    with Stubber(client) as stub:
-        context = {"application": "callreel"}
-        made = {"KeyId": ARN, "CiphertextBlob": b"wrapped by kms", "Plaintext": bytes(32)}
-        asked = {"KeyId": "alias/recordings", "KeySpec": "AES_256", "EncryptionContext": context}
-        stub.add_response("generate_data_key", made, asked)
-        asked = {"CiphertextBlob": b"wrapped by kms", "KeyId": ARN, "EncryptionContext": context}
-        stub.add_response("decrypt", {"KeyId": ARN, "Plaintext": bytes(32)}, asked)
-        data_key = KmsKey("alias/recordings", client=client).new_data_key()
-        assert data_key.key_id == f"kms:{ARN}"
-        assert decrypted(encrypted(SAMPLE, data_key=data_key), KmsKey(client=client)) == SAMPLE
-        stub.assert_no_pending_responses()
-
-
-@pytest.mark.parametrize(
-    ("code", "status", "kind", "retryable"),
-    [
-        ("AccessDeniedException", 400, KeyServiceError, False),
-        ("NotFoundException", 400, KeyServiceError, False),
-        ("DisabledException", 400, KeyServiceError, False),
-        ("KMSInvalidStateException", 400, KeyServiceError, False),
-        ("ThrottlingException", 400, KeyServiceError, True),
-        ("KMSInternalException", 500, KeyServiceError, True),
-        ("SomethingNew", 503, KeyServiceError, True),
-        ("IncorrectKeyException", 400, WrongKeyError, None),
-        ("InvalidCiphertextException", 400, EncryptedFileError, None),
-    ],
-)
-def test_stubbed_kms_that_refuses_says_whose_fault_it_is(code, status, kind, retryable):
-    client = kms_client()
-    with Stubber(client) as stub:
-        stub.add_client_error("decrypt", code, http_status_code=status, expected_params=None)
-        with pytest.raises(kind) as raised:
-            KmsKey(client=client).open_data_key(f"kms:{ARN}", b"wrapped")
-    assert type(raised.value) is kind
-    assert getattr(raised.value, "retryable", None) is retryable
-
-
-def test_kms_that_is_not_there_may_be_asked_again():
-    with pytest.raises(KeyServiceError) as raised:
-        KmsKey(ARN, client=kms_client("http://127.0.0.1:9")).new_data_key()
-    assert raised.value.retryable
-
-
-def test_a_file_of_a_key_file_is_not_for_kms_and_the_other_way_round(tmp_path):
-    keys = KeyFile(key_file(tmp_path))
-    with pytest.raises(WrongKeyError, match="AWS KMS"):
-        decrypted(encrypted(b"", data_key=keys.new_data_key()), KmsKey(client=kms_client()))
-    with pytest.raises(WrongKeyError, match=ARN):
-        decrypted(encrypted(b"", data_key=DataKey(f"kms:{ARN}", b"w", bytes(32))), keys)
-
-
-@contextlib.contextmanager
-def local_kms():
-    """An HTTP server that answers as AWS KMS does, with one key."""
-    from base64 import b64decode, b64encode
-
-    class Answers(BaseHTTPRequestHandler):
-        def do_POST(self):
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            secret = secret_bytes(32, "plain")
-            if self.headers["X-Amz-Target"].endswith("GenerateDataKey"):
-                body = {"KeyId": ARN, "CiphertextBlob": b64encode(b"W" + secret[::-1]).decode()}
-                body["Plaintext"] = b64encode(secret).decode()
-            else:
-                secret = b64decode(asked["CiphertextBlob"])[:0:-1]
-                body = {"KeyId": asked["KeyId"], "Plaintext": b64encode(secret).decode()}
-            raw = json.dumps(body).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/x-amz-json-1.1")
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-
-        def log_message(self, *arguments):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Answers)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-# ---- callreel decrypt ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def sealed(tmp_path):
-    """An encrypted file, and its key file."""
-    key = key_file(tmp_path)
-    (tmp_path / "clear").write_bytes(SAMPLE * 1000)
-    encrypt_file(tmp_path / "clear", tmp_path / "call.wav", KeyFile(key).new_data_key())
-    return tmp_path / "call.wav", key
-
-
-def decrypt(*arguments):
-    return cli.main(["decrypt", *map(str, arguments)])
-
-
-def test_decrypt_gives_the_file_back(sealed, tmp_path):
-    file, key = sealed
-    assert decrypt(file, "--key-file", key, "--out", tmp_path / "out") == 0
-    assert (tmp_path / "out").read_bytes() == SAMPLE * 1000
-
-
-def test_decrypt_gives_the_file_to_standard_output(sealed, capfdbinary):
-    file, key = sealed
-    assert decrypt(file, "--key-file", key, "--out", "-") == 0
-    assert capfdbinary.readouterr().out == SAMPLE * 1000
-
-
-def test_decrypt_writes_into_a_device_or_a_pipe_and_does_not_replace_it(sealed, tmp_path):
-    file, key = sealed
-    assert decrypt(file, "--key-file", key, "--out", os.devnull) == 0
-    assert Path(os.devnull).is_char_device()
-    os.mkfifo(tmp_path / "pipe")
-    read = []
-    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_bytes()))
-    reader.start()
-    assert decrypt(file, "--key-file", key, "--out", tmp_path / "pipe") == 0
-    reader.join()
-    assert read == [SAMPLE * 1000]
-
-
-def test_decrypt_says_that_it_is_another_key(sealed, tmp_path, capsys):
-    file, key = sealed
-    assert decrypt(file, "--key-file", key_file(tmp_path, "other"), "--out", tmp_path / "out") == 3
-    assert f"encrypted for the key {KeyFile(key).key_id}" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_decrypt_says_that_a_file_is_damaged_cut_or_none(sealed, tmp_path, capsys):
-    file, key = sealed
-    raw = file.read_bytes()
-    for damaged, words in (
-        (raw[:1000] + bytes([raw[1000] ^ 4]) + raw[1001:], "damaged"),
-        (raw[:-1], "damaged or has been cut"),
-        (raw[:60], "ends within its header"),
-        (b"RIFF" + raw[4:], "not a file encrypted by callreel"),
-    ):
-        file.write_bytes(damaged)
-        assert decrypt(file, "--key-file", key, "--out", tmp_path / "out") == 1
-        assert words in capsys.readouterr().err
-        assert not (tmp_path / "out").exists()
-
-
-def test_decrypt_says_what_is_wrong_with_its_arguments(sealed, tmp_path, capsys):
-    file, key = sealed
-    out = tmp_path / "out"
-    assert decrypt(tmp_path / "none", "--key-file", key, "--out", out) == 2
-    assert decrypt(file, "--key-file", tmp_path / "none", "--out", out) == 2
-    assert decrypt(file, "--key-file", file, "--out", out) == 2
-    assert decrypt(file, "--key-file", key, "--out", file) == 2
-    assert decrypt(file, "--key-file", key, "--out", tmp_path) == 2
-    assert decrypt(file, "--key-file", key, "--region", "x", "--out", out) == 2
-    assert decrypt(file, "--key-file", key, "--out", tmp_path / "none" / "out") == 2
-    for arguments in ([file, "--out", out], [file, "--key-file", key, "--kms", "--out", out]):
-        with pytest.raises(SystemExit):
-            decrypt(*arguments)
-    assert "OUT is FILE" in capsys.readouterr().err
-    assert not out.exists()
-
-
-def test_decrypt_takes_what_an_unfinished_file_holds_and_says_so(tmp_path, capsys):
-    key = key_file(tmp_path)
-    with (tmp_path / "spool").open("w+b") as file:
-        growing = SealedFile(file, KeyFile(key).new_data_key())
-        growing.write_at(0, SAMPLE * 50)
-        growing.flush()
-    arguments = (tmp_path / "spool", "--key-file", key, "--out", tmp_path / "out")
-    assert decrypt(*arguments) == 1
-    assert decrypt(*arguments, "--unfinished") == 0
-    assert "never finished" in capsys.readouterr().err
-    assert (tmp_path / "out").read_bytes() == SAMPLE * 50
-
-
-def test_decrypt_asks_kms_by_way_of_a_local_stand_in(tmp_path, monkeypatch):
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret("kms"))
-    (tmp_path / "clear").write_bytes(SAMPLE)
-    with local_kms() as url:
-        keys = KmsKey("alias/recordings", client=kms_client(url))
-        encrypt_file(tmp_path / "clear", tmp_path / "sealed", keys.new_data_key())
-        arguments = (tmp_path / "sealed", "--kms", "--region", "eu-central-1", "--out", tmp_path / "out")
-        assert decrypt(*arguments, "--endpoint-url", url) == 0
-    assert (tmp_path / "out").read_bytes() == SAMPLE
-    assert decrypt(*arguments, "--endpoint-url", "http://127.0.0.1:9") == 4
-
-
-def test_decrypt_explains_itself(capsys):
-    with pytest.raises(SystemExit) as left:
-        decrypt("--help")
-    assert left.value.code == 0
-    said = capsys.readouterr().out
-    for word in ("--key-file", "--kms", "--unfinished", "exit status", "umask 077"):
-        assert word in said
+# ---- short secrets -------------------------------------------------------------------------------------------------
 
 
 def test_a_short_secret_is_sealed_and_every_change_to_it_is_noticed(tmp_path):

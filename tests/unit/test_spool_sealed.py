@@ -235,7 +235,7 @@ def test_data_keys_of_a_service_are_made_ahead_and_asked_for_once():
 
 
 def test_a_service_that_gives_no_key_is_waited_for_by_nobody_and_asked_again(monkeypatch):
-    monkeypatch.setattr("callreel.encryption.KEY_RETRY_S", 0.02)
+    monkeypatch.setattr("callreel.encryption.keys.KEY_RETRY_S", 0.02)
     service = SlowKeys(KeyServiceError("AWS KMS is away", retryable=True))
     keys = ReadyKeys(service)
     with pytest.raises(KeyServiceError, match="is away"):
@@ -247,7 +247,7 @@ def test_a_service_that_gives_no_key_is_waited_for_by_nobody_and_asked_again(mon
 
 
 def test_what_goes_wrong_while_keys_are_made_ahead_is_told_and_they_are_made_again(monkeypatch):
-    monkeypatch.setattr("callreel.encryption.KEY_RETRY_S", 0.02)
+    monkeypatch.setattr("callreel.encryption.keys.KEY_RETRY_S", 0.02)
     service = SlowKeys(KeyServiceError("AWS KMS is away", retryable=True))
     keys = ReadyKeys(service)
     service.error = RuntimeError("a library's")
