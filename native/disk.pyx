@@ -1,8 +1,8 @@
-"""Many writes to many files in one go, without the GIL.
+"""What a spool asks of a disk, in as few calls as can be, without the GIL.
 
-A thread that writes a little to each of thousands would else hand it over with every one of them.
+A thread that does a little with each of thousands of files would else hand it over with every step.
 
-The work is done in include/callreel/disk_writes.h, on descriptors that the caller opened.
+The work is done in include/callreel/disk_writes.h.
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -18,6 +18,9 @@ cdef extern from "callreel/disk_writes.h" nogil:
         const char *data
         size_t size_bytes
     void cr_disk_write_all(cr_disk_write *writes, size_t count) noexcept
+    int cr_disk_put(
+        const char *path, int64_t offset, const char *data, size_t size_bytes, int empties, unsigned mode) noexcept
+    int cr_disk_sync(const char *path) noexcept
 
 
 if not CR_DISK_IS_SERVED:
@@ -49,3 +52,54 @@ def write_all(writes):
         return {i: table[i].error for i in range(count) if table[i].error}
     finally:
         PyMem_Free(table)
+
+
+def put(bytes path not None, bytes data not None, int64_t offset=0, *, bint empties=False, unsigned mode=0o666):
+    """Write `data` at `offset` of the file at `path`, which is made if need be; the errno, or 0 when it is written.
+
+    `empties`: in place of all that it held. `mode`: permissions of a new one, as far as the process' umask leaves them.
+    """
+    cdef const char *where = path
+    cdef const char *start = data
+    cdef size_t size_bytes = <size_t>len(data)
+    cdef int error
+    if offset < 0:
+        raise ValueError("an offset is 0 or more")
+    _check(path)
+    with nogil:
+        error = cr_disk_put(where, offset, start, size_bytes, empties, mode)
+    return error
+
+
+def sync_each(paths):
+    """Have files and folders last, each by itself; {number of a path: errno} of those that could not be.
+
+    What is not there needs none of it.
+    """
+    cdef list names = list(paths)
+    cdef Py_ssize_t count = len(names), i
+    cdef const char **places
+    cdef int *errors
+    for name in names:
+        _check(name)
+    if count == 0:
+        return {}
+    places = <const char **>PyMem_Malloc(count * sizeof(char *))
+    errors = <int *>PyMem_Malloc(count * sizeof(int))
+    try:
+        if places == NULL or errors == NULL:
+            raise MemoryError
+        for i in range(count):
+            places[i] = <bytes>names[i]
+        with nogil:
+            for i in range(count):
+                errors[i] = cr_disk_sync(places[i])
+        return {i: errors[i] for i in range(count) if errors[i]}
+    finally:
+        PyMem_Free(places)
+        PyMem_Free(errors)
+
+
+cdef _check(object path):
+    if type(path) is not bytes or b"\0" in <bytes>path:
+        raise ValueError("a path is bytes without a null")

@@ -229,26 +229,27 @@ class Journal:
     def append(self, lines: bytes) -> None:
         """Write whole lines at the end: over what an attempt that failed has left."""
         with self._lock:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
-            try:
-                rest = memoryview(lines)
-                while rest:
-                    rest = rest[os.pwrite(descriptor, rest, self.size_bytes + len(lines) - len(rest)) :]
-            finally:
-                os.close(descriptor)
+            _put(self.path, lines, self.size_bytes, mode=0o640)
             self.size_bytes += len(lines)
 
 
 def write_part(path: Path, value: Mapping[str, Any]) -> Path:
     """Write JSON beside `path`, where it is still to be synced and renamed; says what its name is until then."""
     part = path.with_name(path.name + PART_SUFFIX)
-    part.write_bytes(json.dumps(value).encode() + b"\n")
+    _put(part, json.dumps(value).encode() + b"\n", empties=True)
     return part
 
 
 def publish_json(path: Path, value: Mapping[str, Any]) -> None:
     """Make a file of JSON appear whole; it lasts once it and its folder are synced."""
     write_part(path, value).replace(path)
+
+
+def _put(path: Path, data: bytes, offset: int = 0, **options: Any) -> None:
+    """`disk.put`, whose error is raised."""
+    error = disk.put(os.fsencode(path), data, offset, **options)
+    if error:
+        raise OSError(error, os.strerror(error), str(path))
 
 
 def remove_tree(path: Path) -> None:
@@ -279,24 +280,23 @@ def sync_all(folder: Path, paths: Iterable[Path]) -> dict[Path, OSError]:
     What is not there any more needs none of it.
     """
     wanted = list(dict.fromkeys(paths))
-    errors: dict[Path, OSError] = {}
     syncfs = _syncfs() if len(wanted) > SYNC_EACH_MAX else None
-    for path in [folder] if syncfs is not None else wanted:
+    if syncfs is None:
+        failed = disk.sync_each([os.fsencode(path) for path in wanted])
+        return {wanted[number]: OSError(error, os.strerror(error)) for number, error in failed.items()}
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if syncfs is None:
-                    os.fsync(descriptor)
-                elif syncfs(descriptor) != 0:
-                    number = ctypes.get_errno()
-                    raise OSError(number, os.strerror(number))
-            finally:
-                os.close(descriptor)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            errors.update(dict.fromkeys([path] if syncfs is None else wanted, error))
-    return errors
+            if syncfs(descriptor) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        return dict.fromkeys(wanted, error)
+    return {}
 
 
 # ---- lock -------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import subprocess
 import tempfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
-from callreel.spool_files import write_together
+from callreel.kernels import disk
 
 
 def mount_tmpfs(folder, size_bytes):
@@ -48,7 +49,7 @@ class SmallDisk:
 
 
 class SickOs:
-    """`os` for the modules that write the spool: what changes a file may wait, or raise."""
+    """`os` and `disk` for the modules that write the spool: what changes a file may wait, or raise."""
 
     CHANGES = ("pwrite", "pwritev", "write", "fsync", "ftruncate")
 
@@ -73,16 +74,23 @@ class SickOs:
 
         return change
 
-    def write_together(self, writes):
+    def _changing_many(self, function):
+        def change(many):
+            self.moves.wait()
+            return function(many) if self.error is None else dict.fromkeys(range(len(many)), self.error)
+
+        return change
+
+    def _put(self, *arguments, **options):
         self.moves.wait()
-        if self.error is not None:
-            return dict.fromkeys(range(len(writes)), self.error)
-        return write_together(writes)
+        return disk.put(*arguments, **options) if self.error is None else self.error
 
     def apply(self, monkeypatch):
         for module in ("spool_files", "durable", "delivery.queue_files", "finishing"):
             monkeypatch.setattr(f"callreel.{module}.os", self)
-        monkeypatch.setattr("callreel.spool_desk.write_together", self.write_together)
+        changes = {name: self._changing_many(getattr(disk, name)) for name in ("write_all", "sync_each")}
+        sick = SimpleNamespace(put=self._put, **changes)
+        monkeypatch.setattr("callreel.spool_files.disk", sick)
         opened = Path.write_bytes
 
         def write_bytes(path, data):

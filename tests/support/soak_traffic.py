@@ -199,7 +199,8 @@ class Traffic:
             def every(number):
                 if number % 50 == 10:
                     one.sendto(_report(ssrc, number), ("127.0.0.1", port))
-                if number > 5 and number % 7 == 0:
+                # Once the peer has been silent for 3 s, the next one to speak is taken for it.
+                if 5 < number < len(here) // 160 and number % 7 == 0:
                     stranger.sendto(rtp_packet(bytes(160), number, 160 * number, 3), ("127.0.0.1", port))
                     odd = bytes([chance.randrange(64)]) + chance.randbytes(chance.randrange(40))
                     one.sendto(
