@@ -152,7 +152,7 @@ def test_what_is_kept_of_a_recorded_call_weighs_no_more_than_is_said(
 ):
     monkeypatch.setattr(hosts, "ENDED_KEPT", calls)
     monkeypatch.setattr(running, "EventStream", partial(EventStream, events))
-    service = Service(settings_in(tmp_path, overload={}))
+    service = Service(settings_in(tmp_path))
     try:
         recorded(service, "before", 20)  # what is only made once
         assert weight(service, "measured") <= most_bytes

@@ -16,7 +16,10 @@ TOKENS = {"acme": "acme-token-0123456789abcdef", "other": "other-token-012345678
 
 
 def settings_in(folder, *, tokens=TOKENS, port=0, **changes):
-    """Settings with a token file for each tenant; recordings go to `folder`/out."""
+    """Settings with a token file for each tenant; recordings go to `folder`/out.
+
+    No load is too much by default: services of a test share one process, and a machine that may be busy besides.
+    """
     sources = {}
     for tenant, token in tokens.items():
         path = folder / f"{tenant}.token"
@@ -24,7 +27,7 @@ def settings_in(folder, *, tokens=TOKENS, port=0, **changes):
         path.chmod(0o600)
         sources[tenant] = FromFile(path)
     recorder = Settings(folder / "spool", destination=str(folder / "out"))
-    return ServiceSettings(recorder, port=port, tokens=sources, **changes)
+    return ServiceSettings(recorder, port=port, tokens=sources, **{"overload": {}, **changes})
 
 
 class Running:
