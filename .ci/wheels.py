@@ -182,9 +182,11 @@ def test(chosen):
         with tempfile.TemporaryDirectory(prefix="callreel-test-") as scratch:
             installed = environment(python, scratch, group="test")
             shutil.copy(ROOT / "pyproject.toml", scratch)
+            for name in ("docs", "examples"):  # with which some compare
+                shutil.copytree(ROOT / name, Path(scratch) / name)
             # Those in tests/meta are about the checkout, those in tests/fuzz compile the C in it, and the vendors'
             # clients need not be there for the oldest and the newest Python.
-            clients = ("test_sinch_api.py", "test_graph_api.py")
+            clients = ("test_sinch_api.py", "test_graph_api.py", "test_forwarded_vendors.py", "soak")
             left = shutil.ignore_patterns("meta", "fuzz", "__pycache__", *clients)
             shutil.copytree(ROOT / "tests", Path(scratch) / "tests", ignore=left)
             if run(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=scratch, may_fail=True):
