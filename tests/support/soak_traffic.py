@@ -173,8 +173,8 @@ class Traffic:
         return np.random.default_rng(chance.randrange(1 << 30)).integers(0, 96, size, np.uint8).tobytes()
 
     def _talk(self, said, ways, packet, *, every=lambda number: None):
-        """Codes by socket and port, each when it is due."""
-        begin = time.monotonic()
+        """Codes by socket and port, each when it is due; the first so late that a late one is not before the call."""
+        begin = time.monotonic() + LATE_S
         size = max(len(codes) for _, _, codes in ways) // 160
         for number in range(size):
             due = begin + number * 0.02
