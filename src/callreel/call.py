@@ -506,9 +506,7 @@ class Call:
                 self._advance(leg, min(end, leg.timelines.position + RTP_SAMPLE_RATE // 50))
             self._end_recordings(leg.timelines.position, leg)
             for recording in self._taking[leg.name]:
-                recording.cut(
-                    leg.timelines.position
-                )  # that correction may have moved it before a hang-up's end
+                recording.cut(leg.timelines.position)  # which may lie before the end that a hang-up told
             self._finish_complete(self._taking[leg.name])
         self._ended = True
         if self._running is not None and self._stored_id is None:

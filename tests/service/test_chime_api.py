@@ -212,7 +212,7 @@ def test_without_a_signature_nothing_is_done(running, call_id):
     assert token.headers["x-amzn-errortype"] == "IncompleteSignatureException"
 
 
-@pytest.mark.parametrize(("at", "status"), [(-280, 202), (299, 202), (-310, 403), (320, 403)])
+@pytest.mark.parametrize(("at", "status"), [(-299, 202), (299, 202), (-310, 403), (310, 403)])
 def test_a_clock_may_be_five_minutes_off(running, call_id, at, status):
     body = b'{"Arguments":{}}'
     headers = signed(running, "POST", path_of(call_id), body, at=at)

@@ -35,8 +35,6 @@ LIVES = (0.06, 0.08, 0.11) if IS_LONG else (0.4,)
 """Parts of the time after which the service is killed; what is left is its last life."""
 RESTS = 6 if IS_LONG else 2
 """Of the last life."""
-WARM_RESTS = 2 if IS_LONG else 0
-"""The first of them, whose memory is not judged: allocators have what they need after some 2,500 calls a worker."""
 MEMORY_KB_A_CALL = 1.0
 """By which memory may grow for each call that came and went, fitted through the rests: what is lost of a call is
 hardly ever less, and 10,000 calls would cost 10 MB."""
@@ -303,8 +301,8 @@ def test_memory_descriptors_threads_and_files_are_flat(soaked):
         allowed = MORE if name in ("descriptors", "sockets", "threads") else 0
         assert max(values[1:]) - values[0] <= allowed, f"{name}: {values}"
     say(f"memory at rests: {[one.memory_kb for one in rests]} KB")
-    calls = np.array([calls for calls, _ in soaked.rests[WARM_RESTS:]], float)
-    memory_kb = np.array([one.memory_kb for one in rests[WARM_RESTS:]], float)
+    calls = np.array([calls for calls, _ in soaked.rests], float)
+    memory_kb = np.array([one.memory_kb for one in rests], float)
     slope = np.polyfit(calls, memory_kb, 1)[0]
     say(f"{slope:.2f} KB a call over {calls[-1] - calls[0]:g} calls")
     grown_kb = slope * (calls[-1] - calls[0])

@@ -93,7 +93,7 @@ class Ticks:
     """When a thread of a process had its turn, last of all before a kill: a machine that is busy gives it none."""
 
     EVERY_S = 0.004
-    USUAL_MS = 10.0
+    USUAL_MS = 15.0
     NUMBER = 64
 
     def __init__(self, path: Path) -> None:

@@ -29,7 +29,7 @@ __all__ = ["Folder", "PartFile", "Stored"]
 
 PART_SUFFIX = ".part"
 COPY_BYTES = 256 << 10
-"""Read at a time: what stays in the second-level cache is copied a third faster than a megabyte."""
+"""Read at a time."""
 
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV}
 
