@@ -206,7 +206,7 @@ class Soak:
 
     def fill(self):
         """Begin, record and end calls of no media until what is kept of them and of their events is full."""
-        count = 4 * KEPT_CALLS if IS_LONG else 100
+        count = 4 * KEPT_CALLS
 
         def work(number):
             with self.service.client() as client:

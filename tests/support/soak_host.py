@@ -13,7 +13,7 @@ import sys
 from functools import partial
 
 BUCKET = "recordings"
-KEPT_CALLS, KEPT_EVENTS = 200, 1000
+KEPT_CALLS, KEPT_EVENTS = 40, 200
 COLLECT = 10_000, 2, 2
 
 
