@@ -108,6 +108,7 @@ cdef extern from "callreel/timeline.h" nogil:
                        uint32_t sample_bytes, cr_page **pages) noexcept
     void cr_track_close(cr_track *t) noexcept
     int cr_track_receive(cr_track *t, const uint8_t *data, size_t size_bytes, int64_t arrival_ns, int force) noexcept
+    int cr_track_takes_frames(cr_track *t) noexcept
     int cr_track_push(cr_track *t, const uint8_t *pcm, uint32_t samples, int64_t arrival_ns, int64_t offset) noexcept
     void cr_track_finish(cr_track *t) noexcept
     int64_t cr_track_ready(cr_track *t, int64_t now_ns) noexcept
@@ -486,6 +487,14 @@ cdef class Receiver:
         finally:
             cr_release(&self.busy)
             buffers.release(&view)
+
+    def takes_frames(self):
+        """Whether there is room for more of the host's frames; where not, audio must be read first."""
+        cdef bint takes
+        _enter(&self.busy)
+        takes = cr_track_takes_frames(self.track)
+        cr_release(&self.busy)
+        return takes
 
     def finish(self):
         """Say that no packet will come any more: all that arrived is final."""

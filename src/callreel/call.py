@@ -326,7 +326,12 @@ class Call:
 
         `sample_rate` is 8000 (the default), 16000, 24000 or 48000 Hz, and stays the same.
         """
-        self._track(leg, direction).receive_pcm(frames, _nanoseconds(now), sample_rate)
+        track = self._track(leg, direction)
+        if not track.receiver.takes_frames():
+            # A stall of seconds is over, and all that it held up comes at once.
+            self._at(max(now, self._now))
+            self._move_on(_nanoseconds(self._now))
+        track.receive_pcm(frames, _nanoseconds(now), sample_rate)
 
     def receive_digit(
         self,

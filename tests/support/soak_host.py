@@ -1,10 +1,11 @@
-"""`callreel serve` as it is, but for prompts, which may come from one port of this machine, and for how many ended
-calls and events it keeps, so that soon it has as many as it may, and how often it collects cycles, which else wait for
-thousands of calls; and its customers' programs.
+"""`callreel serve` as it is, but for prompts, which may come from one port of this machine, and for what else would
+grow for thousands of calls before it stays as it is: how many ended calls and events are kept, how often cycles are
+collected, Python's table of interned strings; and its customers' programs.
 
     soak_host.py PROMPT_PORT TOLD ...    TOLD: a file to which programs append what they are told; ...: the options
 """
 
+import functools
 import ipaddress
 import json
 import os
@@ -15,6 +16,7 @@ from functools import partial
 BUCKET = "recordings"
 KEPT_CALLS, KEPT_EVENTS = 40, 200
 COLLECT = 10_000, 2, 2
+INTERNED = 200_000
 
 
 def _note(vendor, notification):
@@ -26,8 +28,16 @@ def _note(vendor, notification):
         os.close(descriptor)
 
 
+@functools.cache
+def _intern():
+    """Give Python's table of interned strings its lasting size, which it gets once that many have come and gone."""
+    for number in range(INTERNED):
+        sys.intern(f"soak {number}")
+
+
 def chime(notification):
     """Records into a bucket when it is asked to."""
+    _intern()
     body = notification.body
     _note("chime", notification)
     actions = []

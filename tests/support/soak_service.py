@@ -244,9 +244,9 @@ class Service:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
-    def s3_was_away_since(self, moment):
-        """Whether it was at any time from `moment` (of time.monotonic) on."""
-        return self.s3_is_away or self._s3_back >= moment
+    def s3_was_away(self, seconds):
+        """Whether it was at any time of the last so many seconds."""
+        return self.s3_is_away or time.monotonic() - self._s3_back < seconds
 
     def take_s3_away(self):
         """Kill it."""

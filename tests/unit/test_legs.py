@@ -503,6 +503,33 @@ def test_a_stopped_clock_is_taken_for_real_although_the_stream_ends_soon_after()
     np.testing.assert_array_equal(pcm[1600 + RATE :], decoded(data[:320]))
 
 
+@pytest.mark.parametrize("last", [1, 5])
+@pytest.mark.parametrize("late_ms", [150, 205, 500, 900])
+def test_the_last_packets_of_a_stream_stand_in_their_place_although_nothing_comes_behind_them(late_ms, last):
+    data = codes(RATE)
+    packets = talk(data)
+    held = [late(packet, late_ms) for packet in packets[-last:]]
+    one = receiver()
+    pcm = play(one, packets[:-last] + held)
+    np.testing.assert_array_equal(pcm, decoded(data))
+    assert one.counts["late"] == 0
+
+
+@pytest.mark.parametrize("burst_ms", [200, 460, 600])
+def test_a_stream_that_begins_with_a_burst_loses_nothing(burst_ms):
+    data = codes(3 * RATE)
+    burst = burst_ms // 20
+    packets = [
+        replace(packet, arrival_ns=max(0, number - burst) * 20_000_000)
+        for number, packet in enumerate(talk(data))
+    ]
+    one = receiver()
+    pcm = play(one, packets)
+    assert one.counts["discarded"] == one.counts["late"] == 0
+    heard = np.trim_zeros(pcm)
+    np.testing.assert_array_equal(heard, np.trim_zeros(decoded(data)))
+
+
 # ---- queues in the network ----
 
 

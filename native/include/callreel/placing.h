@@ -144,6 +144,7 @@ static inline cr_segment *cr_epoch_start(cr_track *t, uint32_t timestamp, int64_
     if (nominal < t->position)
         nominal = t->position;
     first += margin;
+    t->behind = nominal > arrival ? (double)(nominal - arrival) : 0; /* and delays count from where it should */
     t->continuum++;
     t->epoch++;
     t->have_epoch = 1;
@@ -161,7 +162,9 @@ static inline cr_segment *cr_epoch_start(cr_track *t, uint32_t timestamp, int64_
  * belongs `step_delay` later. What was known of the drift goes into the new places, and is measured anew. */
 static inline void cr_step_confirm(cr_track *t)
 {
-    int64_t moved = cr_floor(t->step_delay + cr_track_correction(t, (double)t->step_arrival) + 0.5);
+    /* Audio that stands behind its arrival catches up first. */
+    double caught_up = t->step_delay < t->behind ? t->step_delay : t->behind;
+    int64_t moved = cr_floor(t->step_delay - caught_up + cr_track_correction(t, (double)t->step_arrival) + 0.5);
     uint32_t at = cr_segment_cut(t, t->step_first, t->step_first);
     t->step_open = 0;
     t->epoch++;
@@ -177,6 +180,7 @@ static inline void cr_step_confirm(cr_track *t)
         if (t->events[i].first >= t->step_first)
             t->events[i].position += moved;
     t->timestamp_nominal += moved;
+    t->behind -= caught_up;
     cr_anchor_open(t, t->step_opened);
 }
 
@@ -278,7 +282,7 @@ static inline int64_t cr_place_ahead(cr_track *t, uint32_t timestamp, uint32_t l
     number = t->timestamp_first + difference;
     nominal = t->timestamp_nominal + difference;
     /* Delays count from the end of what a packet holds, so that a change of packet time is no change of delay. */
-    delay = (double)(arrival - nominal) - ((double)lead - t->lead);
+    delay = (double)(arrival - nominal) - ((double)lead - t->lead) + t->behind;
     if (is_audio)
         cr_drift_observe(&t->drift, (double)arrival, delay, t->sample_rate);
     delay -= cr_track_correction(t, (double)arrival);
@@ -291,7 +295,7 @@ static inline int64_t cr_place_ahead(cr_track *t, uint32_t timestamp, uint32_t l
         if (delay <= t->step_samples) {
             cr_step_refute(t);
             last = cr_last_segment(t);
-        } else if (delay < t->step_height - (double)cr_ms(t, CR_QUEUE_FALL_MS)) {
+        } else if (t->has_timestamps && delay < t->step_height - (double)cr_ms(t, CR_QUEUE_FALL_MS)) {
             cr_step_refute(t);
             last = cr_last_segment(t);
             t->queue_open = 1;

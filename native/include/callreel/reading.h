@@ -308,7 +308,8 @@ static inline void cr_segment_leave(cr_track *t)
     epoch = s->epoch;
     t->left_end = cr_segment_end_position(s);
     t->have_left = 1;
-    cr_store_release(&t->store, s->end);
+    /* Packets out of order may still fill what lies between; frames of the host's come in order. */
+    cr_store_release(&t->store, t->has_timestamps || t->segment_count == 1 ? s->end : cr_segment_at(t, 1)->first);
     t->segment_head = (t->segment_head + 1) % t->segment_capacity;
     t->segment_count--;
     /* The next spurt starts where the clock says by now; a pause is the place to move in, unheard. */

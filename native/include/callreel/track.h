@@ -29,7 +29,7 @@ enum cr_codec {
 #define CR_STEP_TIMEOUT_MS 400  /* when no further packet comes to tell */
 #define CR_STEP_PACKETS 3
 #define CR_STEP_FALL_MS 40      /* a delay that has fallen by this much may be a queue that drains: the proof begins */
-#define CR_QUEUE_FALL_MS 150    /* again, and from here on it is one */
+#define CR_QUEUE_FALL_MS 150    /* again, and from here on it is one; host frames are as late as they have come */
 #define CR_HOST_STEP_MS 60      /* host frames have no timestamps of their own: a shorter pause is the host's jitter */
 #define CR_JUMP_MS 2000         /* beyond this a timestamp is not believed */
 #define CR_SPLIT_MS CR_LOOKAHEAD_MS /* a longer gap begins a new segment: what a segment holds is known when it is read */
@@ -127,6 +127,7 @@ typedef struct {
     uint64_t payload_types_seen[2]; /* a bit each */
     uint8_t render_events;
     uint8_t finished;
+    uint8_t has_timestamps; /* RTP, not host frames */
 
     /* the source */
     uint8_t have_source, have_epoch;
@@ -158,6 +159,7 @@ typedef struct {
     uint8_t anchor_open;     /* the present anchor is being weighed, */
     int64_t anchor_until;    /* up to this arrival, samples */
     cr_drift drift;
+    double behind; /* samples by which the present anchor stands behind its arrival, for want of room before it */
     double expected_shift; /* of the present epoch's newest segment, before anything of it has been read, samples */
 
     /* a delay that rose by more than CR_STEP_MS and has not come down again */
@@ -326,7 +328,8 @@ static inline void cr_track_init(cr_track *t, uint32_t sample_rate, int64_t orig
     t->sample_rate = sample_rate;
     t->samples_per_ms = sample_rate / 1000;
     t->late_samples = late_ms * t->samples_per_ms;
-    t->step_samples = (sample_bytes == 1 ? CR_STEP_MS : CR_HOST_STEP_MS) * t->samples_per_ms;
+    t->has_timestamps = sample_bytes == 1;
+    t->step_samples = (t->has_timestamps ? CR_STEP_MS : CR_HOST_STEP_MS) * t->samples_per_ms;
     t->origin_ns = origin_ns;
     t->render_events = 1;
     t->conceals = sample_bytes == 1 && sample_rate == CR_CONCEAL_RATE;

@@ -129,6 +129,9 @@ class Receiver:
         It is counted in pieces of 20 ms; those that find the memory full of unread audio are discarded and counted.
         """
 
+    def takes_frames(self) -> bool:
+        """Whether there is room for more of the host's frames; where not, audio must be read first."""
+
     def finish(self) -> None:
         """Say that no packet will come any more: all that arrived is final."""
 

@@ -430,7 +430,7 @@ class Host:
 
         try:
             media.play(pcm, sample_rate, done)
-        except UsageError as error:
+        except (MediaError, UsageError) as error:
             if not call.recorded.is_over:  # else nobody waits for it any more
                 self._done(call, leg, action_id, ActionError(str(error)))
 

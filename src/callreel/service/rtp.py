@@ -29,9 +29,10 @@ from typing import Any, Literal
 
 from callreel.call import Call
 from callreel.errors import NoPortError, UsageError
-from callreel.kernels import g711, pcm, udp
+from callreel.kernels import g711, udp
 from callreel.legs import Direction
 from callreel.recorder import RecordedCall
+from callreel.service.encodings import Conversion
 from callreel.service.media import Done
 from callreel.service.rtp_lane import Lane
 from callreel.service.rtp_sockets import Ends, PortRange, text_of
@@ -160,8 +161,8 @@ class RtpMedia:
         It waits up to 5 s until somebody has been learnt to send it to.
         """
         payload_type, codec = self._encoding()
-        audio = pcm_data if sample_rate == RATE else pcm.resample(pcm_data, sample_rate, RATE)
-        codes = ENCODERS[codec](audio)
+        conversion = Conversion(sample_rate, RATE)
+        codes = ENCODERS[codec](conversion.feed(pcm_data) + conversion.flush())
         with self._lock:
             if self._is_closed:
                 raise UsageError("this media is closed")
