@@ -355,6 +355,22 @@ def test_a_body_that_is_too_large_or_too_deep_is_refused(client):
     assert shallow.status_code == 201
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16", "utf-32"])
+def test_json_in_another_encoding_than_utf_8_is_refused(client, encoding):
+    # Read as bytes, the escaped quote hides the brackets behind it: they were not counted.
+    body = (
+        r'{"legs": [{"media": "none", "from": "\""}], "dialect_options": {"x": '
+        + "[" * 300
+        + "]" * 300
+        + "}}"
+    )
+    headers = {"Content-Type": "application/json"}
+    answer = client.post("/v1/calls", content=body.encode(encoding), headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_utf_8")
+    marked = json.dumps(NO_MEDIA).encode("utf-8-sig")
+    assert client.post("/v1/calls", content=marked, headers=headers).status_code == 201
+
+
 def test_a_body_that_drips_is_given_up(running, monkeypatch):
     monkeypatch.setattr(running.service.app._app, "_body_s", 0.3)
     with socket.create_connection(("127.0.0.1", running.port)) as connection:

@@ -69,6 +69,17 @@ def test_a_body_that_is_too_large_or_too_deep_is_refused_as_the_vendor_does(clos
     check_shape(vendor, deep)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16", "utf-32"])
+@pytest.mark.parametrize("vendor", PATHS)
+def test_json_in_another_encoding_than_utf_8_is_refused_as_the_vendor_does(opened, vendor, encoding):
+    # Read as bytes, the escaped quote hides the brackets behind it: they were not counted.
+    body = r'{"a": "\"", "b": ' + "[" * 300 + "]" * 300 + "}"
+    answer = opened.client(None).request(METHODS[vendor], PATHS[vendor], content=body.encode(encoding))
+    assert answer.status_code == 400
+    assert "UTF-8" in answer.text
+    check_shape(vendor, answer)
+
+
 class Raw:
     """An answer as it came over a socket."""
 

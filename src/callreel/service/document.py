@@ -87,7 +87,7 @@ ERROR_HEADERS: Final[Mapping[str, Any]] = {
     }
 }
 LIMITS: Final[Mapping[str, str]] = {
-    "400": "not JSON, nested too deep, or wrong in another way",
+    "400": "not JSON in UTF-8, nested too deep, or wrong in another way",
     "405": "the path has other methods",
     "408": "the body did not come in time",
     "413": "the body is too large",

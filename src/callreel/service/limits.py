@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -20,6 +21,7 @@ __all__ = [
     "Send",
     "error_body",
     "is_too_deep",
+    "is_utf_8",
     "with_body",
 ]
 
@@ -27,7 +29,8 @@ BODY_BYTES: Final = 256 << 10
 NESTING: Final = 32
 BODY_S: Final = 10.0
 """In which the whole body must be there."""
-STRING_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{\]}]', re.DOTALL)
+STRING_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{\]}]', re.DOTALL)
+"""A string without an end goes to that of the body: it is looked through once."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -40,8 +43,13 @@ def error_body(code: str, message: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": message}}
 
 
+def is_utf_8(body: bytes) -> bool:
+    """Whether JSON is read as UTF-8, as it has to be (RFC 8259, 8.1): Python's reader also takes UTF-16 and UTF-32."""
+    return json.detect_encoding(body) in ("utf-8", "utf-8-sig")
+
+
 def is_too_deep(body: bytes) -> bool:
-    """Whether JSON is nested more than `NESTING` deep; other bytes are whatever they are."""
+    """Whether JSON in UTF-8 is nested more than `NESTING` deep; other bytes are whatever they are."""
     if body.count(b"[") + body.count(b"{") <= NESTING:
         return False
     depth = 0
@@ -102,6 +110,9 @@ class Limited:
             await _refuse(
                 send, scope["path"], 413, "too_large", f"a body has at most {self._body_bytes} bytes"
             )
+            return
+        if not is_utf_8(body):
+            await _refuse(send, scope["path"], 400, "not_utf_8", "JSON is in UTF-8")
             return
         if is_too_deep(body):
             await _refuse(send, scope["path"], 400, "too_deep", f"JSON is nested at most {NESTING} deep")
