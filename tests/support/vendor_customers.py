@@ -3,9 +3,11 @@
 import base64
 import contextlib
 import json
+import re
 import secrets
 import threading
 import time
+import uuid
 from dataclasses import dataclass, field, replace
 
 from callreel.notify.functions import PythonFunction
@@ -216,6 +218,26 @@ def speak(service, call_id, *, seconds=0.5, leg="LEG-A", code=0x90):
         payload = bytes((code, code ^ 0x80)) * 80
         recorded.receive_rtp(leg, rtp_packet(payload, number, 160 * number))
         time.sleep(0.02)
+
+
+def check_shape(vendor, answer):
+    """Whether an error is as the vendor's clients read it."""
+    body = answer.json()
+    match vendor:
+        case "chime":
+            assert set(body) == {"Code", "Message"}
+            kind = answer.headers["x-amzn-errortype"]
+            assert re.fullmatch(r"[A-Z][A-Za-z]+Exception", kind)
+            assert kind.removesuffix("Exception") == body["Code"]
+        case "sinch":
+            assert body["errorCode"] // 100 == answer.status_code
+            assert body["message"]
+            assert uuid.UUID(body["reference"])
+        case _:
+            error = body["error"]
+            assert isinstance(error["code"], str)
+            assert error["message"]
+            assert {"request-id", "date"} <= set(error["innerError"])
 
 
 # ---- their client libraries ----

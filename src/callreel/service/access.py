@@ -6,13 +6,14 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Container, Mapping
-from typing import Final
+from collections.abc import Container, Mapping, MutableMapping
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from callreel.errors import UsageError
 from callreel.notify.references import SecretSource, secret_of
 
-__all__ = ["COOKIE", "SESSION_S", "Access", "check_exposure", "is_loopback"]
+__all__ = ["COOKIE", "SESSION_S", "Access", "check_exposure", "is_loopback", "is_of_this_machine"]
 
 COOKIE: Final = "callreel_session"
 SESSION_S: Final = 12 * 3600
@@ -144,6 +145,25 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_of_this_machine(scope: MutableMapping[str, Any]) -> bool:
+    """Whether a request (ASGI) asks for a name of this machine, and no page of another site has a browser ask it.
+
+    Such a page sends an Origin, or its browser says so in Sec-Fetch-Site; or it has a name of its own lead here. A link
+    may stand on any page: who follows it sees what is there, and the page with the link does not.
+    """
+    given = {bytes(name): bytes(value).decode("latin-1") for name, value in scope["headers"]}
+    host, origin = given.get(b"host"), given.get(b"origin")
+    try:
+        if host is not None and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+            return False
+        if origin is not None and urlsplit(origin).netloc != host:
+            return False
+    except ValueError:  # an address that is none
+        return False
+    is_link = scope.get("method") in ("GET", "HEAD") and given.get(b"sec-fetch-mode") == "navigate"
+    return is_link or given.get(b"sec-fetch-site") != "cross-site"
 
 
 def check_exposure(host: str, access: Access) -> None:

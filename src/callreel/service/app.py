@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from callreel.delivery.drive import Drive
 from callreel.encryption import Keys
 from callreel.errors import CallreelError
-from callreel.service.access import COOKIE, Access, is_loopback
+from callreel.service.access import COOKIE, Access
 from callreel.service.answers import Answers
 from callreel.service.audio import AudioReader
 from callreel.service.chime_api import chime_api
@@ -90,8 +90,6 @@ def make_app(
         # A browser sends the cookie along with what other pages make it send: it opens nothing but what is read.
         cookie = request.cookies.get(COOKIE) if request.method in ("GET", "HEAD") else None
         tenant = access.tenant_of(request.headers.get("authorization"), cookie, now_s=clock())
-        if access.is_open and not is_loopback(request.url.hostname or ""):
-            tenant = None  # a name of somebody else's that leads here: a page of theirs asks
         if tenant is None:
             raise HTTPException(
                 401,
@@ -198,11 +196,13 @@ def make_app(
     async def failed(request: Request, _: Exception) -> Response:
         return refusal(request.scope["path"], 500, "Internal error", word="failed")
 
-    own = Counted(Limited(app, websockets=websockets), answered)
+    def entered(app: App, websockets: App, *, is_open: bool) -> App:
+        return Counted(Limited(app, websockets=websockets, is_open=is_open), answered)
+
     if colleagues.fleet.size == 1:
-        return Apps(own, None)
+        return Apps(entered(app, websockets, is_open=access.is_open), None)
     forwarding = Forwarding(app, websockets, colleagues, relay)
     return Apps(
-        Counted(Limited(forwarding, websockets=forwarding), answered),
-        Within(own, colleagues),
+        entered(forwarding, forwarding, is_open=access.is_open),
+        Within(entered(app, websockets, is_open=False), colleagues),  # what is handed on has come in already
     )

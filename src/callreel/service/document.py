@@ -88,6 +88,7 @@ ERROR_HEADERS: Final[Mapping[str, Any]] = {
 }
 LIMITS: Final[Mapping[str, str]] = {
     "400": "not JSON in UTF-8, nested too deep, or wrong in another way",
+    "403": "not allowed; of an open service, what another site's page has a browser ask",
     "405": "the path has other methods",
     "408": "the body did not come in time",
     "413": "the body is too large",

@@ -1,4 +1,4 @@
-"""What a request may be: its size, its depth, its time. An ASGI layer in front of everything else."""
+"""What a request may be: its size, its depth, its time; of an open service, whose. A layer in front of all else."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from callreel.service.access import is_of_this_machine
 from callreel.service.refusals import refusal
 
 __all__ = [
@@ -31,6 +32,8 @@ BODY_S: Final = 10.0
 """In which the whole body must be there."""
 STRING_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{\]}]', re.DOTALL)
 """A string without an end goes to that of the body: it is looked through once."""
+
+ELSEWHERE: Final = "Without authentication the service is there for this machine alone."
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -78,22 +81,34 @@ class _GoneError(Exception):
 
 
 class Limited:
-    """Reads a request's body before the application sees it, and refuses what is too large or too slow."""
+    """Reads a request's body before the application sees it, and refuses what may not be."""
 
     def __init__(
         self,
         app: App,
         *,
         websockets: App | None = None,
+        is_open: bool = False,
         body_bytes: int = BODY_BYTES,
         body_s: float = BODY_S,
     ) -> None:
-        """Stand in front of `app`, and hand WebSockets to an application of their own."""
+        """Stand in front of `app`, and hand WebSockets to an application of their own.
+
+        `is_open`: nobody is asked who they are, so it must be somebody of this machine.
+        """
+        self._is_open = is_open
         self._app, self._body_bytes, self._body_s = app, body_bytes, body_s
         self._websockets = websockets or app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
+        if self._is_open and scope["type"] in ("http", "websocket") and not is_of_this_machine(scope):
+            if scope["type"] == "websocket":
+                await receive()  # websocket.connect
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await _refuse(send, scope["path"], 403, "forbidden", ELSEWHERE)
+            return
         if scope["type"] != "http":
             await (self._websockets if scope["type"] == "websocket" else self._app)(scope, receive, send)
             return

@@ -29,7 +29,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from callreel.recorder.figures import LaneFigures, OnItsWay
 from callreel.service import words
-from callreel.service.access import COOKIE, SESSION_S, Access, is_loopback
+from callreel.service.access import COOKIE, SESSION_S, Access
 from callreel.service.audio import AudioReader
 from callreel.service.colleagues import Away, Colleagues
 from callreel.service.host import Host, LiveCall
@@ -142,8 +142,6 @@ def make_page(
     # -- who, and with which form ------------------------------------------------------------------------------------
 
     async def viewer(request: Request) -> Viewer:
-        if access.is_open and not is_loopback(request.url.hostname or ""):
-            raise HTTPException(403, "Without authentication this page is there for this machine alone.")
         tenant = access.tenant_of(
             request.headers.get("authorization"), request.cookies.get(COOKIE), now_s=clock()
         )
@@ -214,10 +212,8 @@ def make_page(
         detail: Any = error.detail
         words_of = detail[1] if isinstance(detail, tuple) else detail
         words_of = "There is nothing here." if words_of == "Not Found" else words_of
-        who = None
-        if not access.is_open or is_loopback(request.url.hostname or ""):
-            tenant = access.tenant_of(None, request.cookies.get(COOKIE), now_s=clock())
-            who = None if tenant is None else Viewer(tenant, access.is_operator(tenant))
+        tenant = access.tenant_of(None, request.cookies.get(COOKIE), now_s=clock())
+        who = None if tenant is None else Viewer(tenant, access.is_operator(tenant))
         return rendered(
             request, "error.html", who, error.status_code, number=error.status_code, words=words_of
         )
