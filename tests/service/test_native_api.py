@@ -91,9 +91,75 @@ def test_the_same_request_with_the_same_key_makes_one_call(client):
     headers = {"Idempotency-Key": "once-1"}
     first = client.post("/v1/calls", json=NO_MEDIA, headers=headers)
     second = client.post("/v1/calls", json=NO_MEDIA, headers=headers)
+    assert (first.status_code, second.status_code) == (201, 201)
     assert first.json() == second.json()
     other = client.post("/v1/calls", json=NO_MEDIA | {"call_id": "x"}, headers=headers)
     assert (other.status_code, other.json()["error"]["code"]) == (422, "key_reused")
+
+
+def test_the_same_key_of_two_tenants_makes_two_calls(running, client):
+    headers = {"Idempotency-Key": "of-two"}
+    answers = [
+        one.post("/v1/calls", json=NO_MEDIA, headers=headers) for one in (client, running.client("other"))
+    ]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    call_id, other_id = (answer.json()["call_id"] for answer in answers)
+    assert call_id != other_id
+    assert running.client("other").delete(f"/v1/calls/{other_id}").status_code == 204
+
+
+def test_every_post_takes_a_key_and_the_document_says_so(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    posts = {path: one["post"] for path, one in paths.items() if path.startswith("/v1/") and "post" in one}
+    assert set(posts) == {"/v1/calls", "/v1/calls/{call_id}/legs", "/v1/calls/{call_id}/actions"}
+    for post in posts.values():
+        assert ("header", "idempotency-key") in [
+            (one["in"], one["name"].lower()) for one in post["parameters"]
+        ]
+
+
+def test_the_same_leg_with_the_same_key_joins_once(client):
+    call_id, headers = begun(client), {"Idempotency-Key": "leg-1"}
+    path, leg = f"/v1/calls/{call_id}/legs", {"name": "LEG-B", "media": "none"}
+    first, second = (client.post(path, json=leg, headers=headers) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert first.json() == second.json()
+    assert client.post(path, json=leg).status_code == 409
+    other = client.post(path, json=leg | {"name": "LEG-C"}, headers=headers)
+    assert (other.status_code, other.json()["error"]["code"]) == (422, "key_reused")
+    assert len(client.get(f"/v1/calls/{call_id}").json()["legs"]) == 2
+
+
+def test_the_same_action_with_the_same_key_is_carried_out_once(client):
+    call_id, headers = begun(client), {"Idempotency-Key": "action-1"}
+    path = f"/v1/calls/{call_id}/actions"
+    first, second = (client.post(path, json={"action": "start_recording"}, headers=headers) for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert first.json() == second.json() == {"recording_id": f"{call_id}/LEG-A"}
+    assert act(client, call_id, action="start_recording").status_code == 409
+    other = client.post(path, json={"action": "stop_recording"}, headers=headers)
+    assert (other.status_code, other.json()["error"]["code"]) == (422, "key_reused")
+
+
+def test_what_was_done_with_a_key_is_answered_so_when_the_call_is_forgotten(client, monkeypatch):
+    call_id = begun(client)
+    asked = [
+        ("legs", {"name": "LEG-B", "media": "none"}, {"Idempotency-Key": "forgotten-1"}),
+        ("actions", {"action": "hang_up"}, {"Idempotency-Key": "forgotten-2"}),
+    ]
+
+    def answers():
+        return [client.post(f"/v1/calls/{call_id}/{one}", json=body, headers=key) for one, body, key in asked]
+
+    first = answers()
+    assert [answer.status_code for answer in first] == [201, 200]
+    monkeypatch.setattr("callreel.service.host.ENDED_KEPT", 0)
+    assert client.delete(f"/v1/calls/{call_id}").status_code == 204
+    until(lambda: client.get(f"/v1/calls/{call_id}").status_code == 404)
+    assert act(client, call_id, action="hang_up").status_code == 404
+    again = answers()
+    assert [answer.status_code for answer in again] == [201, 200]
+    assert [answer.json() for answer in again] == [answer.json() for answer in first]
 
 
 def test_what_is_asked_of_a_call_is_done_and_conflicts_are_told(client):

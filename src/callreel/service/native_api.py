@@ -2,7 +2,7 @@
 
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request
@@ -68,10 +68,12 @@ def native_api(
     Tenant = Annotated[str, Depends(tenant_of)]  # noqa: N806  (a type)
     CallId = Annotated[str, Path(max_length=128)]  # noqa: N806
 
-    async def once(request: Request, tenant: str, key: str | None, work: Callable[[], Response]) -> Response:
+    async def once(
+        request: Request, tenant: str, key: str | None, work: Callable[[], Awaitable[Response]]
+    ) -> Response:
         """Do what is asked; what was asked before with the same key is answered as it was then."""
         if key is None:
-            return work()
+            return await work()
         asked = f"{request.method} {request.scope['path']}\0".encode("utf-8", "surrogatepass")
         return await answers.once(
             f"native\0{tenant}\0{key}",
@@ -116,11 +118,11 @@ def native_api(
         tenant: Tenant,
         idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
     ) -> Any:
+        return await once(request, tenant, idempotency_key, lambda: begun(body, tenant))
+
+    async def begun(body: CallBody, tenant: str) -> Response:
         legs = [leg.wish() for leg in body.legs]
         await check_names(tenant, legs)
-        return await once(request, tenant, idempotency_key, lambda: begun(body, legs, tenant))
-
-    def begun(body: CallBody, legs: list[LegWish], tenant: str) -> Response:
         call_id = body.call_id or colleagues.fleet.new_id()
         customer = None
         if body.dialect is not None:
@@ -169,12 +171,21 @@ def native_api(
         summary="Another participant joins",
         responses={201: {"model": CallAnswer}},
     )
-    async def add_leg(call_id: CallId, body: LegBody, tenant: Tenant) -> Any:
-        wanted(call_id, tenant)
-        await check_names(tenant, [body.wish()])
-        call = wanted(call_id, tenant)
-        host.add_leg(call, body.wish())
-        return call.as_json()
+    async def add_leg(
+        request: Request,
+        call_id: CallId,
+        body: LegBody,
+        tenant: Tenant,
+        idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+    ) -> Any:
+        async def work() -> Response:
+            wanted(call_id, tenant)
+            await check_names(tenant, [body.wish()])
+            call = wanted(call_id, tenant)
+            host.add_leg(call, body.wish())
+            return JSONResponse(call.as_json(), 201)
+
+        return await once(request, tenant, idempotency_key, work)
 
     @api.post(
         "/calls/{call_id}/actions",
@@ -188,10 +199,10 @@ def native_api(
         tenant: Tenant,
         idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
     ) -> Any:
-        call = wanted(call_id, tenant)
-        return await once(
-            request, tenant, idempotency_key, lambda: JSONResponse(_carried_out(host, call, body))
-        )
+        async def work() -> Response:
+            return JSONResponse(_carried_out(host, wanted(call_id, tenant), body))
+
+        return await once(request, tenant, idempotency_key, work)
 
     @api.get(
         "/recordings",
