@@ -401,9 +401,8 @@ def test_health_needs_no_token(running):
 def test_who_listens_beyond_loopback_asks_for_tokens(tmp_path):
     from callreel.errors import UsageError
 
-    settings = ServiceSettings(Settings(tmp_path / "spool"), host="0.0.0.0", is_open=True)
     with pytest.raises(UsageError, match="on loopback only"):
-        Service(settings)
+        ServiceSettings(Settings(tmp_path / "spool"), host="0.0.0.0", is_open=True)
     with pytest.raises(UsageError, match="a tenant needs a token"):
         ServiceSettings(Settings(tmp_path / "spool"))
 

@@ -287,6 +287,21 @@ def test_a_file_can_be_checked_without_serving(written, tmp_path):
     assert "did you mean port?" in wrong.stderr
 
 
+@pytest.mark.parametrize("more", [("--check",), ("--workers", "1"), ("--workers", "2")])
+def test_an_open_service_beyond_loopback_is_refused_by_the_check_as_when_it_begins(tmp_path, more):
+    file = tmp_path / "callreel.toml"
+    file.write_text(
+        '[spool]\nfolder = "spool"\n[delivery]\ndestination = "out"\n'
+        '[service]\nis_open = true\nhost = "0.0.0.0"\nport = 0\n'
+    )
+    command = (sys.executable, "-m", "callreel", "serve", "--config", file)
+    wrong = subprocess.run((*command, *more), cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert wrong.returncode == 2
+    assert "listens on loopback only, not on 0.0.0.0" in wrong.stderr
+    here = (*command, "--host", "127.0.0.1", "--check")
+    assert subprocess.run(here, cwd=tmp_path, timeout=60).returncode == 0
+
+
 def test_options_count_more_than_the_file(written):
     settings = read_settings(written(), options={"port": 1234, "host": "::1"})
     assert (settings.port, settings.host, settings.url) == (1234, "::1", "https://calls.example")

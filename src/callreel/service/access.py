@@ -10,10 +10,9 @@ from collections.abc import Container, Mapping, MutableMapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from callreel.errors import UsageError
 from callreel.notify.references import SecretSource, secret_of
 
-__all__ = ["COOKIE", "SESSION_S", "Access", "check_exposure", "is_loopback", "is_of_this_machine"]
+__all__ = ["COOKIE", "SESSION_S", "Access", "is_loopback", "is_of_this_machine"]
 
 COOKIE: Final = "callreel_session"
 SESSION_S: Final = 12 * 3600
@@ -164,11 +163,3 @@ def is_of_this_machine(scope: MutableMapping[str, Any]) -> bool:
         return False
     is_link = scope.get("method") in ("GET", "HEAD") and given.get(b"sec-fetch-mode") == "navigate"
     return is_link or given.get(b"sec-fetch-site") != "cross-site"
-
-
-def check_exposure(host: str, access: Access) -> None:
-    """Refuse to listen where others come in and nobody is asked who they are."""
-    if access.is_open and not is_loopback(host):
-        raise UsageError(
-            f"without authentication the service listens on loopback only, not on {host}: give tenants tokens"
-        )

@@ -28,7 +28,7 @@ from callreel.notify import Answer, Notification, Notifier
 from callreel.recorder import Recorder, TakeEnded, TakeReplayed
 from callreel.recorder.figures import Milestone
 from callreel.recorder.stores import Stores
-from callreel.service.access import Access, check_exposure
+from callreel.service.access import Access
 from callreel.service.adoption import Adopted
 from callreel.service.answers import Answers
 from callreel.service.app import make_app
@@ -152,7 +152,6 @@ class Service:
             metrics_token=settings.metrics_token,
             key=session_key,
         )
-        check_exposure(settings.host, self.access)
         shared = settings.shared_folder
         shared.mkdir(parents=True, exist_ok=True)
         self.stream = EventStream()

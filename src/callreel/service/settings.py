@@ -9,6 +9,7 @@ from pathlib import Path
 from callreel.errors import UsageError
 from callreel.notify.references import SecretSource
 from callreel.recorder import Settings
+from callreel.service.access import is_loopback
 from callreel.service.overload import THRESHOLDS, Overload, Threshold
 from callreel.service.vendors import VendorSettings
 from callreel.service.watching import processors
@@ -69,6 +70,10 @@ class ServiceSettings:
             raise UsageError(f"port {self.audiosocket_port} is none")
         if not self.is_open and not self.tokens:
             raise UsageError("a tenant needs a token; is_open is for loopback only")
+        if self.is_open and not is_loopback(self.host):
+            raise UsageError(
+                f"without authentication the service listens on loopback only, not on {self.host}: give tenants tokens"
+            )
         if strangers := sorted(self.operators - self.tokens.keys()):
             raise UsageError(f"the operator {strangers[0]} is no tenant")
         Overload(self.overload)
