@@ -260,6 +260,19 @@ def test_a_part_that_is_not_there_is_refused_and_odd_ranges_give_the_whole(clien
         assert client.get(path, headers={"Range": odd}).content == whole.content
 
 
+def test_a_part_of_something_else_is_answered_with_the_whole(client):
+    path = f"/v1/recordings/{recorded(client)['take_id']}/audio"
+    whole = client.get(path)
+    tag = whole.headers["etag"]
+    same = client.get(path, headers={"Range": "bytes=10-19", "If-Range": tag})
+    assert (same.status_code, same.content) == (206, whole.content[10:20])
+    for other in (f"W/{tag}", '"another"', tag.strip('"'), "Sun, 29 Nov 2026 00:00:00 GMT", ""):
+        for asked in ("bytes=10-19", "bytes=999999999-"):
+            answer = client.get(path, headers={"Range": asked, "If-Range": other})
+            assert (answer.status_code, answer.content) == (200, whole.content)
+    assert client.get(path, headers={"If-Range": tag}).status_code == 200
+
+
 def test_recordings_are_searched_filtered_and_paged(client):
     entries = [recorded(client, 0.1) for _ in range(3)]
     first = client.get("/v1/recordings", params={"page_size": 2}).json()

@@ -116,12 +116,14 @@ class AudioReader:
             raise HTTPException(404, ("not_there", "something else is stored in its place now"))
         return clear
 
-    def response(self, entry: Entry, range_header: str | None) -> Response:
-        """The file, or what of it is asked for."""
+    def response(self, entry: Entry, range_header: str | None, if_range: str | None = None) -> Response:
+        """The file, or what of it is asked for; the whole if the client's part is of another (RFC 9110, 13.1.5)."""
         clear = self._opened(entry)
         size = clear.size_bytes
         media_type = str(entry.manifest.get("media_type", "application/octet-stream"))
         headers = {"Accept-Ranges": "bytes", "ETag": f'"{entry.manifest.get("sha256", "")}"'}
+        if if_range is not None and if_range.strip() != headers["ETag"]:
+            range_header = None
         try:
             part = _range_of(range_header, size)
         except ValueError:

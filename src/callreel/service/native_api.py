@@ -243,7 +243,9 @@ def native_api(
         response_class=Response,
     )
     def read_audio(take_id: str, request: Request, tenant: Tenant) -> Response:
-        return audio.response(recording(take_id, tenant), request.headers.get("range"))
+        return audio.response(
+            recording(take_id, tenant), request.headers.get("range"), request.headers.get("if-range")
+        )
 
     @api.get(
         "/recordings/{take_id}/waveform",

@@ -429,7 +429,9 @@ def make_page(
 
     @page.get("/recordings/{take_id}/audio")
     def sound(request: Request, take_id: str, who: Who) -> Response:
-        response = audio.response(recording(take_id, who), request.headers.get("range"))
+        response = audio.response(
+            recording(take_id, who), request.headers.get("range"), request.headers.get("if-range")
+        )
         response.headers["Cache-Control"] = "private, max-age=3600"
         return response
 
