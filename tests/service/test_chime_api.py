@@ -265,8 +265,12 @@ def test_a_call_is_made_once_however_often_its_request_comes(running, service):
     path = f"/sip-media-applications/{ACME.sip_media_application}/calls"
     body = b'{"FromPhoneNumber":"+15551230001","ToPhoneNumber":"+15551230002"}'
     headers = signed(running, "POST", path, body)
-    answers = [running.client(None).post(path, content=body, headers=headers).json() for _ in range(3)]
-    assert answers[0] == answers[1] == answers[2]
+    before = {call.call_id for call in service.host.calls(live=False)}
+    answers = [running.client(None).post(path, content=body, headers=headers) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [201, 201, 201]
+    made = {call.call_id for call in service.host.calls(live=False)} - before
+    assert made == {answer.json()["SipMediaApplicationCall"]["TransactionId"] for answer in answers}
+    assert len(made) == 1
 
 
 # ---- errors ----

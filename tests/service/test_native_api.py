@@ -16,6 +16,7 @@ from callreel.service.settings import ServiceSettings
 from http_server import authority, plain, serving
 from secret_watch import may_hold, secret_base64
 from service_host import TOKENS, listening, read_events, settings_in
+from vendor_customers import speak
 
 NO_MEDIA = {"legs": [{"media": "none"}]}
 
@@ -273,6 +274,26 @@ def test_a_part_of_something_else_is_answered_with_the_whole(client):
     assert client.get(path, headers={"If-Range": tag}).status_code == 200
 
 
+def test_the_outline_of_each_channel_is_that_of_its_sound(running, client):
+    call_id = begun(client, record={})
+    speak(running.service, call_id, seconds=1)
+    assert client.delete(f"/v1/calls/{call_id}").status_code == 204
+    entry = until(lambda: client.get("/v1/recordings", params={"text": call_id}).json()["recordings"])[0]
+    answer = client.get(f"/v1/recordings/{entry['take_id']}/waveform", params={"columns": 20})
+    outline = answer.json()
+    assert outline["sample_rate"] == 8000
+    loud, silent = outline["channels"]
+    assert (loud["name"], silent["name"]) == ("incoming", "outgoing")
+    assert silent["high"] == silent["low"] == silent["rms"] == [0.0] * 20
+    # The sound goes up and down from sample to sample, to 15,996 of 32,768: the value of 0x90 in G.711's µ-law.
+    peak = round(15_996 / 32_768, 4)
+    columns = list(zip(loud["high"], loud["low"], loud["rms"], strict=True))
+    full = columns.count((peak, -peak, peak))
+    assert len(columns) == 20
+    assert 0 <= 20 * 1.0 / outline["duration"] - full < 2
+    assert columns.count((0.0, 0.0, 0.0)) >= 20 - full - 2
+
+
 def test_recordings_are_searched_filtered_and_paged(client):
     entries = [recorded(client, 0.1) for _ in range(3)]
     first = client.get("/v1/recordings", params={"page_size": 2}).json()
@@ -399,6 +420,7 @@ def test_another_tenants_calls_and_recordings_are_not_there(running, client):
         other.get(f"/v1/recordings/{entry['take_id']}"),
         other.get(f"/v1/recordings/{entry['take_id']}/audio"),
         other.get(f"/v1/recordings/{entry['take_id']}/manifest"),
+        other.get(f"/v1/recordings/{entry['take_id']}/waveform"),
     ):
         assert answer.status_code == 404
     assert other.get("/v1/recordings").json()["total"] == 0
