@@ -29,10 +29,20 @@ def main(audio: str, url: str = URL) -> None:
     """Begin a call that is recorded, send its media, end it, and wait for the recording."""
     call = ask("POST", f"{url}/v1/calls", {"record": {}})
     media = call["legs"][0]["media"]
-    ffmpeg = ["ffmpeg", "-v", "error", "-re", "-i", audio, "-ar", "8000", "-ac", "1", "-c:a", "pcm_mulaw"]
-    where = f"rtp://{media['host']}:{media['port']}"
+    ffmpeg = ["ffmpeg", "-nostdin", "-v", "error", "-re", "-i", audio]
+    where = [
+        "-ar",
+        "8000",
+        "-ac",
+        "1",
+        "-c:a",
+        "pcm_mulaw",
+        "-f",
+        "rtp",
+        f"rtp://{media['host']}:{media['port']}",
+    ]
     try:
-        subprocess.run([*ffmpeg, "-f", "rtp", where], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*ffmpeg, *where], check=True, stdout=subprocess.DEVNULL)
     finally:
         ask("DELETE", f"{url}/v1/calls/{call['call_id']}")
     while not (found := ask("GET", f"{url}/v1/recordings?text={call['call_id']}")["recordings"]):

@@ -177,17 +177,25 @@ def _homely(config: Path | None) -> dict[str, Any]:
 def _tell(settings: ServiceSettings, port: int) -> None:
     """Say where it is, and how to send it a call."""
     url = f"http://{'[' + settings.host + ']' if ':' in settings.host else settings.host}:{port}"
+    destination = settings.recorder.destination
     print(f"callreel serves at {url}")
-    print(f"  recordings go to {settings.recorder.destination or 'where requests say'}")
+    print(f"  recordings go to {destination or 'where requests say'}")
     source = next(iter(settings.tokens.values()), None)
     if isinstance(source, FromFile):
         print(f"  the token is in {source.path}; the operator's page is {url}/page")
-        print("  to send it a call:")
-        print(f"    TOKEN=$(cat {source.path})")
-        print('    curl -s -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \\')
-        print(f"         -d '{{\"record\": {{}}}}' {url}/v1/calls")
-        print("    ffmpeg -re -i speech.wav -ar 8000 -ac 1 -c:a pcm_mulaw -f rtp rtp://HOST:PORT")
-        print("  with the host and the port that the first answers under legs, media")
+        if destination is not None:
+            print("  to send it a call, and to end it:")
+            print(f"    TOKEN=$(cat {source.path})")
+            print('    curl -s -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \\')
+            print(f"         -d '{{\"record\": {{}}}}' {url}/v1/calls")
+            print(
+                "    ffmpeg -nostdin -re -i speech.wav -ar 8000 -ac 1 -c:a pcm_mulaw -f rtp rtp://HOST:PORT"
+            )
+            print(f'    curl -s -X DELETE -H "Authorization: Bearer $TOKEN" {url}/v1/calls/CALL_ID')
+            print(
+                "  with call_id of what the first answers, and host and port that it has under legs, media;"
+            )
+            print(f"  a moment later the recording is below {destination}")
     sys.stdout.flush()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -108,6 +109,41 @@ def test_alone_it_asks_for_a_token_and_records_what_ffmpeg_sends(served, tmp_pat
     size = len(codes) - 1024  # what ffmpeg has cut off at the end
     step = np.maximum(np.abs(codes[:size].astype(int)) / 8, 32)  # its encoder is not ITU's to the last bit
     assert (np.abs(heard[at : at + size].astype(int) - codes[:size]) <= step).all()
+
+
+def test_the_lines_that_it_prints_send_it_a_call_and_end_it(served, tmp_path):
+    if shutil.which("ffmpeg") is None or shutil.which("curl") is None:
+        pytest.skip("needs ffmpeg and curl")
+    _, process = served
+    told = []
+    while "the recording is below" not in (line := process.stdout.readline()):
+        assert line
+        told.append(line)
+    folder = tmp_path / line.split()[-1]
+    lines = "".join(line for line in told if line.startswith("    "))
+    token, begin, send, end = re.sub(r"\\\n +", "", lines).splitlines()
+
+    def run(*commands):
+        return subprocess.run(
+            ["sh", "-euc", "\n".join(commands)],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=60,
+        ).stdout
+
+    said = soundfile.read(SPEECH, dtype="int16", frames=3 * RATE)[0]
+    soundfile.write(tmp_path / "speech.wav", said, RATE)
+    call = json.loads(run(token, begin))
+    media = call["legs"][0]["media"]
+    send = send.replace("HOST", media["host"]).replace("PORT", str(media["port"]))
+    run(token, send, end.replace("CALL_ID", call["call_id"]))
+    (file,) = until(lambda: list(folder.rglob("*.wav")))
+    heard = soundfile.read(file, dtype="int16", always_2d=True)[0][:, 0]
+    piece = said[8000:16000].astype(float)
+    at = where(piece, heard)
+    assert np.corrcoef(heard[at : at + len(piece)].astype(float), piece)[0, 1] > 0.8  # ffmpeg may be late
 
 
 def test_the_example_sends_a_call_and_shows_its_recording(served, tmp_path):
