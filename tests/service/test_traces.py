@@ -1,9 +1,14 @@
-"""Traces: the spans of a recording, and that nothing of OpenTelemetry is imported unless it is asked for."""
+"""Traces: the spans of a recording, and that none are made unless they are asked for."""
 
 import subprocess
 import sys
 
 import pytest
+from opentelemetry import _logs, metrics, trace
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -80,7 +85,33 @@ def test_no_more_is_remembered_than_is_said(traces, monkeypatch):
     assert list(traces._contexts) == ["t-7", "t-8", "t-9"]
 
 
-def test_opentelemetry_is_imported_only_when_traces_are_asked_for():
+@pytest.fixture
+def told_of_requests(seen, monkeypatch):
+    """Gives what the process's providers have been told: spans, metrics and logs."""
+    told_logs, reader = InMemoryLogRecordExporter(), InMemoryMetricReader()
+    tracers, loggers = TracerProvider(), LoggerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(seen))
+    loggers.add_log_record_processor(SimpleLogRecordProcessor(told_logs))
+    meters = MeterProvider([reader])
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: tracers)
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: meters)
+    monkeypatch.setattr(_logs, "get_logger_provider", lambda: loggers)
+    return lambda: (seen.get_finished_spans(), reader.get_metrics_data(), told_logs.get_finished_logs())
+
+
+def test_a_service_without_traces_tells_the_processs_providers_nothing(tmp_path, told_of_requests):
+    with listening(Service(settings_in(tmp_path))) as one:
+        client = one.client()
+        call = {"call_id": "c-1", "legs": [{"media": "none"}], "record": {}}
+        assert client.post("/v1/calls", json=call).status_code == 201
+        assert client.post("/v1/calls", json={"legs": 0}).status_code == 422
+        assert client.get("/v1/recordings", params={"text": "+15551230001"}).status_code == 200
+        assert client.get("/page/", params={"text": "+15551230001"}).status_code == 200
+        client.delete("/v1/calls/c-1")
+    assert told_of_requests() == ((), None, ())
+
+
+def test_opentelemetry_is_imported_only_when_traces_are_made():
     program = (
         "import sys, callreel.service.traces as t;"
         "assert not any(one.startswith('opentelemetry') for one in sys.modules);"

@@ -34,6 +34,7 @@ from callreel.service.permits import Permits
 from callreel.service.refusals import refusal, vendor_of
 from callreel.service.relays import relay
 from callreel.service.sinch_api import sinch_api
+from callreel.service.traces import NONE_OF_FASTAPI
 
 __all__ = ["Apps", "make_app"]
 
@@ -84,6 +85,7 @@ def make_app(
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
+        telemetry=NONE_OF_FASTAPI,
     )
 
     async def tenant_of(request: Request) -> str:

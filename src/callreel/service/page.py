@@ -37,6 +37,7 @@ from callreel.service.letters import Letter, Letters
 from callreel.service.library import Entry, Library
 from callreel.service.outlines import Outlines
 from callreel.service.strip import draw_message, draw_strip, height_of
+from callreel.service.traces import NONE_OF_FASTAPI
 
 __all__ = ["Viewer", "make_page"]
 
@@ -123,7 +124,7 @@ def make_page(
     clock: Callable[[], float] = time.time,
 ) -> Any:
     """The application below /page."""
-    page = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    page = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=NONE_OF_FASTAPI)
     templates = _templates()
     outlines = Outlines(audio)
 

@@ -1,7 +1,7 @@
 """Traces for OpenTelemetry: a span for each recording, and below it those of making, delivering and telling it.
 
-Extra `callreel[otel]`; imported only where traces are asked for. Where they go is the provider's matter: that of the
-process, which `opentelemetry-instrument` or the host sets up, or one that is handed in.
+Extra `callreel[otel]`; only who asks for traces has it import OpenTelemetry. Where they go is the provider's matter:
+that of the process, which `opentelemetry-instrument` or the host sets up, or one that is handed in.
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ from typing import Any, Final
 
 from callreel.recorder.figures import Milestone
 
-__all__ = ["Traces"]
+__all__ = ["NONE_OF_FASTAPI", "Traces"]
 
 KEPT: Final = 10_000
 """Recordings whose spans still find their parent; one that is delivered a day later may be a trace of its own."""
+
+NONE_OF_FASTAPI: Final[Any] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""`FastAPI(telemetry=...)`: by itself it would tell any provider of requests, with paths and queries.
+
+Versions that have no telemetry keep it and do nothing with it.
+"""
 
 
 class Traces:
