@@ -21,6 +21,7 @@ from callreel.service.running import Service
 from callreel.service.settings import ServiceSettings
 from callreel.service.supervisor import Pauses
 from recording_host import Clock, Unreliable, record
+from secret_watch import may_hold, secret
 from served_command import WAIT_S, Command, group, is_alive, until
 from service_host import settings_in
 
@@ -298,6 +299,30 @@ def test_sigterm_waits_for_the_recordings_of_all_workers(command):
     assert client.delete(f"/v1/calls/{first}").status_code == 204
     assert command.process.wait(WAIT_S) == 0
     assert len(list(command.out.rglob("*.wav"))) == len(calls)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_ends_after_drain_s_what_still_runs_and_after_the_next_start_it_is_there(command, workers):
+    (command.folder / "callreel").mkdir()
+    (command.folder / "callreel" / "token").write_text(f"{secret('of-the-tenant-0123456789')}\n")
+    may_hold(command.folder / "callreel" / "token")
+    config = command.folder / "callreel.toml"
+    config.write_text(f"""
+        spool.folder = "{command.spool}"
+        delivery.destination = "{command.out}"
+        service = {{drain_s = 1, tokens = {{local_file = "{command.folder}/callreel/token"}}}}
+        """)
+    command.start(workers, "--config", str(config))
+    calls = taken_up(command, workers)
+    told_at = time.monotonic()
+    command.process.send_signal(signal.SIGTERM)
+    assert command.process.wait(WAIT_S) == 0
+    assert 1.0 <= time.monotonic() - told_at < 8.0
+    command.start(workers, "--config", str(config))
+    client = command.client()
+    entries = until(lambda: (found := recordings(client)) and len(found) >= len(calls) and found)
+    assert sorted(entry["call_id"] for entry in entries) == sorted(calls)
+    assert {(entry["error"], entry["end_reason"]) for entry in entries} == {(None, "hangup")}
 
 
 @pytest.mark.parametrize("whom", ["supervisor", "terminal"])
