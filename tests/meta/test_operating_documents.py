@@ -25,6 +25,7 @@ from service_host import listening, settings_in
 
 RUNNING = (ROOT / "docs" / "running.md").read_text("utf-8")
 OPERATING = (ROOT / "docs" / "operating.md").read_text("utf-8")
+SOCKETS = (ROOT / "docs" / "sockets.md").read_text("utf-8")
 UNIT = ROOT / "packaging" / "callreel.service"
 CONTAINER = (ROOT / "Containerfile").read_text("utf-8")
 CALLS = [json.loads(text) for text in fenced(RUNNING, "json")]
@@ -56,6 +57,65 @@ def test_an_option_of_the_page_is_one_of_that_kind_of_media(kind):
     }
     assert used
     assert used <= MEDIA[kind]
+
+
+SPOKEN_TO = {
+    "host": r"(?:https?|ws)://(?!calls\.|agent\.|recorder\.)([\w.-]+:\d+)",
+    "audiosocket_host": r"AudioSocket\(\$\{ID\},([^)]+)\)",
+    "rtp_host": r"external_host=([\w.:-]+)",
+}
+"""How lines name the service; not its names in public, nor what is somebody else's."""
+
+
+def the_service():
+    (text,) = fenced(RUNNING, "toml")
+    return tomllib.loads(text)["service"]
+
+
+@pytest.mark.parametrize("text", [RUNNING, OPERATING, SOCKETS], ids=["running", "operating", "sockets"])
+def test_lines_of_the_pages_speak_to_where_the_file_of_the_page_has_the_service(text):
+    service = the_service()
+    ports = {
+        "host": service["port"],
+        "audiosocket_host": service["audiosocket_port"],
+        "rtp_host": service["rtp_ports"][0],
+    }
+    for name, pattern in SPOKEN_TO.items():
+        named = set(re.findall(pattern, text))
+        assert named <= {f"{service[name]}:{ports[name]}"}
+        assert named or text is not RUNNING
+    targets = re.findall(r'targets: \["([^"]+)"\]', OPERATING) + re.findall(
+        r'SERVICE, TOKEN = "([^"]+)"', SOCKETS
+    )
+    assert targets == 2 * [f"{service['host']}:{service['port']}"]
+
+
+@pytest.mark.parametrize("name", ["asterisk", "rtpengine"])
+def test_an_example_of_the_page_speaks_to_the_service_of_its_file_unless_told_otherwise(name):
+    service = the_service()
+    source = (ROOT / "examples" / f"{name}.py").read_text("utf-8")
+    assert f'"CALLREEL_URL", "http://{service["host"]}:{service["port"]}")' in source
+    assert f'"CALLREEL_TOKEN_FILE", "{service["tokens"]["acme_file"]}")' in source
+
+
+@pytest.mark.parametrize("text", [RUNNING, SOCKETS], ids=["running", "sockets"])
+def test_who_uses_a_token_has_read_it_from_the_file_of_the_page(text):
+    path = the_service()["tokens"]["acme_file"]
+    assert set(re.findall(r"\$\(cat ([^)]+)\)", text)) == {path}
+    blocks = fenced(text, "sh") + re.findall(
+        r"(?:^    .*\n)+", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.M
+    )
+    users = [block for block in blocks if "$TOKEN" in block]
+    assert users
+    for block in users:
+        assert block.lstrip().startswith(f"TOKEN=$(cat {path})\n")
+
+
+def test_a_program_that_lines_of_the_page_run_was_put_there_by_one():
+    run = set(re.findall(r"python3 (/\S+\.py)", RUNNING))
+    put = dict(re.findall(r"^    install -D -m 644 (\S+) (\S+)$", RUNNING, re.MULTILINE))
+    assert run == set(put.values()) != set()
+    assert all((ROOT / source).exists() for source in put)
 
 
 def test_every_kind_of_media_is_told_of():
