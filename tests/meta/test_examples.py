@@ -1,8 +1,10 @@
 """The programs below examples run as they are, and do what they say."""
 
+import asyncio
 import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tokenize
@@ -10,6 +12,9 @@ import tokenize
 import numpy as np
 import pytest
 
+import pipecat_stand_in
+from callreel.recorder import Recorder, Settings
+from live_media import noise, starts_at, until
 from project import ROOT
 
 EXAMPLE = ROOT / "examples" / "engine.py"
@@ -134,6 +139,31 @@ def test_the_graph_recording_of_the_example_lies_between_the_beep_and_the_stop_t
     hz = np.fft.rfftfreq(round(0.1 * rate), 1 / rate)
     tone = spectrum[np.abs(hz - 941) < 15].max() + spectrum[np.abs(hz - 1477) < 15].max()
     assert tone < spectrum.sum() / 4  # nothing of "#"
+
+
+def test_the_agent_of_pipecat_is_recorded_with_its_caller_sample_by_sample(tmp_path, monkeypatch):
+    """With a stand-in for Pipecat."""
+    for name, module in pipecat_stand_in.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    agent = runpy.run_path(ROOT / "examples" / "pipecat_agent.py")
+    said = noise(0.8)
+    pieces = [said[at : at + 320] for at in range(0, len(said), 320)]
+    monkeypatch.setattr(pipecat_stand_in, "HEARD", pieces)
+
+    class Socket:
+        async def accept(self):
+            pass
+
+    with Recorder(Settings(tmp_path / "spool", destination=str(tmp_path / "out"))) as recorder:
+        agent["app"].state.recorder = recorder
+        asyncio.run(agent["media"](Socket()))
+        (path,) = until(lambda: list((tmp_path / "out").rglob("*.wav")))
+    heard, rate = decoded(path)
+    assert rate == 8000
+    wanted = np.frombuffer(said, "<i2")
+    for channel, expected in zip(heard.T, (wanted, -wanted), strict=True):
+        begin = starts_at(channel, expected.tobytes())
+        np.testing.assert_array_equal(channel[begin : begin + len(expected)], expected)
 
 
 def test_the_example_leaves_nothing_but_its_four_recordings(ran):
