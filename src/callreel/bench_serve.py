@@ -80,6 +80,8 @@ IDLE_S: Final = 15.0
 """A connection that has been idle for longer may be closed by the service at this very moment."""
 PACKETS_PER_S: Final = 100
 """Of a call."""
+TOLD_MOST: Final = 10
+"""Problems: of thousands of recordings it may be the same with all."""
 CONFIG = """\
 [spool]
 folder = "{folder}/spool"
@@ -133,8 +135,12 @@ class Figures:
     lost: int = 0
     """By us: packets that were sent and are not in a recording."""
     lost_where: dict[str, int] = field(default_factory=dict)
+    hung_up: int = 0
+    """Calls: each has a recording, which is to be delivered."""
     recordings: int = 0
-    """Whose manifests were looked at."""
+    """That were delivered, and whose manifests were looked at."""
+    problems: list[str] = field(default_factory=list)
+    """Of the others, and of their files."""
     degraded: int = 0
     degraded_by: dict[str, int] = field(default_factory=dict)
     """How many of them by what."""
@@ -153,10 +159,14 @@ class Figures:
     share_of_cpu: float = 0.0
     """Of those that it reads in a second of CPU time."""
     bytes_per_call: int = 0
+    turns: int = 0
+    """Calls that were to be hung up on and to have another in their place while times were measured."""
     starts: int = 0
+    """Whose event came."""
     start_p50_ms: float = 0.0
     start_p99_ms: float = 0.0
     hang_ups: int = 0
+    """Whose recording was delivered."""
     hang_up_p50_s: float = 0.0
     hang_up_p99_s: float = 0.0
     late_max_ms: float = 0.0
@@ -224,8 +234,18 @@ def _tell(words: str) -> None:
 
 
 def _reached(figures: Figures) -> dict[str, bool]:
+    """What was measured, of all that there was, and is as it should be."""
+    is_whole = figures.recordings == figures.hung_up > 0 and not figures.problems
+    is_measured = {
+        "lost": is_whole,
+        "share": figures.share > 0,
+        "bytes_per_call": figures.bytes_per_call > 0,
+        "start_p99_ms": figures.starts == figures.turns > 0,
+        "hang_up_p99_s": is_whole and figures.hang_ups == figures.turns > 0,
+    }
     return {
-        name: getattr(figures, name) >= target if name == "share" else getattr(figures, name) <= target
+        name: is_measured[name]
+        and (getattr(figures, name) >= target if name == "share" else getattr(figures, name) <= target)
         for name, target in TARGETS.items()
     }
 
@@ -236,13 +256,15 @@ def table(plan: Plan, figures: Figures) -> str:
     where = ", ".join(f"{name} {count}" for name, count in figures.lost_where.items() if count)
     late = f"{figures.late_max_ms:.1f} ms, {1000 * figures.lateness_max_s:.0f} ms"
     bare, bare_cpu = f"{figures.bare_per_s:,.0f}", f"{figures.bare_per_cpu_s:,.0f}"
-    ended = f"{figures.hang_ups:,} calls of {plan.seconds:g} s"
+    started = f"{figures.starts:,} of {figures.turns:,}"
+    ended = f"{figures.hang_ups:,} of {figures.turns:,}, {plan.seconds:g} s long"
+    looked_at = f"{figures.recordings:,} of {figures.hung_up:,}, {figures.degraded:,}"
     rows: list[tuple[str, str, str, bool | None]] = [
         ("two-leg calls recorded at once, one worker on one core", f"{figures.calls:,}", f"{plan.calls:,}", full),
         ("  packets a second", f"{figures.packets_per_s:,.0f}", "", None),
         ("  packets sent", f"{figures.sent:,}", "", None),
         ("  lost by us" + (f" ({where})" if where else ""), f"{figures.lost:,}", "0", reached["lost"]),
-        ("  recordings looked at, degraded", f"{figures.recordings:,}, {figures.degraded:,}", "", None),
+        ("  recordings looked at, degraded", looked_at, "", None),
         ("  keys heard in them", f"{figures.keys:,}", "", None),
         ("  latest packet sent, latest call moved on", late, "", None),
         ("CPU of the core, of that the system's", f"{figures.cpu_share:.0%}, {figures.system_share:.0%}", "", None),
@@ -251,7 +273,7 @@ def table(plan: Plan, figures: Figures) -> str:
         (f"  of a bare recvmmsg loop's {bare} a second", f"{figures.share:.0%}", "55%", reached["share"]),
         (f"  of its {bare_cpu} a CPU second", f"{figures.share_of_cpu:.0%}", "", None),
         ("memory a call", f"{figures.bytes_per_call / 1000:,.0f} KB", "200 KB", reached["bytes_per_call"]),
-        (f"start of a recording to its event, {figures.starts:,}, p50", f"{figures.start_p50_ms:.1f} ms", "", None),
+        (f"start of a recording to its event, {started}, p50", f"{figures.start_p50_ms:.1f} ms", "", None),
         ("  p99", f"{figures.start_p99_ms:.1f} ms", "20 ms", reached["start_p99_ms"]),
         (f"hang-up to delivered file, {ended}, p50", f"{figures.hang_up_p50_s:.2f} s", "", None),
         ("  p99", f"{figures.hang_up_p99_s:.2f} s", "1 s", reached["hang_up_p99_s"]),
@@ -261,6 +283,7 @@ def table(plan: Plan, figures: Figures) -> str:
     lines += [f"{what:<60}{found:>20}{asked:>9}  {marks[good]}".rstrip() for what, found, asked, good in rows]
     if figures.refused is not None:
         lines.append(f"no more were recorded: {figures.refused}")
+    lines += figures.problems[:TOLD_MOST]
     return "\n".join(lines)
 
 
@@ -405,8 +428,8 @@ class _Watcher(threading.Thread):
                     at = time.monotonic()
                     body = json.loads(line[6:])
                     if kind == b"take_ended":
-                        self.ended[body["call_id"]] = at
                         self._on_ended(body)
+                        self.ended[body["call_id"]] = at
                     else:
                         self.started[body["call_id"]] = at
 
@@ -442,21 +465,25 @@ class _Run:
         self.sent: dict[str, int] = {}
         """Packets of calls that are over."""
         self.found: dict[str, dict[str, Any]] = {}
-        """Manifests, by call."""
+        """Manifests of what was delivered, by call."""
         self.problems: list[str] = []
         self.watcher = _Watcher(service_port, token, self._look_at)
         self.watcher.start()
 
     def _look_at(self, ended: dict[str, Any]) -> None:
         """A recording has ended: its file is looked at, and removed, or the disk would be full."""
-        self.found[ended["call_id"]] = ended["manifest"]
         if ended["location"] is None:
             self.problems.append(f"{ended['call_id']} was not delivered: {ended['error']}")
             return
         path = Path(unquote(urlsplit(ended["location"]).path))
-        if path.stat().st_size != ended["manifest"]["bytes"]:
-            self.problems.append(f"{path} has not the size that its manifest says")
-        path.unlink()
+        try:
+            if path.stat().st_size != ended["manifest"]["bytes"]:
+                self.problems.append(f"{path} has not the size that its manifest says")
+            path.unlink()
+        except OSError as error:
+            self.problems.append(f"{path} is not as it should be: {error.strerror}")
+            return
+        self.found[ended["call_id"]] = ended["manifest"]
 
     def begin(self, slot: _Slot) -> str | None:
         """A new call, and its recording; returns why there is none, where the service refuses it."""
@@ -532,15 +559,12 @@ def measure_service(plan: Plan, tell: Callable[[str], None]) -> Figures:
         _fill(plan, run, slots, figures, service, tell)
         _steady(plan, run, slots, figures, service, tell)
         _turn_over(plan, run, slots, figures, tell)
-        _wind_up(run, slots, figures, client, tell)
+        _wind_up(run, slots, tell)
+        _compare(run, figures, client.metrics())
         shared.is_on[2 * plan.calls] = 1
         figures.late_max_ms = _line(sources)["late_max_ms"]
-        for problem in run.problems:
-            tell(problem)
-        problems = [
-            line for line in service.log.read_text().splitlines() if " WARNING " in line or " ERROR " in line
-        ]
-        for line in problems[:10]:
+        lines = service.log.read_text().splitlines()
+        for line in [line for line in lines if " WARNING " in line or " ERROR " in line][:TOLD_MOST]:
             tell(line)
     _times(run, figures)
     return figures
@@ -619,7 +643,8 @@ def _turn_over(
     tell(f"calls end and begin for {plan.window_s:.0f} s, {per_s:.1f} a second")
     began, waiting = time.monotonic(), [slot for slot in slots if slot.call_id]
     run.quiet(waiting[0])
-    for number in range(max(1, int(plan.window_s * per_s))):
+    figures.turns = max(1, int(plan.window_s * per_s))
+    for number in range(figures.turns):
         time.sleep(max(0.0, began + number / per_s - time.monotonic()))
         if time.monotonic() > began + 2 * plan.window_s:
             tell("the service answers too slowly for that: the rest is left out")
@@ -639,30 +664,27 @@ def _turn_over(
             return
 
 
-def _wind_up(
-    run: _Run, slots: list[_Slot], figures: Figures, client: _Client, tell: Callable[[str], None]
-) -> None:
-    """All is over: what was recorded is compared with what was sent."""
+def _wind_up(run: _Run, slots: list[_Slot], tell: Callable[[str], None]) -> None:
+    """All is over, and what was recorded on its way."""
     tell("all calls are hung up on, and their recordings looked at")
     left = [slot for slot in slots if slot.call_id]
     for slot in left:
         run.quiet(slot)
     for slot in left:
         run.end(slot)
-    until, looked_at = time.monotonic() + END_S, 0
-    while len(run.found) < len(run.hung_up) and time.monotonic() < until:
+    until, looked_at, ended = time.monotonic() + END_S, 0, run.watcher.ended
+    while len(ended) < len(run.hung_up) and time.monotonic() < until:
         time.sleep(0.1)
-        if len(run.found) >= looked_at + 500:
-            looked_at = len(run.found)
+        if len(ended) >= looked_at + 500:
+            looked_at = len(ended)
             tell(f"{looked_at:,} of {len(run.hung_up):,}")
-    if len(run.found) < len(run.hung_up):
-        tell(
-            f"{len(run.hung_up) - len(run.found):,} recordings were not delivered within {END_S:g} s: not looked at"
-        )
-    _compare(run, figures, client.metrics())
+    if len(ended) < len(run.hung_up):
+        run.problems.append(f"{len(run.hung_up) - len(ended):,} recordings have not ended within {END_S:g} s")
 
 
 def _compare(run: _Run, figures: Figures, metrics: dict[str, float]) -> None:
+    """Hold what was recorded against what was sent."""
+    figures.hung_up, figures.problems = len(run.hung_up), run.problems
     where = dict.fromkeys(("not recorded", "late", "discarded", "undecoded"), 0)
     for call_id, manifest in run.found.items():
         tracks = [track["packets"] for track in manifest["tracks"]]
@@ -689,9 +711,11 @@ def _compare(run: _Run, figures: Figures, metrics: dict[str, float]) -> None:
 
 def _times(run: _Run, figures: Figures) -> None:
     """What requests took at that load."""
-    started, ended = run.watcher.started, run.watcher.ended
+    started, ended, found = run.watcher.started, run.watcher.ended, run.found
     starts_ms = [1000 * (started[one] - run.asked[one]) for one in run.timed_starts if one in started]
-    hang_ups_s = [ended[one] - run.hung_up[one] for one in run.timed_hang_ups if one in ended]
+    hang_ups_s = [
+        ended[one] - run.hung_up[one] for one in run.timed_hang_ups if one in found and one in ended
+    ]
     figures.starts, figures.hang_ups = len(starts_ms), len(hang_ups_s)
     if starts_ms:
         figures.start_p50_ms, figures.start_p99_ms = _percentiles(starts_ms)
