@@ -1,7 +1,11 @@
 """Admission control: when recordings are refused and accepted again, and that a busy service does so."""
 
+import hashlib
 import json
+import threading
 import time
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -9,10 +13,15 @@ from hypothesis import strategies as st
 
 from callreel.dialects.chime import Chime
 from callreel.errors import UsageError
+from callreel.recorder.figures import Strain
+from callreel.service import watching
 from callreel.service.host import LegWish
 from callreel.service.overload import THRESHOLDS, Load, Overload, Threshold
 from callreel.service.running import Service
+from callreel.service.watching import Watch
+from recording_host import packet
 from service_host import listening, settings_in, until
+from sick_disks import SickOs
 
 IDLE = Load(0.0, 0.0, 0.0)
 
@@ -116,7 +125,96 @@ def test_a_table_that_would_swing_or_never_end_is_refused(thresholds, words):
         Overload(thresholds)
 
 
+# ---- what is measured ----
+
+
+def test_a_load_is_that_of_the_processors_that_the_process_has_and_of_the_memory_that_waits(monkeypatch):
+    clock = SimpleNamespace(monotonic=count(0, 1).__next__, process_time=count(0, 0.5).__next__)
+    monkeypatch.setattr(watching, "time", clock)
+    monkeypatch.setattr(watching, "LOOK_S", 0.01)
+    seen = []
+    overload = SimpleNamespace(judge=lambda load, _: seen.append(load))
+    watch = Watch(SimpleNamespace(strain=lambda: Strain(0.125, 0.75)), overload, share=2.0)
+    try:
+        until(lambda: len(seen) >= 3)
+    finally:
+        watch.close()
+    assert set(seen) == {watch.load} == {(0.125, 0.25, 0.75)}
+
+
 # ---- in a service ----
+
+
+def load_of(client):
+    """What the service says of its load, by figure, and of the memory that audio waits in for the disk."""
+    values = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#")
+    figures = {name: float(values[f'callreel_load{{figure="{name}"}}']) for name in Load._fields}
+    waiting = [float(values[f"callreel_spool_waiting_{name}"]) for name in ("bytes", "limit_bytes")]
+    return figures, waiting[0] / waiting[1]
+
+
+def is_refused(client, words):
+    body = {"call_id": "refused", "legs": [{"media": "none"}], "record": {}}
+    assert client.get("/readyz").text.startswith(f"overloaded: {words}")
+    refused = client.post("/v1/calls", json=body)
+    return (refused.status_code, refused.json()["error"]["code"]) == (503, "no_recordings_now")
+
+
+def test_a_service_whose_processors_are_busy_refuses_new_recordings(tmp_path):
+    """With very little, for others may take most of this machine."""
+    limits = Threshold(0.05, 0.01, 0.0, 1000.0, "busy to {:.0%}")
+    settings = settings_in(tmp_path, overload={"cpu_share": limits}, operators=frozenset({"acme"}))
+    is_over = threading.Event()
+
+    def burn():
+        while not is_over.is_set():
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 20_000)
+
+    burners = [threading.Thread(target=burn) for _ in range(watching.processors())]
+    with listening(Service(settings)) as running:
+        client = running.client()
+        for one in burners:
+            one.start()
+        try:
+            until(lambda: client.get("/readyz").status_code == 503, 60)
+            assert is_refused(client, "busy to ")
+            until(lambda: load_of(client)[0]["cpu_share"] >= 0.05, 60)
+        finally:
+            is_over.set()
+            for one in burners:
+                one.join()
+
+
+def test_a_service_whose_disk_stands_still_refuses_new_recordings_until_it_moves(tmp_path, monkeypatch):
+    disk = SickOs()
+    disk.apply(monkeypatch)
+    limits = Threshold(1e-5, 5e-6, 0.0, 0.0, "waiting")
+    settings = settings_in(tmp_path, overload={"waiting_share": limits}, operators=frozenset({"acme"}))
+    with listening(Service(settings)) as running:
+        client, numbers = running.client(), count()
+        body = {"legs": [{"media": "none"}], "record": {}}
+        assert client.post("/v1/calls", json=body | {"call_id": "c-1"}).status_code == 201
+        until(lambda: client.get("/v1/calls/c-1").json()["recordings"] == {"c-1/LEG-A": "recording"})
+        call = running.service.recorder.call("c-1")
+        disk.moves.clear()
+        try:
+
+            def is_refusing():
+                call.receive_rtp("LEG-A", packet(next(numbers)))
+                return client.get("/readyz").status_code == 503
+
+            until(is_refusing, 60)
+            assert is_refused(client, "waiting")
+
+            def is_told():  # what was looked at last is what waits now that nothing comes
+                figures, share = load_of(client)
+                return figures["waiting_share"] == pytest.approx(share) and share >= 1e-5
+
+            until(is_told, 60)
+        finally:
+            disk.moves.set()
+        until(lambda: client.get("/readyz").text == "ok\n", 60)
+        assert client.post("/v1/calls", json=body | {"call_id": "c-2"}).status_code == 201
 
 
 def test_a_service_whose_calls_are_late_refuses_new_recordings_until_they_are_not(tmp_path):
