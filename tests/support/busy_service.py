@@ -135,7 +135,9 @@ def shelved(service, folder, count, *, tenant="acme", size_bytes=None, **changes
         service.library.add(tenant, ended._replace(**changes), now_s=time.time())
 
 
-def dead_letter(spool, entry_id, *, number, group="c-9", lane="s3://acme-bucket", state=DEAD, **payload):
+def dead_letter(
+    spool, entry_id, *, number, group="c-9", lane="s3://acme-bucket", state=DEAD, age_s=90_000, **payload
+):
     """Put a file into the queue as the queue itself would have left it."""
     now_s = time.time()
     record = Record(
@@ -143,12 +145,12 @@ def dead_letter(spool, entry_id, *, number, group="c-9", lane="s3://acme-bucket"
         lane,
         group,
         False,
-        now_s - 90_000,
+        now_s - age_s,
         now_s,
         attempts=9,
         failures=9,
-        failing_since_s=now_s - 80_000,
-        failed_s=now_s - 4000,
+        failing_since_s=now_s - min(age_s, 80_000),
+        failed_s=now_s - min(age_s, 4000),
         error_class="denied",
         error="AccessDenied: the bucket refuses this access key",
         is_dead=state == DEAD,
