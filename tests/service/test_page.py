@@ -5,12 +5,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from busy_service import HOSTILE, dead_letter, message_of, shelved
+from busy_service import HOSTILE, busy, dead_letter, message_of, shelved
 from callreel.delivery.folder import Folder
 from callreel.delivery.queue_files import AGAIN, DEAD, QUEUE_FOLDER, WAITING
 from callreel.errors import DeliveryConflictError
 from callreel.recorder import Settings
 from callreel.service.host import LegWish
+from callreel.service.page import _sum
 from callreel.service.running import Service
 from callreel.service.settings import ServiceSettings
 from recording_host import packet
@@ -440,6 +441,105 @@ def test_a_recording_that_could_not_be_delivered_is_delivered_when_somebody_want
         until(lambda: library.get(entry.take_id).error is None)
         assert read(browser, f"/page/recordings/{entry.take_id}").all("audio")
         assert "0 dead letters" in read(browser, "/page/").text
+
+
+# ---- what there is to see, without scripts ----
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A service with something of everything, a browser of its tenant, and the recording that has all."""
+    with busy(tmp_path_factory.mktemp("busy")) as (running, entry):
+        yield running, logged_in(running), entry
+
+
+def test_live_calls_are_counted_and_so_is_what_becomes_of_recordings(site):
+    _, browser, _ = site
+    text = read(browser, "/page/").text
+    assert "2 live calls 1 recording now 0 to be delivered 1 dead letter quiet-2" in text
+    text = read(browser, "/page/deliveries").text
+    assert "1 recording now 0 being made 0 to be delivered 0 given up, kept" in text
+
+
+def test_counts_of_several_workers_are_added_up():
+    assert _sum([{"running": 2, "kept": 1}, {}, {"running": 3, "told": 4}]) == {
+        "running": 5,
+        "finished": 0,
+        "deliverable": 0,
+        "kept": 1,
+        "told": 4,
+    }
+
+
+def test_a_call_says_what_becomes_of_its_recordings_in_the_list_and_on_its_page(site):
+    _, browser, _ = site
+    assert "live-1 recording for" in read(browser, "/page/").text
+    assert "Recordings live-1/LEG-A recording" in read(browser, "/page/call?id=live-1").text
+    text = read(browser, "/page/call?id=support-7f3").text
+    assert "Recordings support-7f3/LEG-A delivered 2" in text  # and that day
+    assert text.endswith("delivered degraded")
+
+
+def test_a_level_is_told_in_words_and_as_a_meter(site):
+    _, browser, _ = site
+
+    def spoken():
+        found = read(browser, "/page/")
+        meters = {
+            (one["data-call"], one["data-leg"], one["data-way"]): float(one["value"])
+            for one in found.all("meter")
+        }
+        said = re.findall(r"(incoming|outgoing) (silent|−\d+ dBm0|\d+ dBm0)", found.text)
+        return (meters, said) if meters["live-1", "LEG-A", "incoming"] > -50 else None
+
+    meters, said = until(spoken)  # between two words nothing may be heard
+    assert meters["quiet-2", "LEG-A", "incoming"] == meters["quiet-2", "LEG-A", "outgoing"] == -60
+    assert [way for way, _ in said] == ["incoming", "outgoing"] * 3
+    assert [words for _, words in said[:2]] == ["silent"] * 2
+    assert f"{meters['live-1', 'LEG-A', 'incoming']:.0f} dBm0".replace("-", "−") == said[2][1]
+
+
+STATES = {"delivered": 54, "failed": 7, "degraded": 10}
+"""Of 60 that were shelved, and one with everything."""
+
+
+def test_a_recording_says_whether_it_was_delivered_and_lacks_audio(site):
+    _, browser, entry = site
+    text = read(browser, "/page/recordings").text
+    called, ended = r"(support-7f3|acme-call-\d+)", r"(?:Hangup|Max duration|Terminator)"
+    states = r"((?:not delivered|delivered|called off)(?: degraded)?)"
+    rows = dict(re.findall(rf"{called} \S+ \S+ \S+ {ended} {states}", text))
+    assert len(rows) == 25
+    assert rows["support-7f3"] == rows["acme-call-3"] == "delivered degraded"
+    assert rows["acme-call-4"] == "not delivered"
+    assert rows["acme-call-0"] == "delivered"
+    assert "not delivered" in read(browser, "/page/recordings/acme0004").text
+    assert "delivered degraded" in read(browser, f"/page/recordings/{entry.take_id}").text
+
+
+@pytest.mark.parametrize(("state", "count"), STATES.items())
+def test_a_filter_of_a_state_gives_all_of_that_state_and_no_others_on_the_page_and_over_the_api(
+    site, state, count
+):
+    _, browser, _ = site
+    found = browser.get("/v1/recordings", params={"state": state, "page_size": 100}).json()
+    assert found["total"] == len(found["recordings"]) == count
+    for one in found["recordings"]:
+        is_so = {"delivered": one["location"], "failed": one["error"], "degraded": one["is_degraded"]}
+        assert is_so[state]
+    page = read(browser, f"/page/recordings?state={state}")
+    assert f"1 to {min(count, 25)} of {count} recordings" in page.text
+
+
+def test_that_no_recordings_are_begun_is_told_with_its_reason(site):
+    running, browser, _ = site
+    words = "No recordings are begun now. overloaded: too much"
+    running.service.recorder.refuse("too much")
+    try:
+        assert words in read(browser, "/page/").text
+    finally:
+        running.service.recorder.refuse(None)
+    assert "No recordings are begun now." not in read(browser, "/page/").text
 
 
 # ---- what strangers say ----
