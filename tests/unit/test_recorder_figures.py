@@ -1,12 +1,15 @@
 """What a recorder says of itself: packets, lateness, takes and lanes, milestones, why it refuses."""
 
+import errno
 import math
+import os
 import time
 
 import pytest
 
 from callreel.actions import StartRecording
 from callreel.delivery.folder import Folder
+from callreel.dialects.chime import Chime
 from callreel.errors import ActionError, DeliveryConflictError
 from callreel.recorder import Recorder, Settings
 from callreel.recorder.figures import LATENESS_BOUNDS_S, Pace
@@ -190,3 +193,40 @@ def test_what_is_logged_of_a_call_names_it_beside_its_text(tmp_path, clock, capl
         wait_for(lambda: [one for one in caplog.records if "failed" in one.getMessage()])
     (first, *_) = [one for one in caplog.records if "failed" in one.getMessage()]
     assert (first.call_id, first.lane) == ("c-1", store.lane)
+
+
+def test_what_is_logged_where_the_hosts_functions_fail_names_the_call_and_its_take(tmp_path, clock, caplog):
+    def fails(*_):
+        raise LookupError("nobody")
+
+    with Recorder(Settings(tmp_path / "spool"), store_for=fails, notifier_for=fails, clock=clock) as recorder:
+        call = recorder.add_call("c-1", dialect=Chime())
+        call.add_leg(call_id="c-1", status="offered")
+        call.answered("LEG-A")
+        call.start_recording(StartRecording())
+        feed(call, clock, 0.3)
+        call.end()
+        wait_for(lambda: "nobody knows where take" in caplog.text)
+        (take_id,) = [one.take_id for one in recorder.takes()]
+    told = [one for one in caplog.records if one.name == "callreel.recorder"]
+    whom = [one for one in told if one.getMessage().startswith("nobody knows whom")]
+    where = [one for one in told if one.getMessage().startswith("nobody knows where")]
+    assert {one.call_id for one in whom} == {one.call_id for one in where} == {"c-1"}
+    assert {one.take_id for one in where} == {take_id}
+
+
+def test_what_is_done_but_cannot_be_noted_is_logged_with_its_call(tmp_path, clock, caplog, monkeypatch):
+    with Recorder(settings(tmp_path), clock=clock) as recorder:
+        queue = recorder._office._despatch._queue
+        done = queue.done
+
+        def refuses(*arguments, **options):
+            monkeypatch.setattr(queue, "done", done)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(queue, "done", refuses)
+        record(recorder, clock, "c-1", 0.3)
+        ended(recorder)
+        wait_for(lambda: "is done, but not in the queue" in caplog.text)
+    (told,) = [one for one in caplog.records if "is done, but not in the queue" in one.getMessage()]
+    assert (told.call_id, told.lane) == ("c-1", Folder(tmp_path / "out").lane)

@@ -47,7 +47,12 @@ def about_of(
         try:
             sealed = seal_text(destination.credentials, keys)
         except KeyServiceError as error:
-            log.warning("the credentials for %s will not outlive this process: %s", event.key, error)
+            log.warning(
+                "the credentials for %s will not outlive this process: %s",
+                event.key,
+                error,
+                extra={"call_id": event.call_id},
+            )
     return {
         "version": ABOUT_VERSION,
         "call_id": event.call_id,
@@ -64,7 +69,7 @@ def about_of(
         "labels": dict(labels),
         "tags": dict(event.tags),
         "metadata": None if event.metadata is None else dict(event.metadata),
-        "words": None if words is None else _written(words, event.key, keys),
+        "words": None if words is None else _written(words, event, keys),
         "destination": {
             "kind": None if destination is None else destination.kind,
             "bucket": None if destination is None else destination.bucket,
@@ -76,13 +81,14 @@ def about_of(
     }
 
 
-def _written(words: Mapping[str, Any], key: str, keys: Keys | None) -> Any:
+def _written(words: Mapping[str, Any], event: RecordingStarted, keys: Keys | None) -> Any:
     if keys is None:
         return without_secrets(words)
     try:
         return seal_text(json.dumps(words), keys)
     except KeyServiceError as error:
-        log.warning("nobody will be told of %s if this process dies: %s", key, error)
+        named = {"call_id": event.call_id}
+        log.warning("nobody will be told of %s if this process dies: %s", event.key, error, extra=named)
         return None
 
 
@@ -91,13 +97,15 @@ def words_of(about: Mapping[str, Any], keys: Keys | None) -> Mapping[str, Any] |
     words: Mapping[str, Any] | None = about.get("words")
     if words is None or "wrapped" not in words:
         return words
+    named = {"call_id": about["call_id"]}
     if keys is None:
-        log.error("the customer will not be told of %s: that is encrypted, and there is no key", about["key"])
+        why = "that is encrypted, and there is no key"
+        log.error("the customer will not be told of %s: %s", about["key"], why, extra=named)
         return None
     try:
         opened: Mapping[str, Any] = json.loads(open_text(words, keys))
     except (EncryptedFileError, KeyServiceError) as error:
-        log.error("the customer will not be told of %s: %s", about["key"], error)
+        log.error("the customer will not be told of %s: %s", about["key"], error, extra=named)
         return None
     return opened
 
@@ -112,7 +120,8 @@ def destination_of(about: Mapping[str, Any], keys: Keys | None) -> Destination |
         try:
             credentials = open_text(wanted["sealed"], keys)
         except (EncryptedFileError, KeyServiceError) as error:
-            log.error("the credentials for %s cannot be opened: %s", about["key"], error)
+            named = {"call_id": about["call_id"]}
+            log.error("the credentials for %s cannot be opened: %s", about["key"], error, extra=named)
     return Destination(
         kind=wanted["kind"],
         bucket=wanted["bucket"],

@@ -150,7 +150,7 @@ class Despatch:
             if sending is not None:
                 self._submit(entry, sending)
         except Exception as error:
-            log.exception("%s cannot be sent", entry.id)
+            log.exception("%s cannot be sent", entry.id, extra=_names(entry))
             self._queue.retry(entry.id, error, self._wall_clock())
 
     def again(self, entry: Entry) -> None:
@@ -165,7 +165,7 @@ class Despatch:
         try:
             self._queue.done(entry.id, lasting=False)
         except OSError as error:
-            log.error("%s is done, but not in the queue: %s", entry.id, error.strerror)
+            log.error("%s is done, but not in the queue: %s", entry.id, error.strerror, extra=_names(entry))
             self._clerk.later(INSIST_EVERY_S, partial(self.done, entry))
 
     def _submit(self, entry: Entry, sending: Sending) -> None:
@@ -194,7 +194,7 @@ class Despatch:
             self._observe(milestone)
             then(future.result())
             return
-        named = {"call_id": call_id, "lane": entry.lane}
+        named = _names(entry)
         if not isinstance(error, DeliveryError):
             log.error("%s went wrong", entry.id, exc_info=error, extra=named)
         due_s = self._queue.retry(entry.id, error, self._wall_clock())
@@ -218,3 +218,8 @@ def which(entry: Entry) -> str:
 def _call_id(entry: Entry) -> str:
     """Of which call an entry is: terminal events have a group of their own."""
     return entry.group.removeprefix(f"{TERMINAL}:")
+
+
+def _names(entry: Entry) -> dict[str, str]:
+    """What a log says of an entry beside its text."""
+    return {"call_id": _call_id(entry), "lane": entry.lane}

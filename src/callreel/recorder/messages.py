@@ -112,7 +112,8 @@ class Messages:
             notifier = self._notifier_for(event)
         except Exception:
             # The host's own function: what it is asked about is kept, and it is asked again.
-            log.exception("nobody knows whom a message of call %s is for", event.call_id)
+            named = {"call_id": event.call_id}
+            log.exception("nobody knows whom a message of call %s is for", event.call_id, extra=named)
             lane = NOWHERE
         else:
             if notifier is None:

@@ -191,7 +191,8 @@ class Office:
         try:
             words = self._last_words(event, call)
         except Exception:
-            log.exception("nobody will be told of %s if this process dies", event.key)
+            named = {"call_id": event.call_id}
+            log.exception("nobody will be told of %s if this process dies", event.key, extra=named)
         return uuid.uuid4().hex, about_of(event, call, labels, self._keys, words)
 
     def begun(self, take: Take, call: RecordedCall, event: RecordingStarted) -> None:

@@ -187,7 +187,7 @@ class Progress:
         try:
             work()
         except Exception as error:
-            log.exception("take %s cannot go on", job.take.take_id)
+            log.exception("take %s cannot go on", job.take.take_id, extra=job.names)
             self.fail(job, text_of(error))
 
     # -- it grows --------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ class Progress:
             lane = self._store_for(job.destination, job.manifest["key"])[0].lane
         except Exception as error:
             if not isinstance(error, DeliveryError):
-                log.exception("nobody knows where take %s is to go", job.take.take_id)
+                log.exception("nobody knows where take %s is to go", job.take.take_id, extra=job.names)
             lane = NOWHERE
         self._clerk.insist(partial(self._put, job, lane))
 
@@ -390,7 +390,7 @@ class Progress:
         try:
             job.take.fail(reason)
         except UsageError as error:
-            log.warning("take %s stays as it is: %s", job.take.take_id, error)
+            log.warning("take %s stays as it is: %s", job.take.take_id, error, extra=job.names)
 
     def tell_end(self, job: Job) -> None:
         """It lasts that a take is delivered, or has failed: say so to everyone."""

@@ -50,10 +50,12 @@ class Recovery:
     def _take_up(self, left: Left) -> None:
         take = left.take
         if not left.about:
+            named = {"take_id": take.take_id}
             if not _is_empty(left):
-                log.error("take %s is let alone, nobody knows what it is: %s", take.take_id, left.problems)
+                why = left.problems
+                log.error("take %s is let alone, nobody knows what it is: %s", take.take_id, why, extra=named)
             else:
-                log.error("take %s was dead before it had begun", take.take_id)
+                log.error("take %s was dead before it had begun", take.take_id, extra=named)
                 take.discard()
             return
         job = Job(take, left.about, None)

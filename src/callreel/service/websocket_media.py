@@ -266,7 +266,9 @@ class _Conversation:
             self._shut()
             for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
                 if isinstance(outcome, Exception):
-                    log.error("a WebSocket of call %s failed", media.recorded.call_id, exc_info=outcome)
+                    call_id = media.recorded.call_id
+                    named = {"call_id": call_id}
+                    log.error("a WebSocket of call %s failed", call_id, exc_info=outcome, extra=named)
             link.lose("the connection has ended")
             await self._close(NORMAL)
 
