@@ -175,6 +175,30 @@ def test_callbacks_reach_the_backend_and_its_answer_is_done(running, service):
     assert ACME.sinch.wait_for(lambda body: body["event"] == "dice")["callid"] == call_id
 
 
+def test_what_a_menu_came_to_reaches_the_backend_and_its_answer_is_done(running):
+    ACME.sinch.told.clear()
+    answers = {
+        "ice": {"action": {"name": "runMenu", "menus": [{"id": "main", "maxDigits": 4}]}},
+        "pie": {"instructions": [{"name": "say", "text": "thank you"}], "action": {"name": "hangup"}},
+    }
+    ACME.sinch.answer = lambda body: answers.get(body["event"])
+    try:
+        client = running.client()
+        call_id = begun(client, "sinch", leg={"status": "offered"})
+        assert performed(running, call_id, "runMenu") == [{"menus": [{"id": "main", "maxDigits": 4}]}]
+        pressed = {"menuId": "main", "type": "sequence", "value": "1234", "inputMethod": "dtmf"}
+        done = {"action": "performed", "action_id": "1.1", "result": pressed | {"took_s": 2}}
+        assert client.post(f"/v1/calls/{call_id}/actions", json=done).status_code == 200
+        pie = ACME.sinch.wait_for(lambda body: body["event"] == "pie")
+        assert (pie["callid"], pie["applicationKey"], pie["menuResult"]) == (call_id, ACME.sinch_key, pressed)
+        assert performed(running, call_id, "say")[0]["text"] == "thank you"
+        done = {"action": "performed", "action_id": "2.1"}
+        assert client.post(f"/v1/calls/{call_id}/actions", json=done).status_code == 200
+        assert ACME.sinch.wait_for(lambda body: body["event"] == "dice")["reason"] == "MANAGERHANGUP"
+    finally:
+        ACME.sinch.answer = lambda body: None
+
+
 def test_callbacks_are_signed_and_go_to_the_fallback_when_they_must(tmp_path):
     acme = tenant_called("acme")
     with (

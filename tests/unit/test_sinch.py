@@ -11,7 +11,7 @@ from callreel.actions import Layout, RecordingKind, StartRecording
 from callreel.call import Call
 from callreel.dialects.sinch import Sinch, error_response
 from callreel.dialects.sinch_options import SvamlError, generated_name, read_options
-from callreel.errors import UsageError
+from callreel.errors import ActionError, UsageError
 from callreel.events import (
     CallView,
     LegStatus,
@@ -19,6 +19,7 @@ from callreel.events import (
     RecordingFinished,
     RecordingStarted,
     RecordingStored,
+    StopPlaying,
     VendorMessage,
 )
 
@@ -207,6 +208,113 @@ def test_instructions_start_and_stop_recordings_in_the_answer_to_every_callback(
     host.finish(now=3.0)
     assert host.told == ["recording_finished", "recording_available"]
     assert host.performs == [("LEG-A", "say"), ("LEG-A", "runMenu")]
+
+
+# ---- menus -------------------------------------------------------------------------------------------------
+
+MENU = {"action": {"name": "runMenu", "menus": [{"id": "main", "maxDigits": 4}]}}
+PRESSED = {"menuId": "main", "type": "sequence", "value": "1234", "inputMethod": "dtmf"}
+
+
+def in_menu(**options):
+    """A call whose menu has begun."""
+    host = Host(LegStatus.OFFERED, **options)
+    host.answer("ice", MENU)
+    assert host.performs == [("LEG-A", "runMenu")]
+    return host
+
+
+def test_a_menus_result_is_told_as_pie_whose_answer_is_carried_out():
+    host = in_menu(custom="of the host")
+    assert host.told == ["ice"]
+    host.call.performed("1.1", now=2.0, result=PRESSED)
+    assert host.messages[1:] == [
+        (
+            "invocation",
+            {
+                "event": "pie",
+                "callid": "call-1",
+                "timestamp": "2019-03-01T17:10:02Z",
+                "version": 1,
+                "custom": "of the host",
+                "applicationKey": "app-key",
+                "menuResult": PRESSED,
+            },
+        )
+    ]
+    host.answer("pie", {"instructions": [SAY], "action": {"name": "connectPstn", "number": "+463"}}, now=2.1)
+    host.call.performed("2.1", now=3.0)
+    assert host.performs[1:] == [("LEG-A", "say"), ("LEG-A", "connectPstn")]
+
+
+def test_a_menu_after_a_menu_is_told_again():
+    host = in_menu()
+    for n in (1, 2):
+        host.call.performed(f"{n}.1", now=n, result=PRESSED | {"value": str(n)})
+        host.answer("pie", MENU, now=n)
+    assert [body["menuResult"]["value"] for _, body in host.messages[1:]] == ["1", "2"]
+
+
+def test_svaml_alone_answers_pie():
+    host = in_menu()
+    host.call.performed("1.1", now=2.0, result=PRESSED)
+    assert host.call.request({"action": {"name": "hangup"}}, now=2.1) is None
+    assert host.performs[-1] == ("LEG-A", "hangup")
+
+
+def test_a_call_whose_pie_has_no_answer_ends():
+    host = in_menu()
+    host.call.performed("1.1", now=2.0, result=PRESSED)
+    host.call.request(None, now=3.0)
+    assert host.performs[-1] == ("LEG-A", "hangup")
+    host.call.end(now=4)
+    assert host.messages[-1][1]["reason"] == "CALLBACKERROR"
+
+
+def test_of_a_menus_result_only_what_the_page_has_is_told():
+    host = in_menu()
+    host.call.performed("1.1", now=2.0, result=PRESSED | {"value": 1234, "trace": "of the host"})
+    assert host.messages[-1][1]["menuResult"] == {"menuId": "main", "type": "sequence", "inputMethod": "dtmf"}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"error": ActionError("no such file")}, {"result": {"trace": "of the host"}}, {"result": {"type": 1}}],
+)
+def test_a_menu_that_could_not_be_run_or_has_no_type_is_an_error(how):
+    host = in_menu()
+    host.call.performed("1.1", now=2.0, **how)
+    assert host.messages[-1][1]["menuResult"] == {"type": "error"}
+
+
+@pytest.mark.parametrize("how", ["without a result", "between apps", "callbacks off", "hung up", "replaced"])
+def test_a_menu_that_comes_to_nothing_is_not_told(how):
+    options = {"between apps": {"domain": "mxp"}, "callbacks off": {"callbacks": False}}.get(how, {})
+    host = in_menu(**options)
+    if how == "hung up":
+        host.call.hang_up("LEG-A", now=1.0)
+    elif how == "replaced":
+        host.manage({"action": {"name": "hangup"}}, now=1.0)
+    host.call.performed("1.1", now=2.0, result=None if how == "without a result" else PRESSED)
+    assert "pie" not in host.told
+
+
+def test_a_request_takes_the_place_of_a_menu_unless_it_is_about_recordings():
+    host = in_menu()
+    host.call.answered("LEG-A", now=0.5)
+    host.manage({"instructions": [START], "action": {"name": "continue"}}, now=1.0)
+    assert len(host.events(RecordingStarted)) == 1
+    assert host.events(StopPlaying) == []
+    host.manage({"instructions": [SAY], "action": {"name": "park"}}, now=2.0)
+    assert [one.action_id for one in host.events(StopPlaying)] == ["1.1"]
+    host.call.performed("3.1", now=3.0)
+    assert host.performs == [("LEG-A", "runMenu"), ("LEG-A", "say"), ("LEG-A", "park")]
+
+
+def test_a_call_leaves_its_conference_when_its_menu_begins():
+    host = in_conference()
+    host.manage(MENU, now=2.0)
+    assert stay(host) is None
 
 
 # ---- when a recording begins -------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ What is given to `Call.request`:
                                                when none does, the body of Manage Call
 
 Instructions run in order, then the action. The host is told an action in `Perform`, and nothing waits for its end,
-because a call may last as long; an instruction is over with `Call.performed`. A Manage Call request that does no more
-than start and stop recordings leaves alone what is running; any other takes the place of the instructions that run and
-wait.
+because a call may last as long; an instruction is over with `Call.performed`. A menu (`runMenu`) is waited for, too,
+and its `result` is told as `menuResult` of PIE: see `MENU_RESULT`. A Manage Call request that does no more than start
+and stop recordings leaves alone what is running; any other takes the place of the instructions that run and wait, and
+of a menu.
 
 A call's recording is that of its first leg, what the caller says and hears; `record` begins when that leg is connected.
 
@@ -55,6 +56,7 @@ from callreel.events import (
     LegStatus,
     Outcome,
     Participant,
+    Perform,
     RecordingFinished,
     RecordingStarted,
     RecordingStored,
@@ -96,6 +98,10 @@ RECORDABLE = ("continue", "connectPstn", "connectConf", "connectSip", "connectMx
 OF_RECORDINGS = ("startRecording", "stopRecording")
 STAYING = ("continue", *OF_RECORDINGS)
 """Actions that leave a call in its conference."""
+MENU = "runMenu"
+MENU_RESULT = ("menuId", "type", "value", "inputMethod")
+"""Members of `menuResult`, all text: "Prompt Input Event" (2026). `type` is "return", "sequence", "error", "timeout",
+"hangup" or "invalidinput", `inputMethod` "dtmf" or "voice"."""
 NOT_HANDED_ON = ("name", "record", "recording", "recordingoptions")
 
 RESULT_OF_SIP_CODE = {480: ("NOANSWER", "TIMEOUT"), 486: ("BUSY", "N/A"), 487: ("NOANSWER", "CANCEL")}
@@ -172,11 +178,12 @@ class Sinch:
     ) -> None:
         """`application_key` goes into generated names and callbacks, `custom` into all that is told.
 
-        `domain`: "pstn", or "mxp" for a call between apps, which has no ACE and is not managed. `callbacks`: tell ICE
-        for a leg that is offered, ACE when one that was called answers, DiCE at the end; a host that has its own turns
-        them off. `layout`: what is recorded of a call, which no page says; `conference_layout`: and of one that is in
-        a conference, "the mix from the conference that was sent to that channel". `drive_url`: what stands before the
-        names of files in Sinch Drive, `drive` which one it is where a host has several. `default_destination_url`:
+        `domain`: "pstn", or "mxp" for a call between apps, which has no ACE and no PIE and is not managed. `callbacks`:
+        tell ICE for a leg that is offered, ACE when one that was called answers, PIE when a menu has a result, DiCE at
+        the end; a host that has its own turns them off. `layout`: what is recorded of a call, which no page says;
+        `conference_layout`: and of one that is in a conference, "the mix from the conference that was sent to that
+        channel". `drive_url`: what stands before the names of files in Sinch Drive, `drive` which one it is where a
+        host has several. `default_destination_url`:
         where recordings go whose options name no destination, with the host's own credentials; without it they must.
         `transcription_locales`: those the host can transcribe, None for any. `tells_storage_failures`: tell
         `callingerror` 50000 when a file could not be stored; the pages have no notification for that. `new_reference`
@@ -225,6 +232,8 @@ class Sinch:
         """Actions that will take the call to a conference, or out of one."""
         self._hangups: set[str] = set()
         """Actions that will hang up."""
+        self._menus: set[str] = set()
+        """Actions whose end is told as PIE."""
         self._answered_at: datetime | None = None
         self._ended_at: datetime | None = None
         self._reason: str | None = None
@@ -291,12 +300,15 @@ class Sinch:
                 self._moves[one.action_id] = plan.conference_id
                 if one.name == "hangup":
                     self._hangups.add(one.action_id)
+                elif one.name == MENU:
+                    self._menus.add(one.action_id)
 
     def _forget_what_waits(self) -> None:
         """Another document takes the place of what has not been done."""
         self._stops.clear()
         self._moves.clear()
         self._hangups.clear()
+        self._menus.clear()
         armed = None if self._armed is None else self._armed.action_id
         self._asked = {name: one for name, one in self._asked.items() if one.began or name == armed}
 
@@ -520,7 +532,7 @@ class Sinch:
     def _other(
         self, name: str, given: Mapping[str, Any], leg: str, number: int, part: str = ""
     ) -> OtherAction:
-        is_action = name in ACTIONS
+        takes_time = name not in ACTIONS or name == MENU
         return OtherAction(
             leg=leg,
             action_id=self._action_id(number, part),
@@ -530,8 +542,8 @@ class Sinch:
                 for key, value in given.items()
                 if str(key).lower() not in NOT_HANDED_ON and not _holds_credentials({key: value})
             },
-            interruptible=not is_action,
-            awaited=not is_action,
+            interruptible=takes_time,
+            awaited=takes_time,
         )
 
     def _start(
@@ -579,6 +591,11 @@ class Sinch:
         match event:
             case LegChanged():
                 return self._leg_changed(event, call)
+            case Perform() if event.action_id in self._moves:
+                conference_id = self._moves.pop(event.action_id)
+                self.stay = None if conference_id is None else Stay(conference_id, call.now)
+            case ActionEnded() if event.action_id in self._menus:
+                return self._menu_ended(event, call)
             case ActionEnded():
                 self._action_ended(event, call)
             case RecordingStarted() if event.action_id in self._asked:
@@ -632,11 +649,17 @@ class Sinch:
             reason = "CALLERHANGUP" if participant.inbound else "CALLEEHANGUP"
         self._reason = self._reason or reason
 
+    def _menu_ended(self, event: ActionEnded, call: CallView) -> Answer:
+        """PIE, where the menu came to something; what has no type, as of one that could not be run, is an error."""
+        self._menus.discard(event.action_id)
+        failed = event.outcome is Outcome.FAILED
+        if self._domain == "mxp" or not (failed or (event.outcome is Outcome.DONE and event.result)):
+            return Answer()
+        told = {name: event.result[name] for name in MENU_RESULT if isinstance(event.result.get(name), str)}
+        return self._callback("pie", call, menuResult=told if "type" in told else {"type": "error"})
+
     def _action_ended(self, event: ActionEnded, call: CallView) -> None:
         action_id = event.action_id
-        if action_id in self._moves:
-            conference_id = self._moves.pop(action_id)
-            self.stay = None if conference_id is None else Stay(conference_id, call.now)
         if action_id in self._hangups:
             self._hangups.discard(action_id)
             self._reason = self._reason or "MANAGERHANGUP"

@@ -124,7 +124,9 @@ class ActionBody(_Strict):
     symbol: str | None = Field(None, pattern=r"^[0-9A-D*#]$", description="with digit")
     action_id: str | None = Field(None, description="with performed")
     error: str | None = Field(None, max_length=1000, description="with performed: why it could not be done")
-    result: dict[str, Any] | None = Field(None, description="with performed")
+    result: dict[str, Any] | None = Field(
+        None, description="with performed: what came of it; of Sinch's runMenu a menuResult"
+    )
     document: Any = Field(None, description="with request: what the vendor's customer would send")
 
 
