@@ -204,6 +204,48 @@ def test_what_is_wrong_with_a_request_is_told(running, call_id):
     assert refused(running, "nobody", "record_response", record()) == (404, "8522")
 
 
+def operation_of(running, call_id, operation_id):
+    """What msgraph-sdk reads at an operation's Location."""
+
+    async def run():
+        async with graph_client(running.url, SIGNING.token(ACME.graph_application)) as graph:
+            call = graph.communications.calls.by_call_id(call_id)
+            return await call.operations.by_comms_operation_id(operation_id).get()
+
+    return asyncio.run(run())
+
+
+def test_an_operation_is_found_until_its_call_ends(running, service, http, call_id):
+    told = recorded(running, service, call_id)
+    found = operation_of(running, call_id, told["id"])
+    assert (found.status, found.result_info.subcode) == (OperationStatus.Completed, 8515)
+    assert found.recording_location == told["recordingLocation"]
+    assert found.recording_access_token == told["recordingAccessToken"]
+    assert bearing(running, found.recording_access_token).get(found.recording_location).status_code == 200
+    for verb in ("cancelMediaProcessing", "subscribeToTone"):
+        answer = http.post(f"/communications/calls/{call_id}/{verb}", json={"clientContext": verb})
+        assert http.get(answer.headers["location"]).json() == answer.json()
+    running.client().delete(f"/v1/calls/{call_id}")
+    location = f"/communications/calls/{call_id}/operations/{told['id']}"
+    assert http.get(location).status_code == 404
+
+
+def test_the_token_of_an_operation_is_written_nowhere(tmp_path):
+    acme = tenant_called("acme")
+    service = service_in(tmp_path, acme)
+    with listening(service) as running:
+        call_id = begun(running.client(), "graph")
+        told = recorded(running, service, call_id, acme)
+        path = f"/communications/calls/{call_id}/operations/{told['id']}"
+        for headers in ({}, {"Idempotency-Key": "a key"}):
+            asked = {"action": "request", "document": {"method": "GET", "path": path}}
+            answer = running.client().post(f"/v1/calls/{call_id}/actions", json=asked, headers=headers)
+            found = answer.json()["response"]["body"]
+            assert found["recordingAccessToken"] == told["recordingAccessToken"]
+        assert on_disk(tmp_path, told["recordingAccessToken"]) == []
+    assert on_disk(tmp_path, told["recordingAccessToken"]) == []
+
+
 # ---- downloads ----
 
 

@@ -354,6 +354,49 @@ def test_an_operation_that_ended_is_gone_or_can_be_kept_until_the_call_ends():
     assert host.call.request({"method": "GET", "path": f"{PATH}/operations/id-1"}, now=4).status == 404
 
 
+@pytest.mark.parametrize("verb", ["cancelMediaProcessing", "subscribeToTone"])
+def test_what_is_completed_at_once_can_be_kept_too(verb):
+    for keeps, status in ((False, 404), (True, 200)):
+        host = Host(session(keep_operations=keeps))
+        asked = host.call.request({"path": f"{PATH}/{verb}", "body": {"clientContext": "x"}}, now=1)
+        found = host.call.request(
+            {"method": "GET", "path": asked.headers["Location"].removeprefix("https://calls.example")}, now=2
+        )
+        assert found.status == status
+    assert found.body == asked.body
+
+
+def test_what_is_kept_is_in_nobodys_way():
+    host = Host(session(keep_operations=True))
+    host.completed()
+    host.call.request({"path": f"{PATH}/cancelMediaProcessing", "body": {}}, now=3)
+    assert host.call.request({"path": f"{PATH}/record", "body": {}}, now=3).body["status"] == "running"
+
+
+def test_of_many_operations_the_latest_are_kept_and_none_that_lives_is_lost(monkeypatch):
+    monkeypatch.setattr("callreel.dialects.graph.KEPT_OPERATIONS", 3)
+    host = Host(session(keep_operations=True))
+    lives = host.call.request({"path": f"{PATH}/record", "body": {}}, now=1).body["id"]
+    many = [
+        host.call.request({"path": f"{PATH}/subscribeToTone", "body": {}}, now=1).body["id"] for _ in range(5)
+    ]
+    found = [
+        host.call.request({"method": "GET", "path": f"{PATH}/operations/{one}"}, now=1).status
+        for one in (lives, *many)
+    ]
+    assert found == [200, 404, 404, 200, 200, 200]
+
+
+def test_no_token_is_kept_once_the_call_is_over_though_a_recording_still_waits_for_being_stored():
+    graph = session(keep_operations=True)
+    host = Host(graph)
+    host.completed()
+    host.call.request({"path": f"{PATH}/record", "body": {"playBeep": False}}, now=4)
+    assert [one.token for one in graph._operations.values() if one.token] == [secret(1)]
+    host.call.hang_up("LEG-A", now=4.5)
+    assert [(one.lives, one.token) for one in graph._operations.values()] == [(True, None)]
+
+
 @pytest.mark.parametrize(
     ("field", "subcode"), [(None, 8511), ("uri", 8536), ("format", 8535), ("volume", 8511)]
 )

@@ -69,6 +69,8 @@ MAX_CONTEXT_UNITS = 256
 MAX_RECORD_PROMPTS = 1
 MAX_PLAY_PROMPTS = 20
 MAX_URI_CHARACTERS = 2048
+KEPT_OPERATIONS = 1000
+"""So many of a call that have ended can be asked for, a megabyte or two: no page has a number."""
 SAMPLE_RATE = 16_000
 
 STOP_TONES = frozenset("0123456789*#")
@@ -225,7 +227,7 @@ class _AccessToken(str):
 
 @dataclass(slots=True)
 class _Operation:
-    """A record or playPrompt that was accepted, and what has come of it."""
+    """What was accepted, and what has come of it."""
 
     operation_id: str
     verb: str
@@ -247,7 +249,7 @@ class _Operation:
 
     @property
     def lives(self) -> bool:
-        return self.end is None
+        return self.status in (NOT_STARTED, RUNNING)
 
 
 class _RequestError(Exception):
@@ -454,12 +456,24 @@ class Graph:
     def _accept(
         self, operation: _Operation, found: re.Match[str], call: CallView, order: Order | None
     ) -> Answer:
-        if operation.status != COMPLETED:
+        if operation.lives:
             self._operations[operation.operation_id] = operation
+        else:
+            self._has_ended(operation)
         path = f"{found['version'] or ''}{operation.calls}/{keys.safe_component(call.call_id)}"
         location = f"{self._base_url}{path}/operations/{operation.operation_id}"
         response = Response(status=200, body=_resource(operation), headers={"Location": location})
         return Answer(order=order, response=response)
+
+    def _has_ended(self, operation: _Operation) -> None:
+        """Keep it for who asks, the latest of them; GET finds nothing, and no token is kept, once the call is over."""
+        if not self._keeps_operations or self._over_at is not None:
+            self._operations.pop(operation.operation_id, None)
+            return
+        self._operations[operation.operation_id] = operation
+        ended = [name for name, one in self._operations.items() if not one.lives]
+        for name in ended[:-KEPT_OPERATIONS]:
+            del self._operations[name]
 
     def _get(self, operation_id: str) -> Answer:
         for operation in self._operations.values():
@@ -544,6 +558,7 @@ class Graph:
         """The call is over: what never began fails now, what has begun when its last audio is in."""
         if self._over_at is None:
             self._over_at, self._sip_response_code = call.now, sip_response_code
+            self._operations = {one.operation_id: one for one in self._living()}
             if self._on_over is not None:
                 self._on_over(call.now)
         hang_up = END_OF_RECORDING[EndReason.HANGUP]
@@ -573,8 +588,7 @@ class Graph:
                 self._on_permit(permit)
             if self._over_at is not None and self._on_over is not None:  # it was still being stored
                 self._on_over(self._over_at)
-        if not self._keeps_operations:
-            del self._operations[operation.operation_id]
+        self._has_ended(operation)
         path = _operation_path(operation, call)
         resource = _resource(operation)
         return self._notification("deleted", path, resource.pop("@odata.type").removeprefix(TYPE), **resource)

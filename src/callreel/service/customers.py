@@ -205,6 +205,7 @@ class Customers:
             base_url=self.public_url,
             recordings_url=f"{self.public_url}{HELD_PATH}{quote(call_id, safe='')}",
             grace_s=self.settings.graph.grace_s,
+            keep_operations=True,
             on_permit=partial(self._permits.keep, call_id),
             on_over=partial(self._permits.over, call_id),
             **({"revision": self.settings.graph.revision} | given),
