@@ -168,11 +168,21 @@ def test_callbacks_reach_the_backend_and_its_answer_is_done(running, service):
         call_id = begun(running.client(), "sinch", leg={"status": "offered"})
         ice = ACME.sinch.wait_for(lambda body: body["event"] == "ice")
         assert (ice["callid"], ice["applicationKey"], ice["cli"]) == (call_id, ACME.sinch_key, "+15551230002")
+        assert ice["callResourceUrl"] == f"{running.url}/calling/v1/calls/id/{call_id}"
+        assert running.client(None).get(ice["callResourceUrl"], headers=basic()).json()["callId"] == call_id
+        assert (ice["userRate"]["amount"], ice["duration"], ice["rdnis"], ice["callHeaders"]) == (
+            0,
+            0,
+            "",
+            [],
+        )
         assert performed(running, call_id, "answer")
     finally:
         ACME.sinch.answer = lambda body: None
     running.client().delete(f"/v1/calls/{call_id}")
-    assert ACME.sinch.wait_for(lambda body: body["event"] == "dice")["callid"] == call_id
+    dice = ACME.sinch.wait_for(lambda body: body["event"] == "dice")
+    assert (dice["callid"], dice["callHeaders"]) == (call_id, [])
+    assert dice["debit"] == dice["userRate"] == {"currencyId": "USD", "amount": 0}
 
 
 def test_what_a_menu_came_to_reaches_the_backend_and_its_answer_is_done(running):

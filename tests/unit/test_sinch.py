@@ -27,6 +27,7 @@ STARTED_AT = datetime(2019, 3, 1, 17, 10, tzinfo=UTC)
 SECRET = "wJalrXUtnFEMI/K7MDENG"
 S3 = {"destinationUrl": "s3://my-bucket/x.mp3", "credentials": f"AKID:{SECRET}:eu-central-1"}
 DRIVE = {"destinationUrl": "sdrive://x.mp3"}
+FREE = {"currencyId": "USD", "amount": 0}
 START = {"name": "startRecording", "options": DRIVE}
 SAY = {"name": "say", "text": "Hello"}
 
@@ -75,7 +76,7 @@ class Host:
 
 
 def test_a_leg_that_is_offered_is_told_as_ice_which_wants_an_answer():
-    host = Host(LegStatus.OFFERED, custom="of the host")
+    host = Host(LegStatus.OFFERED, custom="of the host", calls_url="https://calls.example/calls/id/")
     assert host.messages == [
         (
             "invocation",
@@ -86,13 +87,71 @@ def test_a_leg_that_is_offered_is_told_as_ice_which_wants_an_answer():
                 "version": 1,
                 "custom": "of the host",
                 "applicationKey": "app-key",
+                "callResourceUrl": "https://calls.example/calls/id/call-1",
+                "userRate": FREE,
                 "cli": "+461",
                 "to": {"type": "number", "endpoint": "+462"},
                 "domain": "pstn",
                 "originationType": "PSTN",
+                "duration": 0,
+                "rdnis": "",
+                "callHeaders": [],
             },
         )
     ]
+
+
+def test_ice_has_no_address_where_there_is_no_manage_call():
+    assert "callResourceUrl" not in Host(LegStatus.OFFERED).messages[0][1]
+
+
+def test_a_leg_that_is_offered_later_is_told_how_long_the_call_has_been_answered():
+    host = Host()
+    host.call.add_leg("LEG-B", status=LegStatus.OFFERED, now=7.5, detect_digits=False)
+    assert host.messages[0][1]["duration"] == 7
+
+
+def test_dice_has_all_that_the_page_has():
+    host = Host(custom="of the host")
+    host.call.hang_up("LEG-A", now=4.5)
+    host.call.end(now=5)
+    assert host.messages == [
+        (
+            "notification",
+            {
+                "event": "dice",
+                "callid": "call-1",
+                "timestamp": "2019-03-01T17:10:05Z",
+                "version": 1,
+                "custom": "of the host",
+                "applicationKey": "app-key",
+                "reason": "CALLERHANGUP",
+                "result": "ANSWERED",
+                "duration": 5,
+                "debit": FREE,
+                "userRate": FREE,
+                "callHeaders": [],
+                "from": "+461",
+                "to": {"type": "number", "endpoint": "+462"},
+            },
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([{"key": "foo", "value": "bar", "more": 1}], [{"key": "foo", "value": "bar"}]),
+        ([{"key": "foo", "value": 1}, {"value": "bar"}, "foo", None], []),
+        ({"foo": "bar"}, []),
+        (None, []),
+    ],
+)
+def test_dice_tells_the_headers_that_an_answer_gave_the_call(given, told):
+    host = Host(LegStatus.OFFERED, domain="mxp")
+    host.answer("ice", {"action": {"name": "connectMxp", "callHeaders": given}})
+    host.call.end(now=5)
+    assert host.messages[-1][1]["callHeaders"] == told
 
 
 def test_svaml_alone_answers_the_callback_that_waits_and_is_manage_call_when_none_does():

@@ -33,6 +33,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from callreel import keys
 from callreel.actions import (
     Action,
     Destination,
@@ -106,6 +107,8 @@ NOT_HANDED_ON = ("name", "record", "recording", "recordingoptions")
 
 RESULT_OF_SIP_CODE = {480: ("NOANSWER", "TIMEOUT"), 486: ("BUSY", "N/A"), 487: ("NOANSWER", "CANCEL")}
 NOT_STORED = {"errorCode": INTERNAL, "errorMsg": "Internal error"}
+NOTHING_CHARGED = {"currencyId": "USD", "amount": 0}
+"""As `userRate` of ICE is printed: "Incoming Call Event" (2023)."""
 DRIVE_URL = "https://www.sinch.com/calling/v1/recording/"
 """As the notification on the page begins."""
 
@@ -169,6 +172,7 @@ class Sinch:
         callbacks: bool = True,
         layout: Layout | str = Layout.MIX,
         conference_layout: Layout | str = Layout.OUTGOING,
+        calls_url: str | None = None,
         drive_url: str = DRIVE_URL,
         drive: str | None = None,
         default_destination_url: str | None = None,
@@ -182,12 +186,12 @@ class Sinch:
         tell ICE for a leg that is offered, ACE when one that was called answers, PIE when a menu has a result, DiCE at
         the end; a host that has its own turns them off. `layout`: what is recorded of a call, which no page says;
         `conference_layout`: and of one that is in a conference, "the mix from the conference that was sent to that
-        channel". `drive_url`: what stands before the names of files in Sinch Drive, `drive` which one it is where a
-        host has several. `default_destination_url`:
-        where recordings go whose options name no destination, with the host's own credentials; without it they must.
-        `transcription_locales`: those the host can transcribe, None for any. `tells_storage_failures`: tell
-        `callingerror` 50000 when a file could not be stored; the pages have no notification for that. `new_reference`
-        makes the `reference` of an error.
+        channel". `calls_url`: what stands before a call's id in `callResourceUrl`, which ICE has not without it.
+        `drive_url`: what stands before the names of files in Sinch Drive, `drive` which one it is where a host has
+        several. `default_destination_url`: where recordings go whose options name no destination, with the host's own
+        credentials; without it they must. `transcription_locales`: those the host can transcribe, None for any.
+        `tells_storage_failures`: tell `callingerror` 50000 when a file could not be stored; the pages have no
+        notification for that. `new_reference` makes the `reference` of an error.
         """
         self._application_key = application_key
         self._custom = custom
@@ -195,6 +199,7 @@ class Sinch:
         self._callbacks = callbacks
         self._layout = Layout(layout)
         self._conference_layout = Layout(conference_layout)
+        self._calls_url = calls_url
         self._drive_url = drive_url
         self._drive = drive
         if default_destination_url is not None:
@@ -234,6 +239,8 @@ class Sinch:
         """Actions that will hang up."""
         self._menus: set[str] = set()
         """Actions whose end is told as PIE."""
+        self._call_headers: list[dict[str, str]] = []
+        """Those of connectMxp, which DiCE tells."""
         self._answered_at: datetime | None = None
         self._ended_at: datetime | None = None
         self._reason: str | None = None
@@ -300,6 +307,8 @@ class Sinch:
                 self._moves[one.action_id] = plan.conference_id
                 if one.name == "hangup":
                     self._hangups.add(one.action_id)
+                elif one.name == "connectMxp":
+                    self._call_headers = _call_headers(one.parameters.get("callHeaders"))
                 elif one.name == MENU:
                     self._menus.add(one.action_id)
 
@@ -616,7 +625,7 @@ class Sinch:
         participant, leg = call.participants[event.leg], event.leg
         match event.status:
             case LegStatus.OFFERED if participant.inbound:
-                return self._callback("ice", call, **self._ice(participant))
+                return self._callback("ice", call, **self._ice(participant, call))
             case LegStatus.DIALED | LegStatus.RINGING:
                 self._called.add(leg)
             case LegStatus.CONNECTED:
@@ -753,19 +762,35 @@ class Sinch:
         body |= {"applicationKey": self._application_key, **members}
         return Answer(messages=((kind, body),))
 
-    def _ice(self, participant: Participant) -> dict[str, Any]:
+    def _ice(self, participant: Participant, call: CallView) -> dict[str, Any]:
+        """Nobody tells a host's session of a redirection, or of headers from the vendor's apps."""
+        where = {}
+        if self._calls_url is not None:
+            where["callResourceUrl"] = self._calls_url + keys.safe_component(call.call_id)
         return {
+            **where,
+            "userRate": NOTHING_CHARGED,
             "cli": participant.from_,
-            "to": {"type": "username" if self._domain == "mxp" else "number", "endpoint": participant.to},
+            "to": self._to(participant),
             "domain": self._domain,
             "originationType": self._domain.upper(),
+            "duration": self._outcome(call.now)["duration"],
+            "rdnis": "",
+            "callHeaders": [],
         }
+
+    def _to(self, participant: Participant) -> dict[str, Any]:
+        return {"type": "username" if self._domain == "mxp" else "number", "endpoint": participant.to}
 
     def _ended(self, call: CallView) -> Answer:
         first = next(iter(call.participants.values()), None)
-        members = self._outcome(call.now)
+        members = self._outcome(call.now) | {
+            "debit": NOTHING_CHARGED,
+            "userRate": NOTHING_CHARGED,
+            "callHeaders": self._call_headers,
+        }
         if first is not None:
-            members |= {"from": first.from_, "to": self._ice(first)["to"]}
+            members |= {"from": first.from_, "to": self._to(first)}
         return self._callback("dice", call, **members)
 
     def _outcome(self, now: datetime) -> dict[str, Any]:
@@ -782,18 +807,17 @@ class Sinch:
 
         It has no `from`: the vendor's library for Python (1.1.4) reads none that is there. Nothing is charged.
         """
-        nothing = {"currencyId": "USD", "amount": 0}
         body: dict[str, Any] = {
             "domain": self._domain,
             "callId": call.call_id,
             "status": "ONGOING" if self._ended_at is None else "FINAL",
             **self._outcome(call.now),
             "timestamp": f"{call.started_at:%Y-%m-%dT%H:%M:%SZ}",
-            "userRate": nothing,
-            "debit": nothing,
+            "userRate": NOTHING_CHARGED,
+            "debit": NOTHING_CHARGED,
         }
         for first in list(call.participants.values())[:1]:
-            body["to"] = self._ice(first)["to"]
+            body["to"] = self._to(first)
         if self._custom is not None:
             body["custom"] = self._custom
         return body
@@ -856,6 +880,16 @@ def messages_after(words: Mapping[str, Any], aftermath: Aftermath) -> tuple[Mapp
 def _notified(kind: str, call_id: str, custom: str | None, members: Mapping[str, Any]) -> Mapping[str, Any]:
     body: dict[str, Any] = {"event": "notify", "callid": call_id, "version": VERSION, "type": kind, **members}
     return body if custom is None else {**body, "custom": custom}
+
+
+def _call_headers(given: Any) -> list[dict[str, str]]:
+    """Those of them that are what the page says: "Call Headers" (2021)."""
+    found = []
+    for one in given if isinstance(given, list) else ():
+        key, value = (one.get("key"), one.get("value")) if isinstance(one, OBJECT) else (None, None)
+        if isinstance(key, str) and isinstance(value, str):
+            found.append({"key": key, "value": value})
+    return found
 
 
 def _name(given: Mapping[str, Any], known: Mapping[str, str], where: str) -> str:

@@ -26,6 +26,7 @@ from callreel.service.vendors import VendorSettings
 
 __all__ = ["DRIVE_PATH", "HELD_PATH", "Customer", "Customers", "Routes"]
 
+CALLS_PATH: Final = "/calling/v1/calls/id/"
 DRIVE_PATH: Final = "/calling/v1/recording/"
 HELD_PATH: Final = "/graph/recordings/"
 """Where Graph's recordings are downloaded: below it stands the call's id, then that of the recording."""
@@ -193,6 +194,7 @@ class Customers:
                 return Chime(checks_access=True, arguments=arguments, **(defaults | given))
             case "sinch":
                 return Sinch(
+                    calls_url=self.public_url + CALLS_PATH,
                     drive=tenant,
                     drive_url=self.public_url + DRIVE_PATH,
                     new_reference=lambda: str(uuid.uuid4()),
