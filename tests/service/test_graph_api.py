@@ -28,6 +28,7 @@ from msgraph.generated.models.media_prompt import MediaPrompt
 from msgraph.generated.models.operation_status import OperationStatus
 
 from callreel.errors import DeliveryInterruptedError
+from callreel.service.vendors import GraphSettings
 from service_host import listening, settings_in
 from vendor_customers import SIGNING, begun, graph_client, service_in, speak, tenant_called, vendors_of
 
@@ -228,6 +229,50 @@ def test_an_operation_is_found_until_its_call_ends(running, service, http, call_
     running.client().delete(f"/v1/calls/{call_id}")
     location = f"/communications/calls/{call_id}/operations/{told['id']}"
     assert http.get(location).status_code == 404
+
+
+def test_without_a_word_notifications_are_those_of_the_page_of_2019(tmp_path):
+    acme = tenant_called("acme")
+    vendors = vendors_of(tmp_path, [acme])
+    given = vendors.graph
+    plain = GraphSettings(
+        given.applications, issuers=given.issuers, audiences=given.audiences, jwks=given.jwks
+    )
+    service = service_in(tmp_path, acme, vendors=replace(vendors, graph=plain))
+    with listening(service) as running:
+        call_id = begun(running.client(), "graph", call_id=str(uuid.uuid4()))
+        client = bearing(running, SIGNING.token(acme.graph_application))
+        path = f"/app/calls/{call_id}/record"
+        assert client.post(path, json={"maxRecordDurationInSeconds": 301}).status_code == 400
+        asked = {
+            "maxRecordDurationInSeconds": 300,
+            "playBeep": False,
+            "stopTones": ["#"],
+            "clientContext": "x",
+        }
+        answer = client.post(path, json=asked)
+        assert (answer.status_code, answer.json()["status"]) == (200, "running")
+        speak(service, call_id, seconds=0.6)
+        running.client().post(f"/v1/calls/{call_id}/actions", json={"action": "digit", "symbol": "#"})
+        body = acme.graph.wait_for(lambda body: ended(body, answer.json()["id"]))
+        compact = [one.replace("-", "").upper() for one in (call_id, answer.json()["id"])]
+        name = "/app/calls/{}/operations/{}".format(*compact)
+        (one,) = body["value"]
+        assert list(body) == ["value"]
+        assert (one["changeType"], one["resource"], "resourceUrl" in one) == ("deleted", name, False)
+        told = one["resourceData"]
+        assert (told["@odata.type"], told["@odata.id"]) == ("#microsoft.graph.recordOperation", name)
+        assert (told["status"], told["completionReason"], told["clientContext"]) == (
+            "completed",
+            "stopToneDetected",
+            "x",
+        )
+        got = bearing(running, told["recordingAccessToken"]).get(told["recordingLocation"])
+        with wave.open(BytesIO(got.content)) as audio:
+            assert audio.getnframes() / audio.getframerate() == pytest.approx(0.6, abs=0.3)
+        running.client().delete(f"/v1/calls/{call_id}")
+        body = acme.graph.wait_for(lambda body: body["value"][0]["resourceData"].get("state") == "terminated")
+        assert body["value"][0]["resource"] == f"/app/calls/{compact[0]}"
 
 
 def test_the_token_of_an_operation_is_written_nowhere(tmp_path):

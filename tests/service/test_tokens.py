@@ -8,6 +8,7 @@ import time
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +44,25 @@ def refused(token, tokens=TOKENS):
 
 def test_a_token_of_an_application_is_believed():
     assert TOKENS.application_of(SIGNING.token(APP)) == APP
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "RS512", "PS256", "PS512", "ES256", "ES384", "ES512"])
+def test_a_token_is_believed_by_each_kind_of_key_that_is_promised(algorithm):
+    if algorithm.startswith("ES"):
+        curves = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
+        key = ec.generate_private_key(curves[algorithm])
+        public = jwt.algorithms.ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    else:
+        key = SIGNING.key
+        public = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    published = public | {"kid": "key-2", "use": "sig", "alg": algorithm}
+    beside = Tokens(settings(jwks={"keys": [*SIGNING.jwks["keys"], published]}))
+    token = SIGNING.token(APP, header={"kid": "key-2"}, key=key, algorithm=algorithm)
+    assert beside.application_of(token) == APP
+    assert beside.application_of(SIGNING.token(APP)) == APP
+    if algorithm != "RS256":  # a key is for the algorithm that is published with it
+        other = SIGNING.token(APP, header={"kid": "key-2"})
+        assert refused(other, beside) == (401, "InvalidAuthenticationToken")
 
 
 def test_version_two_names_the_application_otherwise():
