@@ -45,15 +45,25 @@ def safe_component(text: str, *, max_bytes: int = MAX_COMPONENT_BYTES) -> str:
 
 
 def call_recording_key(
-    *, prefix: str | None, started_at: datetime, transaction_id: str, call_id: str, extension: str
+    *,
+    prefix: str | None,
+    started_at: datetime,
+    transaction_id: str,
+    call_id: str,
+    extension: str,
+    number: int = 1,
 ) -> str:
-    """Compose the key of a call recording; `started_at` is the call's start and must know its time zone."""
+    """Compose the key of a call recording; `started_at` is the call's start and must know its time zone.
+
+    `number` counts those that would have the same key without it; the first goes without.
+    """
     start = started_at.astimezone(UTC).isoformat(timespec="milliseconds")
     day, second = start[:10], start[11:23]
     stamp = f"{day}-{second.replace(':', '-').replace('.', '-')}"
     name = f"{stamp}_{safe_component(transaction_id, max_bytes=64)}_{safe_component(call_id, max_bytes=128)}"
     folder = CHIME_DEFAULT_PREFIX if prefix is None else prefix
-    return f"{folder}/{day.replace('-', '/')}/{name}.{extension}"
+    several = "" if number == 1 else f"_{number}"
+    return f"{folder}/{day.replace('-', '/')}/{name}{several}.{extension}"
 
 
 def call_recording_metadata(

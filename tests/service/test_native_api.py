@@ -58,6 +58,22 @@ def act(client, call_id, **body):
     return client.post(f"/v1/calls/{call_id}/actions", json=body)
 
 
+def test_a_message_beside_a_calls_recording_and_every_legs_recording_are_all_delivered(client):
+    legs = [{"name": name, "media": "none"} for name in ("LEG-A", "LEG-B")]
+    call_id = begun(client, legs=legs, record={})
+    for recording in ({"leg": "LEG-A", "message": True}, {"leg": "LEG-B"}):
+        assert act(client, call_id, action="start_recording", recording=recording).status_code == 200
+    assert client.delete(f"/v1/calls/{call_id}").status_code == 204
+
+    def all_of_them():
+        found = client.get("/v1/recordings", params={"text": call_id}).json()["recordings"]
+        return found if len(found) == 3 else None
+
+    found = until(all_of_them)
+    assert [one["error"] for one in found] == [None] * 3
+    assert len({one["location"] for one in found}) == 3
+
+
 # ---- calls ----
 
 

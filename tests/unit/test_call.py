@@ -178,6 +178,19 @@ def test_a_vendors_request_starts_the_recording():
     assert host.manifest["version"] == 1
 
 
+def test_no_two_recordings_of_a_call_have_one_key():
+    call = new_call()
+    for leg in ("LEG-A", "LEG-B"):
+        call.add_leg(leg, now=0.0)
+        for kind in (RecordingKind.CALL, RecordingKind.MESSAGE):
+            action = StartRecording(leg=leg, action_id=f"{leg} {kind}", kind=kind, once=False)
+            for now in (0.1, 0.2):
+                call.start_recording(action, now=now)
+                call.stop_recording(leg, now=now, kind=kind)
+    found = [event.key for event in call.events() if isinstance(event, RecordingStarted)]
+    assert len(set(found)) == len(found) == 8
+
+
 def test_without_a_transaction_id_the_calls_own_id_serves():
     call = Call("c-9", started_at=STARTED_AT, now=NOW)
     call.add_leg()

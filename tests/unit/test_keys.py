@@ -31,6 +31,11 @@ def test_the_layout_is_the_vendors_to_the_millisecond():
     assert key() == "Amazon-Chime-SMA-Call-Recordings/2026/01/02/2026-01-02-03-04-05-678_tx-1_call-1.wav"
 
 
+def test_what_would_have_the_same_key_is_counted_from_the_second_on():
+    assert key(number=1) == key()
+    assert key(number=2).endswith("_tx-1_call-1_2.wav")
+
+
 def test_a_given_prefix_takes_the_place_of_the_default():
     assert key(prefix="a/b", extension="mp3") == "a/b/2026/01/02/2026-01-02-03-04-05-678_tx-1_call-1.mp3"
 
