@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import httpx2 as httpx
@@ -115,10 +116,13 @@ def test_the_lines_that_it_prints_send_it_a_call_and_end_it(served, tmp_path):
     if shutil.which("ffmpeg") is None or shutil.which("curl") is None:
         pytest.skip("needs ffmpeg and curl")
     _, process = served
+    patience = threading.Timer(20, process.kill)
+    patience.start()
     told = []
     while "the recording is below" not in (line := process.stdout.readline()):
         assert line
         told.append(line)
+    patience.cancel()
     folder = tmp_path / line.split()[-1]
     lines = "".join(line for line in told if line.startswith("    "))
     token, begin, send, end = re.sub(r"\\\n +", "", lines).splitlines()
