@@ -333,6 +333,10 @@ class Call:
             self._move_on(_nanoseconds(self._now))
         track.receive_pcm(frames, _nanoseconds(now), sample_rate)
 
+    def leave_out(self, leg: str, *, direction: Direction | str = Direction.INCOMING) -> None:
+        """Say that the host has left out a piece of a leg's audio that came: its recordings tell of the damage."""
+        self._track(leg, direction).receiver.leave_out()
+
     def receive_digit(
         self,
         leg: str,

@@ -132,6 +132,9 @@ class Receiver:
     def takes_frames(self) -> bool:
         """Whether there is room for more of the host's frames; where not, audio must be read first."""
 
+    def leave_out(self) -> None:
+        """Count a piece that came and that its host leaves out: as received, and as discarded."""
+
     def finish(self) -> None:
         """Say that no packet will come any more: all that arrived is final."""
 

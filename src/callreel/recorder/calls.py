@@ -167,6 +167,11 @@ class RecordedCall:
                 direction=direction,
             )
 
+    def leave_out(self, leg: str, *, direction: Direction | str = Direction.INCOMING) -> None:
+        """Say that the host has left out a piece of audio; see `Call.leave_out`."""
+        with self._lock:
+            self._call.leave_out(leg, direction=direction)
+
     def attach(self, source: Source) -> None:
         """Have `source` asked for packets at every step, on the recorder's clock, with the call's lock held.
 

@@ -86,6 +86,7 @@ class Intake(Feed):
         """Take what has come: its last sample was sounding just now. False when it is dropped: there is too much."""
         duration_s = len(audio) / (2 * self.sample_rate)
         if not self._admits(duration_s, arrival_s):
+            self._recorded.leave_out(self._leg, direction=self._direction)
             return False
         self.put(audio, arrival_s - duration_s)
         return True
