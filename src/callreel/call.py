@@ -425,6 +425,8 @@ class Call:
         With the field "system" it is the host's fault, in the vendor's words.
         """
         self._refusal = error
+        moment, view = self._last_view
+        self._last_view = moment, view._replace(refusal=error)
 
     def awaits(self, recording_id: str) -> bool:
         """Whether a list of actions waits for this recording to be `stored`."""
@@ -607,8 +609,6 @@ class Call:
         leg = self._leg(action.leg)
         if action.format not in FORMATS:
             raise UsageError(f"format {action.format!r}: one of {', '.join(FORMATS)} is possible")
-        if self._refusal is not None:
-            raise self._refusal
         participant = self.participants[action.leg]
         if participant.status is not LegStatus.CONNECTED:
             raise ActionConflictError(
@@ -619,6 +619,8 @@ class Call:
             raise ActionConflictError(
                 f"{action.leg} has been recorded already", field="CallId", value=participant.call_id
             )
+        if self._refusal is not None:
+            raise self._refusal
         self._started[action.leg, action.kind] = earlier + 1
         recording = Recording(
             action,
@@ -1018,7 +1020,12 @@ class Call:
     def view(self, *, now: float) -> CallView:
         """The call as its session sees it at a moment, also after its end."""
         return CallView(
-            self.call_id, self.transaction_id, self.started_at, self._moment_of(now), dict(self.participants)
+            self.call_id,
+            self.transaction_id,
+            self.started_at,
+            self._moment_of(now),
+            dict(self.participants),
+            self._refusal,
         )
 
     # -- within --------------------------------------------------------------------------------------------------
@@ -1058,7 +1065,14 @@ class Call:
     def _view(self) -> CallView:
         if self._now != self._last_view[0]:
             moment = self._moment(self._now)
-            view = CallView(self.call_id, self.transaction_id, self.started_at, moment, self.participants)
+            view = CallView(
+                self.call_id,
+                self.transaction_id,
+                self.started_at,
+                moment,
+                self.participants,
+                self._refusal,
+            )
             self._last_view = self._now, view
         return self._last_view[1]
 

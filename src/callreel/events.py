@@ -68,6 +68,8 @@ class CallView(NamedTuple):
     now: datetime
     participants: Mapping[str, Participant]
     """By leg, in the order in which they joined."""
+    refusal: ActionError | None = None
+    """Why a recording that begins now fails, because the host has no room for it; None when it may begin."""
 
 
 class LegChanged(NamedTuple):

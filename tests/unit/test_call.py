@@ -491,6 +491,20 @@ def test_a_host_without_room_lets_recordings_fail_until_it_has_some():
     host.call.start_recording(StartRecording(), now=NOW)
 
 
+def test_without_room_only_a_recording_that_could_begin_is_refused_for_that():
+    call = new_call()
+    call.add_leg(status=LegStatus.RINGING)
+    call.refuse_recordings(ActionError("the disk is full", field="system"))
+    with pytest.raises(ActionError, match="is not connected"):
+        call.start_recording(StartRecording(), now=NOW)
+    call.refuse_recordings(None)
+    call.answered("LEG-A", now=NOW)
+    call.start_recording(StartRecording(), now=NOW)
+    call.refuse_recordings(ActionError("the disk is full", field="system"))
+    with pytest.raises(ActionError, match="has been recorded already"):
+        call.start_recording(StartRecording(), now=NOW)
+
+
 def test_signalling_that_comes_after_the_hang_up_brings_nobody_back():
     host = hosted()
     host.call.hang_up("LEG-A", now=NOW + 1)

@@ -663,3 +663,49 @@ def test_the_file_is_what_was_said_between_beep_and_stop_tone(tmp_path, way):
     whole = audio[: len(audio) // 1600 * 1600]
     for hz in (300, 500, 900, *tone.frequencies("#")):
         assert strength(whole, hz) < 0.02
+
+
+# ---- no room ----
+
+
+NO_ROOM = ActionError("no room", field="system")
+
+
+def test_record_without_room_is_503_and_nothing_of_it_is_done():
+    host = Host(session())
+    host.record(maxRecordDurationInSeconds=60, playBeep=False)
+    host.call.refuse_recordings(NO_ROOM)  # at the same moment
+    body = {"bargeInAllowed": True, "prompts": []}
+    response = host.call.request({"path": f"{PATH}/record", "body": body}, now=0.0)
+    assert (response.status, response.headers) == (503, {"Retry-After": "5"})
+    error = response.body["error"]
+    assert (error["code"], error["message"]) == ("serviceNotAvailable", "No recordings are begun now.")
+    assert {"request-id", "date"} <= set(error["innerError"])
+    wrong = {"path": f"{PATH}/record", "body": {"stopTones": ["A"]}}
+    assert host.call.request(wrong, now=0.0).status == 400
+    play = {"path": f"{PATH}/playPrompt", "body": {"prompts": [{"mediaInfo": {"uri": "https://a.example"}}]}}
+    assert host.call.request(play, now=0.0).status == 200
+    host.call.receive_digit("LEG-A", "#", now=1.0)
+    host.wait(3.0)
+    assert [one["status"] for one in host.notified] == ["completed"]  # it was not cut into
+    host.call.refuse_recordings(None)
+    assert host.call.request({"path": f"{PATH}/record", "body": {}}, now=3.0).status == 200
+
+
+def test_a_record_that_finds_no_room_when_its_turn_comes_fails_with_503():
+    host = Host(session())
+    for _ in range(2):
+        host.record(playBeep=False)
+    host.call.refuse_recordings(NO_ROOM)
+    host.call.receive_digit("LEG-A", "#", now=1.0)
+    host.wait(3.0)
+    first, second = host.notified
+    assert first["status"] == "completed"
+    assert (second["status"], second["completionReason"]) == ("failed", "unspecifiedError")
+    assert second["resultInfo"] == {
+        "@odata.type": "#microsoft.graph.resultInfo",
+        "code": 503,
+        "subcode": 8589,
+        "message": "Action failed, the service is not available.",
+    }
+    assert second["recordingLocation"] == second["recordingAccessToken"] == ""

@@ -561,6 +561,101 @@ def test_an_error_has_its_reference_from_the_host():
     assert error_response(50300, "Temporarily down").status == 503
 
 
+# ---- no room ------------------------------------------------------------------------------------------------
+
+
+NO_ROOM = ActionError("no room", field="system")
+UNTOLD = {"name": "startRecording", "options": {**DRIVE, "notificationEvents": False}}
+
+
+@pytest.mark.parametrize(
+    "svaml",
+    [
+        {"instructions": [START]},
+        {"instructions": [SAY, START], "action": {"name": "park"}},
+        {"action": {"name": "startRecording", "recordingOptions": DRIVE}},
+        {"action": {"name": "continue", "record": True, "recordingOptions": DRIVE}},
+        {"instructions": [START], "action": {"name": "connectConf", "conferenceId": "room"}},
+        {"instructions": [UNTOLD]},
+    ],
+)
+@pytest.mark.parametrize("status", [LegStatus.CONNECTED, LegStatus.RINGING])
+def test_manage_call_that_records_does_nothing_while_there_is_no_room(svaml, status):
+    host = Host(status)
+    host.manage({"instructions": [SAY, {**SAY, "text": "goes on"}]})
+    host.call.refuse_recordings(NO_ROOM)  # at the same moment
+    before = host.performs
+    response = host.manage(svaml)
+    assert (response.status, response.body["errorCode"]) == (503, 50300)
+    assert response.body["message"] == "Temporarily down: no recordings are begun now"
+    assert (host.performs, host.told) == (before, [])
+    host.call.performed("1.1", now=0.2)
+    assert host.performs == [*before, ("LEG-A", "say")]  # what ran and waited goes on
+    host.call.refuse_recordings(None)
+    assert host.manage(svaml).status == 204
+
+
+def test_what_is_wrong_is_told_before_there_is_no_room():
+    host = Host()
+    host.call.refuse_recordings(NO_ROOM)
+    assert host.manage({"instructions": [{"name": "startRecording"}]}).body["errorCode"] == 40002
+    assert host.call.request({"callId": "other", "svaml": {"instructions": [START]}}, now=0.1).status == 404
+
+
+def test_what_does_not_record_the_call_needs_no_room():
+    host = Host()
+    host.manage({"instructions": [START]})
+    host.call.refuse_recordings(NO_ROOM)
+    room = {"name": "connectConf", "conferenceId": "room", "record": True, "recordingOptions": DRIVE}
+    for svaml in ({"instructions": [SAY]}, {"action": {"name": "stopRecording"}}, {"action": room}):
+        assert host.manage(svaml).status == 204
+    host.finish(3)
+    assert host.told == ["recording_finished", "recording_available"]
+
+
+@pytest.mark.parametrize(
+    ("start", "options", "told"),
+    [
+        (START, {}, ["callingerror"]),
+        (UNTOLD, {}, []),
+        (START, {"tells_storage_failures": False}, []),
+    ],
+)
+def test_a_recording_that_finds_no_room_when_its_turn_comes_is_told_and_the_rest_is_done(
+    start, options, told
+):
+    host = Host(**options)
+    host.call.refuse_recordings(NO_ROOM)
+    host.answer("ace", {"instructions": [start, SAY], "action": {"name": "continue"}})
+    assert (host.told, host.performs) == (told, [("LEG-A", "say")])
+    for _, body in host.messages:
+        assert (body["errorCode"], body["errorMsg"], body["callid"]) == (50000, "Internal error", "call-1")
+    host.call.refuse_recordings(None)
+    assert host.manage({"instructions": [START]}, now=0.5).status == 204
+    assert len(host.events(RecordingStarted)) == 1
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_a_recording_that_waits_for_its_leg_needs_room_only_then(has_room):
+    host = Host(LegStatus.RINGING, inbound=False)
+    host.call.refuse_recordings(NO_ROOM)
+    record = {"name": "continue", "record": True, "recordingOptions": DRIVE}
+    host.answer("ace", {"action": record})
+    assert host.told == []
+    host.call.refuse_recordings(None if has_room else NO_ROOM)
+    host.call.answered("LEG-A", now=1)
+    assert len(host.events(RecordingStarted)) == has_room
+    assert ("callingerror" in host.told) is not has_room
+
+
+def test_a_second_start_is_passed_over_without_room_too():
+    host = Host()
+    host.answer("ace", {"instructions": [START], "action": {"name": "continue"}})
+    host.call.refuse_recordings(NO_ROOM)
+    host.answer("pie", {"instructions": [START], "action": {"name": "continue"}}, now=0.3)
+    assert host.told == []
+
+
 # ---- where it goes -----------------------------------------------------------------------------------------
 
 

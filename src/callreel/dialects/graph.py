@@ -21,6 +21,10 @@ record and playPrompt are operations: they are done one after the other, and eac
 When the call ends, the operations that have not come to their end fail (8528), and then the call is told to be
 terminated. A host that cannot play a prompt says why in `ActionError.field`: "uri" when it cannot be had, "format" when
 it is not WAV, 16 kHz, 16-bit, mono.
+
+While the host has no room for a recording, record does nothing and is answered 503 with Retry-After, as the page
+"Microsoft Graph error responses and resource types" (microsoft-graph-docs-contrib at 02b4cba) has it. An operation that
+finds no room when its turn comes fails with that code.
 """
 
 from __future__ import annotations
@@ -97,7 +101,9 @@ GUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 HTTP_URI = re.compile(r"https?://[^\s/?#\x00-\x20]+([/?#][^\s\x00-\x20]*)?", re.IGNORECASE)
 JSON_TYPE = re.compile(r"application/([a-z0-9.-]+\+)?json\s*(;.*)?", re.IGNORECASE | re.DOTALL)
 
-INVALID_REQUEST, NOT_FOUND = "invalidRequest", "itemNotFound"
+INVALID_REQUEST, NOT_FOUND, NOT_AVAILABLE = "invalidRequest", "itemNotFound", "serviceNotAvailable"
+RETRY_S = 5
+"""How long to wait when there is no room: no page has a number."""
 INVALID_MEDIA_MODE, NOT_ESTABLISHED, AUDIO_INACTIVE = "8500", "8501", "8503"
 THROTTLED, CALL_NOT_FOUND, INVALID_ARGUMENT, RECORD_THROTTLED = "8516", "8522", "8523", "8589"
 TOO_LONG, TOO_SMALL, BAD_FORMAT = "parameterIsTooLong", "parameterIsTooSmall", "invalidParameterFormat"
@@ -150,6 +156,8 @@ END_OF_RECORDING = {
 }
 PLAYED = END_OF_RECORDING[EndReason.STOP]
 UNSPECIFIED = _End(FAILED, 500, 9999, "unspecifiedError", "Unspecified error.")
+NO_ROOM = _End(FAILED, 503, 8589, "unspecifiedError", "Action failed, the service is not available.")
+"""Of 8589 the table has the name, that records are throttled, and no message."""
 PROMPT_FAILED = _End(
     FAILED,
     500,
@@ -405,6 +413,8 @@ class Graph:
         )
         barges_in = _flag(given, "bargeInAllowed", default=False)
         beep = _flag(given, "playBeep", default=True)
+        if call.refusal is not None:
+            raise _RequestError(503, NOT_AVAILABLE, "No recordings are begun now.", retry_s=RETRY_S)
         status = self._place(barges_in=barges_in, code=RECORD_THROTTLED)
         operation = self._operation(verb, context, status, call)
         action = StartRecording(
@@ -795,6 +805,8 @@ def _end_of(operation: _Operation, event: ActionEnded) -> _End:
         case Outcome.FAILED if operation.plays == "prompt" or operation.verb == "playPrompt":
             why = None if event.error is None else event.error.field
             return PROMPT_FAILED if why is None else PROMPT_FAILED_FOR.get(why, PROMPT_FAILED)
+        case Outcome.FAILED if event.error is not None and event.error.field == "system":
+            return NO_ROOM
         case Outcome.FAILED:
             return UNSPECIFIED
     is_hang_up = event.reason == EndReason.HANGUP

@@ -24,6 +24,10 @@ A call's recording is that of its first leg, what the caller says and hears; `re
 What is wrong with a recording's options is told, and the call goes on without that recording; other SVAML that is wrong
 ends the call. Manage Call does nothing at all in either case. `recordingOptions` are never handed on, nor is any member
 that holds `credentials`, however it is called: there is a secret in it.
+
+Manage Call that asks for a recording while the host has no room for one does nothing, either, and is answered 50300,
+temporarily down ("Errors", 2021). What an answer to a callback asks for, or what waits, may find no room when its turn
+comes: then `callingerror` 50000 is told, of those that the reference has the one that is not about SVAML.
 """
 
 from __future__ import annotations
@@ -65,7 +69,7 @@ from callreel.events import (
 
 __all__ = ["Sinch", "error_response", "messages_after"]
 
-ILLEGAL, MISSING, INVALID, NOT_FOUND, INTERNAL = 40001, 40002, 40003, 40400, 50000
+ILLEGAL, MISSING, INVALID, NOT_FOUND, INTERNAL, DOWN = 40001, 40002, 40003, 40400, 50000, 50300
 VERSION = 1
 MAX_COOKIE_BYTES = 1024
 MAX_CONFERENCE_ID = 64
@@ -106,7 +110,7 @@ MENU_RESULT = ("menuId", "type", "value", "inputMethod")
 NOT_HANDED_ON = ("name", "record", "recording", "recordingoptions")
 
 RESULT_OF_SIP_CODE = {480: ("NOANSWER", "TIMEOUT"), 486: ("BUSY", "N/A"), 487: ("NOANSWER", "CANCEL")}
-NOT_STORED = {"errorCode": INTERNAL, "errorMsg": "Internal error"}
+NOT_RECORDED = {"errorCode": INTERNAL, "errorMsg": "Internal error"}
 NOTHING_CHARGED = {"currencyId": "USD", "amount": 0}
 """As `userRate` of ICE is printed: "Incoming Call Event" (2023)."""
 DRIVE_URL = "https://www.sinch.com/calling/v1/recording/"
@@ -190,8 +194,8 @@ class Sinch:
         `drive_url`: what stands before the names of files in Sinch Drive, `drive` which one it is where a host has
         several. `default_destination_url`: where recordings go whose options name no destination, with the host's own
         credentials; without it they must. `transcription_locales`: those the host can transcribe, None for any.
-        `tells_storage_failures`: tell `callingerror` 50000 when a file could not be stored; the pages have no
-        notification for that. `new_reference` makes the `reference` of an error.
+        `tells_storage_failures`: tell `callingerror` 50000 when a file could not be stored, or not be begun; the pages
+        have no notification for that. `new_reference` makes the `reference` of an error.
         """
         self._application_key = application_key
         self._custom = custom
@@ -344,6 +348,10 @@ class Sinch:
         except SvamlError as error:
             self._last_stamp = last_stamp
             return self._refuse(error.code, f"{'Invalid request: ' if error.code == INVALID else ''}{error}")
+        # A conference's recording is not of this call: whoever has the conference says whether there is room.
+        if call.refusal is not None and any(one.conference_id is None for one in plan.asked):
+            self._last_stamp = last_stamp
+            return self._refuse(DOWN, "Temporarily down: no recordings are begun now")
         if not plan.only_recordings:
             self._forget_what_waits()
         self._settle(plan, call)
@@ -606,7 +614,7 @@ class Sinch:
             case ActionEnded() if event.action_id in self._menus:
                 return self._menu_ended(event, call)
             case ActionEnded():
-                self._action_ended(event, call)
+                return self._action_ended(event, call)
             case RecordingStarted() if event.action_id in self._asked:
                 if self._asked[event.action_id].conference_id is None:
                     self._recording = event.leg, event.recording_id
@@ -667,7 +675,7 @@ class Sinch:
         told = {name: event.result[name] for name in MENU_RESULT if isinstance(event.result.get(name), str)}
         return self._callback("pie", call, menuResult=told if "type" in told else {"type": "error"})
 
-    def _action_ended(self, event: ActionEnded, call: CallView) -> None:
+    def _action_ended(self, event: ActionEnded, call: CallView) -> Answer:
         action_id = event.action_id
         if action_id in self._hangups:
             self._hangups.discard(action_id)
@@ -677,19 +685,22 @@ class Sinch:
             if event.outcome is Outcome.DONE:
                 self._recording = None
                 self._disarm()
-            return
+            return Answer()
         asked = self._asked.get(action_id)
         if asked is None:
-            return
+            return Answer()
         if event.outcome is Outcome.DONE:
             asked.began = True
-            return
+            return Answer()
         participant = call.participants[asked.action.leg]
-        waits = isinstance(event.error, ActionError) and event.error.field == "status"
-        if waits and self._armed is None and participant.status is not LegStatus.DISCONNECTED:
+        why = event.error.field if isinstance(event.error, ActionError) else None
+        if why == "status" and self._armed is None and participant.status is not LegStatus.DISCONNECTED:
             self._armed = asked.action
-        else:  # a second start while one is running is passed over
-            del self._asked[action_id]
+            return Answer()
+        del self._asked[action_id]
+        if why == "system" and self._tells_storage_failures:
+            return self._notify(asked, "callingerror", call, **NOT_RECORDED)
+        return Answer()  # a second start while one is running is passed over
 
     def _disarm(self) -> None:
         if self._armed is not None:
@@ -711,7 +722,7 @@ class Sinch:
             return self._notify(asked, "recording_available", call, destination=asked.location)
         if not self._tells_storage_failures:
             return Answer()
-        return self._notify(asked, "callingerror", call, **NOT_STORED)
+        return self._notify(asked, "callingerror", call, **NOT_RECORDED)
 
     def transcription_available(self, recording_id: str, call_id: str) -> Mapping[str, Any] | None:
         """The notification that a host sends when it has stored the transcript of a recording; None when it must not.
@@ -870,7 +881,7 @@ def messages_after(words: Mapping[str, Any], aftermath: Aftermath) -> tuple[Mapp
     if aftermath.error is None:
         told.append(("recording_available", {"destination": words["location"]}))
     elif words["tells_storage_failures"]:
-        told.append(("callingerror", NOT_STORED))
+        told.append(("callingerror", NOT_RECORDED))
     conference = {} if words["conferenceId"] is None else {"conferenceId": words["conferenceId"]}
     return tuple(
         _notified(kind, words["callid"], words["custom"], {**members, **conference}) for kind, members in told

@@ -6,6 +6,7 @@ the spool and to the office, neither of which waits for a disk or a network.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -17,6 +18,7 @@ from callreel.actions import RecordingKind, StartRecording
 from callreel.call import Call
 from callreel.errors import ActionError, SpoolFullError, UsageError
 from callreel.events import (
+    ActionEnded,
     CallEnded,
     CallView,
     Event,
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from callreel.spool import Spool, Take
 
 __all__ = ["RecordedCall", "Source"]
+
+log = logging.getLogger("callreel.recorder")
 
 T = TypeVar("T")
 
@@ -437,6 +441,9 @@ class RecordedCall:
             self._office.begun(take, self, event)
 
     def _hand_on(self, event: Event) -> None:
+        if isinstance(event, ActionEnded) and event.error is self._refused is not None:
+            named = {"call_id": event.call_id}
+            log.warning("a recording of %s is refused: %s", event.call_id, event.error, extra=named)
         match event:
             case RecordingFinished():
                 take = self._takes.pop(event.recording_id)

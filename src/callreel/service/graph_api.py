@@ -52,6 +52,7 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     405: {"description": "the method is not allowed for this resource"},
     415: {"description": "the content type must be application/json"},
     429: {"description": "too many operations wait"},
+    503: {"description": "no recordings are begun now; Retry-After says when to ask again"},
 }
 GIVEN: Final[dict[str, dict[int | str, dict[str, Any]]]] = {
     "POST": {200: gives(GRAPH["operation"], "it is accepted", LOCATION)},

@@ -63,6 +63,7 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"description": "40001 illegal parameter, 40002 missing parameter, 40003 invalid request"},
     401: {"description": "40100 authorization, 40101 timestamp, 40102 signature, 40108 credentials"},
     404: {"description": "40400 not found"},
+    503: {"description": "50300 temporarily down: ask again"},
 }
 
 
@@ -159,9 +160,13 @@ def sinch_api(
 
     def asked(call: LiveCall, document: Mapping[str, Any]) -> Response:
         try:
-            return session_response(call.recorded.request(document))
+            answer = call.recorded.request(document)
         except UsageError:  # it is over
             raise Refused(404, NOT_FOUND, "Call not found") from None
+        if answer is not None and answer.body is not None and answer.status == 503:
+            # Raised, so that it is not kept: the same request may find room when it comes again.
+            raise Refused(503, answer.body["errorCode"], answer.body["message"])
+        return session_response(answer)
 
     def those_in(conference_id: str, tenant: str) -> list[tuple[LiveCall, Mapping[str, Any]]]:
         """Who of this worker's calls is in a conference."""
