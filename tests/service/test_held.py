@@ -1,8 +1,12 @@
 """What the service keeps for its customers, and how it hands that out."""
 
+import logging
+import shutil
+
 import pytest
 
 from callreel.encryption import Encryptor, KeyFile, WrongKeyError
+from callreel.keys import MAX_COMPONENT_BYTES, safe_component
 from callreel.service.held import Clear, Held
 
 
@@ -33,3 +37,28 @@ def test_nothing_outside_its_folder_is_held(tmp_path):
     assert b"".join(held.pieces("c-1/a.wav")) == b"audio"
     assert held.pieces("../secret") is None
     assert held.pieces("c-1/none.wav") is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "call_id"),
+    [
+        ("c-1", "c-1"),
+        (safe_component("a:b@c"), "a:b@c"),
+        (safe_component("50%41"), "50%41"),
+        (safe_component(":" * MAX_COMPONENT_BYTES), None),
+        ("not~ours", None),
+    ],
+)
+def test_a_folder_that_cannot_be_removed_is_logged_with_its_calls_id(
+    tmp_path, monkeypatch, caplog, folder, call_id
+):
+    def refuses(path):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / folder).mkdir()
+    monkeypatch.setattr(shutil, "rmtree", refuses)
+    with caplog.at_level(logging.WARNING, "callreel.service"):
+        assert Held(tmp_path).sweep((), older_than_s=0) == 0
+    (record,) = caplog.records
+    assert record.getMessage() == f"{tmp_path / folder} cannot be removed: Permission denied"
+    assert getattr(record, "call_id", None) == call_id

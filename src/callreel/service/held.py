@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
+from urllib.parse import unquote
 
 from callreel.encryption import Keys, SealedReader, WrongKeyError, is_encrypted
+from callreel.keys import safe_component
 
 __all__ = ["Clear", "Held"]
 
@@ -100,5 +102,13 @@ class Held:
                     shutil.rmtree(folder)
                     removed += 1
             except OSError as error:
-                log.warning("%s cannot be removed: %s", folder, error.strerror or error)
+                log.warning(
+                    "%s cannot be removed: %s", folder, error.strerror or error, extra=_names(folder.name)
+                )
         return removed
+
+
+def _names(folder: str) -> dict[str, str]:
+    """The id of the call that a folder is named after, where it can be read from that: what is too long is cut."""
+    call_id = unquote(folder)
+    return {"call_id": call_id} if safe_component(call_id) == folder else {}
