@@ -384,6 +384,44 @@ def test_options_count_more_than_the_file(written):
         ("[30000, 30999]", "[30000]", "[service] rtp_ports is not as it should be; allowed: [first, last]"),
         ('operators = ["ops"]', 'operators = ["nobody"]', "the operator nobody is no tenant"),
         ('handler = "https://customer.example/chime"', 'handler = "nonsense"', "is neither the ARN"),
+        (
+            '"https://customer.example/chime"',
+            '"https://10.0.0.5/chime"',
+            "[service.chime.applications.sma-1] https://10.0.0.5:443 is not to be connected to: its address is "
+            "private; allowed_networks opens it",
+        ),
+        (
+            'backend = "https://customer.example/sinch"',
+            'backend = "https://customer.example/sinch"\nfallback = "https://[::1]/sinch"',
+            "[service.sinch.applications.app-key] https://[::1]:443 is not to be connected to: its address is "
+            "loopback; allowed_networks opens it",
+        ),
+        (
+            'backend = "https://customer.example/graph"',
+            'backend = "https://customer.example/graph"\nallowed_networks = ["10.0.0.1/8"]',
+            "[service.graph.applications.app-id] allowed_networks: 10.0.0.1/8 has host bits set",
+        ),
+        (
+            'backend = "https://customer.example/graph"',
+            'backend = "https://customer.example/graph"\nports = [0]',
+            "[service.graph.applications.app-id] ports is not as it should be; allowed: a list, each a whole number "
+            "from 1 to 65535",
+        ),
+        (
+            '"https://customer.example/chime"',
+            '"callreel.notify:as_json"\nca_file = "ca.pem"',
+            "[service.chime.applications.sma-1] ca_file goes with a URL",
+        ),
+        (
+            'signing_secret_file = "signing"',
+            'second_secret_file = "signing"',
+            "[service.chime.applications.sma-1] second_secret goes with a signing_secret",
+        ),
+        (
+            'backend = "https://customer.example/sinch"',
+            'fallback = "https://customer.example/sinch"',
+            "[service.sinch.applications.app-key] fallback goes with a backend",
+        ),
         ('issuers = ["https://sts.windows.net/acme/"]', "", "Graph's applications need issuers"),
         (
             "[service.graph]",

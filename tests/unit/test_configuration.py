@@ -12,6 +12,7 @@ import pytest
 
 from callreel import cli
 from callreel.actions import StartRecording
+from callreel.addresses import RefusedAddressError
 from callreel.delivery.s3_settings import S3Settings
 from callreel.dialects.chime import Chime
 from callreel.dialects.sinch_signing import authenticate
@@ -358,6 +359,11 @@ def test_a_store_of_ones_own_has_its_buckets_in_the_path_unless_it_is_said(write
             "[notify.graph]: allowed_networks: 10.0.0.1/8 has host bits set",
         ),
         (
+            "[notify.graph]\nurl = 'https://10.0.0.5/x'\ntoken_env = 'HUSH'",
+            "[notify.graph]: https://10.0.0.5:443 is not to be connected to: its address is private; allowed_networks "
+            "opens it",
+        ),
+        (
             "[s3]\nsecret_key_env = 'HUSH'",
             "[s3]: access_key and secret_key go together, session_token with both of them",
         ),
@@ -675,6 +681,20 @@ def test_ways_show_no_secret():
         assert all(
             not one.repr for one in fields(cls) if "secret" in one.name or one.name in ("token", "url")
         )
+
+
+@pytest.mark.parametrize(
+    ("host", "networks", "why"),
+    [
+        ("[::ffff:10.0.0.5]", ("::/0",), "private; allowed_networks opens it"),
+        ("169.254.169.254", ("0.0.0.0/0",), "a metadata service"),
+        ("[fd00:ec2::254]", ("::/0",), "a metadata service"),
+    ],
+)
+def test_a_setting_is_named_only_to_who_is_refused_what_it_opens(host, networks, why):
+    with pytest.raises(RefusedAddressError) as error:
+        Bearer(url=f"https://{host}/", token=lambda: HUSH, allowed_networks=networks)
+    assert str(error.value).endswith(f"its address is {why}")
 
 
 # ---- the command ----

@@ -8,12 +8,12 @@ from __future__ import annotations
 import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from callreel.addresses import CALLBACKS, Policy
+from callreel.addresses import CALLBACKS, Policy, RefusedAddressError, read_url, refusal
 from callreel.dialects.sinch_signing import CallbackSigner
 from callreel.errors import UsageError
 from callreel.notify import Notifier
@@ -22,11 +22,13 @@ from callreel.notify.references import SecretSource
 from callreel.notify.signatures import BearerToken, HmacSignature, Signer
 from callreel.notify.webhooks import CONTENT_TYPE, Webhook
 
-__all__ = ["Bearer", "Signed", "SinchSigned", "Ways"]
+__all__ = ["Address", "Bearer", "Signed", "SinchSigned", "Ways"]
+
+EVERYWHERE: Final = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 
 @dataclass(frozen=True, slots=True)
-class _Address(ABC):
+class Address:
     """An HTTPS address and how it is reached."""
 
     url: str | None = field(default=None, repr=False)
@@ -38,20 +40,33 @@ class _Address(ABC):
     allowed_networks: tuple[str, ...] = ()
     """Private networks that may be reached all the same, such as "10.2.0.0/16"."""
 
+    def webhook(self, signer: Signer | None) -> Webhook:
+        """Make it; an address in numbers is judged now, a name whenever it is looked up.
+
+        Raises:
+            UsageError: there is no url, or `allowed_networks` has what is no network.
+            RefusedAddressError: the address is not one that may be connected to.
+        """
+        if self.url is None:
+            raise UsageError("needs a url")
+        policy = Policy(ports=self.ports, allowed=_networks(self.allowed_networks), ca_file=self.ca_file)
+        made = Webhook(self.url, signer=signer, policy=policy)
+        _judge(self.url, policy)
+        return made
+
+
+class _Way(Address, ABC):
+    """An address whose requests are signed."""
+
+    __slots__ = ()
+
     def __post_init__(self) -> None:
         """Refuse what is no way."""
         self.notifier()
 
     def notifier(self) -> Notifier:
-        """Make it.
-
-        Raises:
-            UsageError: something is missing, or does not go together.
-            RefusedAddressError: the address is not one that may be connected to.
-        """
-        if self.url is None:
-            raise UsageError("needs a url")
-        return self._webhook(self.url)
+        """Make it; errors as those of a webhook, and a UsageError for what is missing or does not go together."""
+        return self.webhook(self._signer())
 
     def check(self) -> None:
         """Ask for the secrets and sign something with them.
@@ -69,16 +84,12 @@ class _Address(ABC):
                 at=datetime.now(UTC),
             )
 
-    def _webhook(self, url: str) -> Webhook:
-        policy = Policy(ports=self.ports, allowed=_networks(self.allowed_networks), ca_file=self.ca_file)
-        return Webhook(url, signer=self._signer(), policy=policy)
-
     @abstractmethod
     def _signer(self) -> Signer: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Signed(_Address):
+class Signed(_Way):
     """A function in AWS Lambda, or a webhook with an HMAC signature: for Amazon Chime, and for terminal events."""
 
     function: str | None = None
@@ -101,7 +112,7 @@ class Signed(_Address):
         if self.url is not None:
             if self.qualifier or self.region or self.endpoint_url:
                 raise UsageError("qualifier, region and endpoint_url go with a function, not with a url")
-            return self._webhook(self.url)
+            return self.webhook(self._signer())
         if self.secret or self.second_secret:
             raise UsageError("secret and second_secret go with a url, not with a function")
         return LambdaFunction(
@@ -119,7 +130,7 @@ class Signed(_Address):
 
 
 @dataclass(frozen=True, slots=True)
-class SinchSigned(_Address):
+class SinchSigned(_Way):
     """A webhook whose requests are signed as Sinch signs its callbacks."""
 
     application_key: str | None = None
@@ -133,7 +144,7 @@ class SinchSigned(_Address):
 
 
 @dataclass(frozen=True, slots=True)
-class Bearer(_Address):
+class Bearer(_Way):
     """A webhook whose requests have a bearer token, as those of Microsoft Graph."""
 
     token: SecretSource | None = field(default=None, repr=False)
@@ -167,3 +178,15 @@ def _networks(texts: tuple[str, ...]) -> list[Any]:
         return [ipaddress.ip_network(text) for text in texts]
     except ValueError as error:
         raise UsageError(f"allowed_networks: {error}") from None
+
+
+def _judge(url: str, policy: Policy) -> None:
+    place = read_url(url, policy)
+    try:
+        address = ipaddress.ip_address(place.host)
+    except ValueError:  # a name
+        return
+    if (word := refusal(address, policy)) is not None:
+        can_open = refusal(address, replace(policy, allowed=EVERYWHERE)) is None
+        hint = "; allowed_networks opens it" if can_open else ""
+        raise RefusedAddressError(f"{place.origin} is not to be connected to: its address is {word}{hint}")

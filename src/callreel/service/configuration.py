@@ -9,16 +9,19 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from callreel.dialects.sinch_signing import CallbackSigner
 from callreel.errors import CallreelError, UsageError
-from callreel.notify import Notifier
+from callreel.notify import FirstThatAnswers, Notifier
 from callreel.notify.references import FromEnvironment, FromFile, SecretSource, secret_of
 from callreel.notify.signatures import BearerToken, HmacSignature, Signer
 from callreel.recorder.configuration import Configuration
+from callreel.recorder.settable import KEYS, NONE, Key
+from callreel.recorder.ways import Address
 from callreel.service.handlers import handler_of
 from callreel.service.overload import THRESHOLDS, Threshold
 from callreel.service.settings import ServiceSettings
@@ -40,6 +43,11 @@ T = TypeVar("T")
 TABLE: Final = "service"
 LONGEST_NAME: Final = 40
 LIMITS: Final = ("refuse_from", "accept_below", "refuse_after_s", "accept_after_s")
+SCHEME: Final = "://"
+"""In every URL, and in nothing else that names a program."""
+SECOND: Final = "second_secret"
+REACH: Final = tuple(KEYS[f"notify.chime.{one.name}"] for one in fields(Address) if one.name != "url")
+"""How an address is reached, as in the recorder's [notify]."""
 WORDS: Final[Mapping[type, str]] = {
     str: "text that is not empty",
     int: "a whole number",
@@ -72,6 +80,19 @@ class _Table:
             self.problems.append(f"[{self.path}] {name} is not as it should be; allowed: {WORDS[kind]}")
             return default
         return value
+
+    def value(self, key: Key) -> Any:
+        """The value of a key that the recorder's tables have too."""
+        self._known.append(key.name)
+        value = self._values.pop(key.name, key.default)
+        if value is key.default or (key.is_optional and value == NONE):
+            return key.default
+        try:
+            made = key.value(value, is_text=False)
+        except (ValueError, OverflowError):
+            self.problems.append(f"[{self.path}] {key.name} is not as it should be; allowed: {key.allowed}")
+            return key.default
+        return self._folder / made if isinstance(made, Path) else made
 
     def table(self, name: str) -> _Table:
         """A table within."""
@@ -236,14 +257,27 @@ def _overload(table: _Table) -> Mapping[str, Threshold]:
     return found
 
 
-def _handler(
-    table: _Table, name: str, signer: Callable[[SecretSource], Signer], secret: str
-) -> Notifier | None:
-    """Who is told, and how what is told is signed."""
-    where, source = table.take(name, str, ""), table.secret(secret)
-    if not where:
-        return None
-    return table.tried(lambda: handler_of(where, signer=None if source is None else signer(source)))
+def _handler(table: _Table, *names: str, signer: Signer | None) -> Notifier | None:
+    """Who is told: the program that the first of the names names, and when it does not answer that of the next.
+
+    `signer`, and the settings of `REACH`, are for those that have an address.
+    """
+    texts = [table.take(name, str, "") for name in names]
+    reach = {key.name: table.value(key) for key in REACH}
+    told = [text for text in texts if text]
+    if told and not texts[0]:
+        table.problems.append(f"[{table.path}] {names[1]} goes with a {names[0]}")
+    if not any(SCHEME in text for text in told):
+        for key in REACH:
+            if reach[key.name] != key.default:
+                table.problems.append(f"[{table.path}] {key.name} goes with a URL")
+    ways = [table.tried(partial(_way, text, signer, reach)) for text in told]
+    made = [way for way in ways if way is not None]
+    return FirstThatAnswers(*made) if len(made) > 1 else next(iter(made), None)
+
+
+def _way(text: str, signer: Signer | None, reach: Mapping[str, Any]) -> Notifier:
+    return Address(text, **reach).webhook(signer) if SCHEME in text else handler_of(text)
 
 
 def _chime(table: _Table) -> ChimeSettings:
@@ -255,9 +289,13 @@ def _chime(table: _Table) -> ChimeSettings:
         one.end()
     applications = {}
     for name, one in table.tables("applications").items():
+        tenant, first, second = one.take("tenant", str, ""), one.secret("signing_secret"), one.secret(SECOND)
+        if first is None and second is not None:
+            one.problems.append(f"[{one.path}] {SECOND} goes with a signing_secret")
+        secrets = [secret for secret in (first, second) if secret is not None]
         applications[name] = SipMediaApplication(
-            one.take("tenant", str, ""),
-            _handler(one, "handler", HmacSignature, "signing_secret"),
+            tenant,
+            _handler(one, "handler", signer=HmacSignature(*secrets) if secrets else None),
             one.take("account_id", str, ""),
             one.take("record_audio_format", str, "mp3"),
             one.take("media", str, "rtp"),
@@ -271,12 +309,11 @@ def _chime(table: _Table) -> ChimeSettings:
 def _sinch(table: _Table) -> SinchSettings:
     applications = {}
     for key, one in table.tables("applications").items():
-        tenant, backend = one.take("tenant", str, ""), one.take("backend", str, "")
-        secret = one.secret("secret", is_needed=True)
+        tenant, secret = one.take("tenant", str, ""), one.secret("secret", is_needed=True)
+        signer = None if secret is None else CallbackSigner(key, partial(secret_of, secret))
+        backend = _handler(one, "backend", "fallback", signer=signer)
         if secret is not None:
-            signer = CallbackSigner(key, partial(secret_of, secret))
-            handler = one.tried(partial(handler_of, backend, signer=signer)) if backend else None
-            applications[key] = SinchApplication(tenant, secret, handler)
+            applications[key] = SinchApplication(tenant, secret, backend)
         one.end()
     table.end()
     return SinchSettings(applications)
@@ -285,9 +322,9 @@ def _sinch(table: _Table) -> SinchSettings:
 def _graph(table: _Table) -> GraphSettings:
     applications = {}
     for name, one in table.tables("applications").items():
-        applications[name] = GraphApplication(
-            one.take("tenant", str, ""), _handler(one, "backend", BearerToken, "backend_token")
-        )
+        tenant, token = one.take("tenant", str, ""), one.secret("backend_token")
+        signer = None if token is None else BearerToken(token)
+        applications[name] = GraphApplication(tenant, _handler(one, "backend", signer=signer))
         one.end()
     plain = GraphSettings()
     values: dict[str, Any] = {
