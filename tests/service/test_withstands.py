@@ -6,6 +6,7 @@
 import base64
 import contextlib
 import re
+import select
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,8 +188,10 @@ def running(tmp_path_factory):
         yield one
 
 
-def ask(running, method, path, *, authorization=None, body=b"", length=None, cookie=None, date=None):
-    """Status and all that comes, of a request whose path is sent as it is."""
+def ask(
+    running, method, path, *, authorization=None, body=b"", length=None, drip=b"", cookie=None, date=None
+):
+    """Status and all that comes, of a request whose path is sent as it is; `drip` every 0.1 s until something comes."""
     lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: close"]
     lines += [f"X-Amz-Date: {date or f'{datetime.now(UTC):%Y%m%dT%H%M%SZ}'}"]
     lines += [f"Content-Length: {len(body) if length is None else length}"]
@@ -197,6 +200,8 @@ def ask(running, method, path, *, authorization=None, body=b"", length=None, coo
     with socket.create_connection(("127.0.0.1", running.port), timeout=20) as one:
         with contextlib.suppress(ConnectionError):
             one.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+            while drip and not select.select([one], [], [], 0.1)[0]:
+                one.sendall(drip)
         data = b""
         with contextlib.suppress(ConnectionError):
             while piece := one.recv(65536):
@@ -230,8 +235,8 @@ def test_a_body_that_is_too_large_is_refused(running, entrance):
 
 @pytest.mark.parametrize("entrance", ENTRANCES)
 def test_a_body_that_drips_is_given_up(running, entrance, monkeypatch):
-    monkeypatch.setattr(running.service.app._app, "_body_s", 0.2)
-    status, _ = ask(running, *ENTRANCES[entrance], body=b"{", length=9)
+    monkeypatch.setattr(running.service.app._app, "_body_s", 0.5)
+    status, _ = ask(running, *ENTRANCES[entrance], length=100, drip=b" ")  # for 10 s
     assert status == 408
 
 
