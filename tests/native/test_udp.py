@@ -668,6 +668,31 @@ def test_what_is_played_goes_out_in_packets_of_20_ms_on_an_absolute_schedule(sta
     assert stage.voice.counts["refused"] == 0
 
 
+def test_who_could_send_nothing_for_200_ms_goes_on_from_now_with_a_marker_behind_a_gap(bench):
+    peer = bench.peer()
+    pacer = udp.Pacer(bench.demultiplexer)
+    stream = bench.open(peer=peer.address)
+    voice = pacer.voice(bench.here.socket.fileno(), stream, ssrc=1, sequence=65_530, timestamp=2**32 - 300)
+    codes = bytes(range(256)) * 25  # 40 packets
+    began = time.monotonic()
+    talk = voice.play(codes, payload_type=0)
+    for pause_s in (0.1, 0.5):
+        pacer.wake()
+        assert pacer.run() == []  # one packet is sent
+        time.sleep(pause_s)
+    assert pacer.run() == [(voice, talk, None)]
+    took_s = time.monotonic() - began
+    packets = [rtp.parse(one) for one in peer.all_received()]
+    assert b"".join(one.payload for one in packets) == codes
+    assert [one.sequence for one in packets] == [(65_530 + n) & 0xFFFF for n in range(40)]
+    steps = [(b.timestamp - a.timestamp) & 0xFFFFFFFF for a, b in itertools.pairwise(packets)]
+    assert [one.marker for one in packets] == [True, *(step != 160 for step in steps)]
+    gaps = [step / 8000 for step in steps if step != 160]  # on a busy machine more than one
+    assert min(gaps) > 0.22  # what is less late is caught up
+    assert max(gaps) > 0.49  # as long as nothing was sent
+    assert sum(steps) / 8000 < took_s + 0.001  # and no packet goes before its time
+
+
 def test_the_last_packet_is_filled_up_with_silence(stage):
     stage.voice.play(b"\x11" * 200, payload_type=0)
     packets = [one for _, one in collect(stage.peer, 2)]

@@ -435,6 +435,23 @@ def test_receivers_reports_and_a_bye_go_to_the_peer(host, has_mux):
         one.socket.close()
 
 
+@pytest.mark.parametrize("has_mux", [False, True])
+def test_the_senders_reports_of_a_peer_reach_its_track(host, peer, has_mux):
+    call = host.call()
+    media = host.open(call, rtcp_mux=has_mux)
+    receiver = call._call.track("LEG-A").receiver
+    peer.rtp(media.description["port"], range(10))
+    wait_for(lambda: media.statistics["received"] == 10)
+    for number in (10, 11):
+        report = rtcp_sender_report(7, 1_700_000_000 + 0.02 * number, 160 * number)
+        peer.send(report, media.description["rtcp_port"])
+    wait_for(lambda: receiver.sender_reports == 2)
+    assert media.statistics["reports"] == 2
+    assert receiver.counts["received"] == 10
+    media.close()
+    call.end()
+
+
 def test_a_senders_report_tells_what_was_played(host, peer):
     call = host.call()
     media = host.open(call, rtcp_mux=True)
