@@ -1,15 +1,19 @@
 """Prompts: from where they may come, how much, how long, what they are decoded to, and that they are kept."""
 
+import ipaddress
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from callreel.addresses import Policy
 from callreel.errors import DeliveryDeniedError, DeliveryError, MediaError
 from callreel.kernels import g711, pcm
 from callreel.service import prompts
 from callreel.service.links import Piece
 from callreel.service.prompts import Prompts, decode
+from http_server import authority, plain, serving
 from live_media import noise, served_prompts, wav_bytes
 from project import ROOT
 
@@ -157,6 +161,18 @@ def test_a_server_that_is_too_slow_is_given_up(monkeypatch):
         with pytest.raises(DeliveryError):
             server.prompts(uri)
         assert time.monotonic() - began < 2
+
+
+def test_over_https_a_prompt_is_fetched_from_whom_is_trusted_and_nothing_is_asked_of_others(tmp_path):
+    said, ca = noise(0.2), authority(tmp_path)
+    with serving(plain(body=wav_bytes(said, 8000)), tls=ca.certify("127.0.0.1")) as server:
+        policy = Policy(ports={server.port}, allowed=(ipaddress.ip_network("127.0.0.1/32"),))
+        uri = f"https://127.0.0.1:{server.port}/hello.wav"
+        with pytest.raises(DeliveryDeniedError, match="not to be trusted"):
+            Prompts(policy)(uri)
+        assert server.requests == []
+        assert Prompts(replace(policy, ca_file=ca.file))(uri) == (said, 8000)
+        assert [one.target for one in server.requests] == ["/hello.wav"]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import resource
 import socket
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,13 @@ from websockets.sync.client import connect
 
 from callreel.kernels import g711, tone
 from callreel.recorder import Recorder, Settings
-from callreel.service import websocket_legs, websocket_media
-from callreel.service.encodings import Conversion
+from callreel.service import media_streams, websocket_legs, websocket_media
+from callreel.service.encodings import Conversion, Encoding
 from callreel.service.host import LegWish
 from callreel.service.links import AHEAD_S
 from callreel.service.running import Service
 from live_media import delivered, live, manifest_of, noise, read_wav, starts_at, until
-from media_stream_peer import BinaryPeer, PlatformPeer
+from media_stream_peer import BinaryPeer, ExotelPeer, PlatformPeer, TelnyxPeer
 from service_host import listening, settings_in
 
 FILES = Path("/proc/self/fd")
@@ -59,8 +61,8 @@ def url_of(running, call, path="path"):
 
 
 @contextlib.contextmanager
-def platform(running, call, path="path", **options):
-    peer = PlatformPeer(url_of(running, call, path), **options)
+def platform(running, call, path="path", kind=PlatformPeer, **options):
+    peer = kind(url_of(running, call, path), **options)
     try:
         yield peer
     finally:
@@ -335,14 +337,47 @@ def test_what_is_played_is_not_recorded_twice_where_the_platform_sends_what_it_p
     assert not audio[:, 1].any()
 
 
-def test_what_is_played_on_a_binary_leg_is_binary_at_its_rate(running, client):
-    call = begun(client, format="binary", sample_rate=16_000)
+@pytest.mark.parametrize(
+    ("encoding", "written", "read"),
+    [
+        ({"encoding": "PCMA", "sample_rate": 8000, "channels": 1}, g711.alaw_encode, g711.alaw_decode),
+        ({"encoding": "audio/x-l16", "sampleRate": 8000}, bytes, bytes),
+    ],
+)
+def test_what_is_played_is_in_the_encoding_that_the_stream_began_with(
+    running, client, encoding, written, read
+):
+    call = begun(client, record={})
+    prompt = noise(0.4)
+    with platform(running, call, encoding=encoding) as peer:
+        peer.start()
+        until(lambda: media_state(client, call)["connected"])
+        told, reasons = play(running, call, prompt)
+        assert told.wait(5)
+        peer.stop()
+        assert peer.ended.wait(5)
+    assert (reasons, peer.played) == ([None], written(prompt))
+    audio, _ = read_wav(client, delivered(client, call["call_id"]))
+    assert_heard(audio[:, 1], read(written(prompt)))
+
+
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        ({"sample_rate": 16_000}, bytes),
+        ({"encoding": "ulaw"}, g711.ulaw_encode),
+        ({"encoding": "alaw"}, g711.alaw_encode),
+    ],
+)
+def test_what_is_played_on_a_binary_leg_is_binary_as_its_options_say(running, client, options, written):
+    call = begun(client, format="binary", **options)
     with binary(running, call) as peer:
-        prompt = noise(0.4, rate=16_000)
-        told, reasons = play(running, call, prompt, 16_000)
+        rate = options.get("sample_rate", 8000)
+        prompt = noise(0.4, rate=rate)
+        told, reasons = play(running, call, prompt, rate)
         assert told.wait(3)
-        until(lambda: len(peer.played) >= len(prompt))
-    assert (reasons, peer.played) == ([None], prompt)
+        until(lambda: len(peer.played) >= len(written(prompt)))
+    assert (reasons, peer.played) == ([None], written(prompt))
 
 
 def test_a_hang_up_over_the_api_closes_the_socket(running, client):
@@ -352,6 +387,54 @@ def test_a_hang_up_over_the_api_closes_the_socket(running, client):
         assert client.delete(f"/v1/calls/{call['call_id']}").status_code == 204
         assert peer.ended.wait(5)
         assert peer.close_code == 1000
+
+
+# ---- platforms that spell it otherwise ----
+
+
+@pytest.mark.parametrize("known_by", ["call_sid", "stream_sid"])
+@pytest.mark.parametrize(
+    ("kind", "written", "read"),
+    [(TelnyxPeer, g711.ulaw_encode, g711.ulaw_decode), (ExotelPeer, bytes, bytes)],
+    ids=["Telnyx", "Exotel"],
+)
+def test_a_platforms_own_spelling_is_understood_and_spoken(running, client, kind, written, read, known_by):
+    sid = f"{known_by}-{kind.__name__}"
+    call = begun(client, record={}, **{known_by: sid})
+    said, prompt = noise(0.6), noise(0.4, seed=1)
+    with platform(running, call, "stream_path", kind) as peer:
+        setattr(peer, known_by, sid)
+        peer.start()
+        peer.say(inbound=written(said))
+        peer.press("5")
+        told, reasons = play(running, call, prompt)
+        assert told.wait(5)
+        assert (reasons, peer.played) == ([None], written(prompt))
+        assert peer.of("mark")
+        play(running, call, noise(2.0, seed=2))
+        until(lambda: len(peer.played) > len(written(prompt)))
+        running.service.host.call(call["call_id"]).media["LEG-A"].stop()
+        until(lambda: peer.of("clear"))
+        peer.stop()
+        assert peer.ended.wait(5)
+    for _, message in peer.received:
+        assert set(message) - {message["event"]} == {"event", kind.SID}
+        assert message[kind.SID] == peer.stream_sid
+    entry = delivered(client, call["call_id"])
+    audio, _ = read_wav(client, entry)
+    assert_heard(audio[:, 0], read(written(said)))
+    assert_heard(audio[:, 1], read(written(prompt)))
+    assert [one["symbol"] for one in manifest_of(client, entry)["digits"]] == ["5"]
+    assert entry["end_reason"] == "hangup"
+
+
+@pytest.mark.parametrize("encoding", ["audio/x-raw", "raw/slin", "base64"])
+@pytest.mark.parametrize("rate", ["8000", "16000", "24000"])
+def test_every_name_and_rate_that_exotel_gives_its_pcm_is_known(encoding, rate):
+    body = {"stream_sid": "s", "call_sid": "c", "media_format": {"encoding": encoding, "sample_rate": rate}}
+    start = media_streams.read(json.dumps({"event": "start", "stream_sid": "s", "start": body}))
+    assert (start.stream_sid, start.call_sid, start.sid_name) == ("s", "c", "stream_sid")
+    assert start.encoding == Encoding("pcm16", int(rate))
 
 
 # ---- whose stream it is ----
@@ -562,10 +645,41 @@ def test_strangers_are_bounded_and_leave_nothing_behind(running, client, monkeyp
         until(lambda: media_state(client, call)["connected"])
 
 
+def test_1_500_strangers_are_bounded_keep_nobody_waiting_and_are_gone_in_time(running, client):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4000
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"a process may have {hard} files open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    path = media_of(begun(client))["stream_path"]
+    accepted, counts, slowest_s = [], [], 0.0
+    with contextlib.ExitStack() as stack:
+        began = time.monotonic()
+        for host in range(2, 7):
+            asked = [
+                stack.enter_context(asking(running, path, host=f"127.0.0.{host}")) for _ in range(300)
+            ]
+            statuses = {one: one.recv(4096)[9:12] for one in asked}
+            assert set(statuses.values()) <= {b"101", b"403"}
+            accepted += [one for one in asked if statuses[one] == b"101"]
+            counts.append(sum(one == b"101" for one in statuses.values()))
+            assert running.service.websockets.strangers <= websocket_media.STRANGERS_MAX
+            moment = time.monotonic()
+            begun(client)
+            slowest_s = max(slowest_s, time.monotonic() - moment)
+        took_s = time.monotonic() - began
+        if took_s < websocket_media.START_S:  # else the first have made room
+            assert counts == [websocket_media.STRANGERS_OF_ONE_ADDRESS] * 4 + [0]
+        assert slowest_s < 5
+        until(lambda: running.service.websockets.strangers == 0)
+        assert {one.recv(4) for one in accepted} == {b"\x88\x02\x03\xeb"}  # closed with 1003
+
+
 def test_a_peer_that_reads_nothing_blocks_nobody_and_is_dropped(running, client, monkeypatch):
     monkeypatch.setattr("callreel.service.links.STALLED_S", 0.5)
     call, other = begun(client, format="binary", sample_rate=48_000), begun(client)
-    deaf = _deaf(running, call)
+    deaf = asking(running, media_of(call)["path"], receive_buffer=4096)
+    assert deaf.recv(4096).startswith(b"HTTP/1.1 101 ")
     told, reasons = play(running, call, noise(120.0, rate=48_000), 48_000)
     with platform(running, other) as peer:
         peer.start()
@@ -600,19 +714,18 @@ def test_what_a_peer_has_not_taken_yet_is_not_sent_when_it_is_stopped(tmp_path):
         asyncio.run(stop(recorder))
 
 
-def _deaf(running, call):
-    """A WebSocket that shakes hands and then reads nothing."""
+def asking(running, path, *, host="127.0.0.1", receive_buffer=None):
+    """A connection that asks for a WebSocket and says no more."""
     one = socket.socket()
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    if receive_buffer is not None:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    one.settimeout(20)
+    one.bind((host, 0))
     one.connect(("127.0.0.1", running.port))
     one.sendall(
-        f"GET {media_of(call)['path']} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
     )
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        answer += one.recv(1)
-    assert answer.startswith(b"HTTP/1.1 101")
     return one
 
 

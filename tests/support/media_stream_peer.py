@@ -15,12 +15,16 @@ FRAME_S = 0.02
 class PlatformPeer:
     """As Twilio's page on WebSocket messages has it; keeps what comes back, and sends marks back when they are due."""
 
+    SEQUENCE, SID = "sequenceNumber", "streamSid"
+    ENCODING = {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
+    FRAME_S, FRAME_BYTES = FRAME_S, 160
+
     def __init__(
         self, url, *, call_sid="CA" + "1" * 32, tracks=("inbound",), encoding=None, echo=True, **options
     ):
         self.call_sid, self.stream_sid = call_sid, "MZ" + "2" * 32
         self.tracks = list(tracks)
-        self.encoding = encoding or {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
+        self.encoding = encoding or self.ENCODING
         self.echo = echo
         self.sequence = 0
         self.chunks = 0
@@ -38,7 +42,7 @@ class PlatformPeer:
         message = {"event": event, **body}
         if event not in ("connected",):
             self.sequence += 1
-            message |= {"sequenceNumber": str(self.sequence), "streamSid": self.stream_sid}
+            message |= {self.SEQUENCE: str(self.sequence), self.SID: self.stream_sid}
         with self._lock:
             self.socket.send(json.dumps(message))
 
@@ -57,13 +61,15 @@ class PlatformPeer:
         )
 
     def say(self, **tracks):
-        """Codes of each track, `inbound` and `outbound`, in frames of 20 ms, each when it is due."""
+        """Codes of each track, `inbound` and `outbound`, in the platform's frames, each when it is due."""
         start = time.monotonic()
-        size = 160
+        size = self.FRAME_BYTES
         for number in range(max(-(-len(codes) // size) for codes in tracks.values())):
-            time.sleep(max(0.0, start + (number + 1) * FRAME_S - time.monotonic()))
+            time.sleep(max(0.0, start + (number + 1) * self.FRAME_S - time.monotonic()))
             for track, codes in tracks.items():
-                self.media(track, codes[number * size : (number + 1) * size], 20 * number)
+                self.media(
+                    track, codes[number * size : (number + 1) * size], round(1000 * self.FRAME_S) * number
+                )
 
     def media(self, track, codes, at_ms=0):
         """Codes of a track, at once."""
@@ -99,6 +105,73 @@ class PlatformPeer:
 
     def close(self):
         self._there.close()
+
+
+class TelnyxPeer(PlatformPeer):
+    """As Telnyx' page on media streaming has it."""
+
+    SEQUENCE, SID = "sequence_number", "stream_id"
+    ENCODING = {"encoding": "PCMU", "sample_rate": 8000, "channels": 1}
+
+    def start(self):
+        self.send("connected", version="1.0.0")
+        self.send(
+            "start",
+            start={
+                "user_id": "3e6f995f-85f7-4705-9741-53b116d28237",
+                "call_control_id": self.call_sid,
+                "call_session_id": "ff55a038-6f5d-11ef-9692-02420aeffb1f",
+                "from": "+13122010094",
+                "to": "+13122123456",
+                "client_state": "aGF2ZSBhIG5pY2UgZGF5ID1d",
+                "media_format": self.encoding,
+            },
+        )
+
+    def press(self, digit):
+        self.send("dtmf", occurred_at="2026-01-01T00:00:00.000000Z", dtmf={"digit": digit})
+
+    def stop(self):
+        user_id = "3e6f995f-85f7-4705-9741-53b116d28237"
+        self.send("stop", stop={"user_id": user_id, "call_control_id": self.call_sid})
+
+
+class ExotelPeer(PlatformPeer):
+    """As Exotel's pages on AgentStream have it: 16-bit PCM, 100 ms at a time, of one track that has no name."""
+
+    SEQUENCE, SID = "sequence_number", "stream_sid"
+    ENCODING = {"encoding": "audio/x-raw", "sample_rate": "8000", "bit_rate": "16"}
+    FRAME_S, FRAME_BYTES = 0.1, 1600
+
+    def start(self):
+        self.send("connected")
+        self.send(
+            "start",
+            start={
+                "stream_sid": self.stream_sid,
+                "call_sid": self.call_sid,
+                "account_sid": "AC" + "3" * 32,
+                "from": "+919876543210",
+                "to": "+918047491899",
+                "custom_parameters": {"key1": "value1"},
+                "media_format": self.encoding,
+            },
+        )
+
+    def media(self, track, codes, at_ms=0):
+        assert track == "inbound"
+        self.chunks += 1
+        payload = base64.b64encode(codes).decode()
+        self.send("media", media={"chunk": str(self.chunks), "timestamp": str(at_ms), "payload": payload})
+
+    def press(self, digit):
+        self.send("dtmf", dtmf={"digit": digit, "duration": "100"})
+
+    def stop(self):
+        self.send(
+            "stop",
+            stop={"call_sid": self.call_sid, "account_sid": "AC" + "3" * 32, "reason": "callended"},
+        )
 
 
 class BinaryPeer:

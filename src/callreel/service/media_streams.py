@@ -38,6 +38,8 @@ ENCODINGS: Final[Mapping[str, Name]] = {
     "audio/x-l16": "pcm16",
     "audio/l16": "pcm16",
     "audio/x-raw": "pcm16",
+    "raw/slin": "pcm16",
+    "base64": "pcm16",  # of Exotel's: that of the payload, which is PCM
     "l16": "pcm16",
 }
 """What platforms call them, in lower case."""
