@@ -8,7 +8,6 @@ import resource
 import socket
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -656,9 +655,7 @@ def test_1_500_strangers_are_bounded_keep_nobody_waiting_and_are_gone_in_time(ru
     with contextlib.ExitStack() as stack:
         began = time.monotonic()
         for host in range(2, 7):
-            asked = [
-                stack.enter_context(asking(running, path, host=f"127.0.0.{host}")) for _ in range(300)
-            ]
+            asked = [stack.enter_context(asking(running, path, host=f"127.0.0.{host}")) for _ in range(300)]
             statuses = {one: one.recv(4096)[9:12] for one in asked}
             assert set(statuses.values()) <= {b"101", b"403"}
             accepted += [one for one in asked if statuses[one] == b"101"]

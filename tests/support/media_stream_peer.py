@@ -5,6 +5,7 @@ import contextlib
 import json
 import threading
 import time
+from typing import ClassVar
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -16,7 +17,7 @@ class PlatformPeer:
     """As Twilio's page on WebSocket messages has it; keeps what comes back, and sends marks back when they are due."""
 
     SEQUENCE, SID = "sequenceNumber", "streamSid"
-    ENCODING = {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
+    ENCODING: ClassVar = {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
     FRAME_S, FRAME_BYTES = FRAME_S, 160
 
     def __init__(
@@ -111,7 +112,7 @@ class TelnyxPeer(PlatformPeer):
     """As Telnyx' page on media streaming has it."""
 
     SEQUENCE, SID = "sequence_number", "stream_id"
-    ENCODING = {"encoding": "PCMU", "sample_rate": 8000, "channels": 1}
+    ENCODING: ClassVar = {"encoding": "PCMU", "sample_rate": 8000, "channels": 1}
 
     def start(self):
         self.send("connected", version="1.0.0")
@@ -140,7 +141,7 @@ class ExotelPeer(PlatformPeer):
     """As Exotel's pages on AgentStream have it: 16-bit PCM, 100 ms at a time, of one track that has no name."""
 
     SEQUENCE, SID = "sequence_number", "stream_sid"
-    ENCODING = {"encoding": "audio/x-raw", "sample_rate": "8000", "bit_rate": "16"}
+    ENCODING: ClassVar = {"encoding": "audio/x-raw", "sample_rate": "8000", "bit_rate": "16"}
     FRAME_S, FRAME_BYTES = 0.1, 1600
 
     def start(self):
