@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from websockets.sync.client import connect
 
 from callreel.service import connections as module
 from callreel.service import running as running_module
@@ -328,6 +329,14 @@ def test_a_watcher_that_is_gone_while_it_catches_up_is_noticed_soon(running, cap
     until(lambda: running.service.connections.count == 0)
     in_vain = [record for record in caplog.records if "socket.send() raised" in record.getMessage()]
     assert len(in_vain) < 4 * TURN_EVENTS
+
+
+def test_a_websocket_counts_as_long_as_it_is_there(running):
+    key = running.service.access.media_key("acme")
+    counted = running.service.connections
+    with connect(f"ws://127.0.0.1:{running.port}/v1/media-streams/{key}"):
+        until(lambda: counted.count == 1)
+    until(lambda: counted.count == 0)
 
 
 def _anonymous_kb():

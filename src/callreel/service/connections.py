@@ -14,7 +14,7 @@ import logging
 import resource
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any, Final, cast
 
@@ -94,8 +94,12 @@ class Connections:
         """Those that wait for a head or a body, of addresses beyond this machine."""
         self._ended: Counter[str] = Counter()
         self._told_at = -TOLD_S
-        self.count = 0
-        """How many there are."""
+        self._there: Collection[Any] = ()
+
+    @property
+    def count(self) -> int:
+        """How many there are, WebSockets too."""
+        return len(self._there)
 
     @property
     def protocol(self) -> type[asyncio.Protocol]:
@@ -114,11 +118,11 @@ class Connections:
 
     # -- of its connections ----------------------------------------------------------------------------------------
 
-    def admit(self, one: _Protocol, count: int, descriptor: int) -> bool:
-        """Whether it may stay, being one of so many; another may have to leave for it."""
-        self.count = count
+    def admit(self, one: _Protocol, there: Collection[Any], descriptor: int) -> bool:
+        """Whether it may stay, being one of those that are there; another may have to leave for it."""
+        self._there = there
         is_crowded = (
-            count > self.most or descriptor > self._last_descriptor
+            self.count > self.most or descriptor > self._last_descriptor
         )  # the lowest that is free is given
         if is_crowded and not self._make_room():
             self._end(None, "full")
@@ -193,7 +197,7 @@ class _Protocol(H11Protocol):
         if self.client is not None and not is_loopback(self.client[0]):
             self.address = self.client[0]
         descriptor = transport.get_extra_info("socket").fileno()
-        if self._book.admit(self, len(self.connections), descriptor):
+        if self._book.admit(self, self.connections, descriptor):
             self._await(HEAD)
         else:
             self._is_over = True
@@ -212,7 +216,6 @@ class _Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.leave()
-        self._book.count = len(self.connections)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self.leave()
