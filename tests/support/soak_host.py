@@ -1,11 +1,10 @@
 """`callreel serve` as it is, but for prompts, which may come from one port of this machine, and for what else would
-grow for thousands of calls before it stays as it is: how many ended calls and events are kept, how often cycles are
-collected, Python's table of interned strings; and its customers' programs.
+grow for thousands of calls before it stays as it is: how many ended calls and events are kept, and how often cycles
+are collected; and its customers' programs.
 
     soak_host.py PROMPT_PORT TOLD ...    TOLD: a file to which programs append what they are told; ...: the options
 """
 
-import functools
 import ipaddress
 import json
 import os
@@ -16,7 +15,6 @@ from functools import partial
 BUCKET = "recordings"
 KEPT_CALLS, KEPT_EVENTS = 40, 200
 COLLECT = 10_000, 2, 2
-INTERNED = 200_000
 
 
 def _note(vendor, notification):
@@ -28,16 +26,8 @@ def _note(vendor, notification):
         os.close(descriptor)
 
 
-@functools.cache
-def _intern():
-    """Give Python's table of interned strings its lasting size, which it gets once that many have come and gone."""
-    for number in range(INTERNED):
-        sys.intern(f"soak {number}")
-
-
 def chime(notification):
     """Records into a bucket when it is asked to."""
-    _intern()
     body = notification.body
     _note("chime", notification)
     actions = []
