@@ -108,7 +108,8 @@ cdef extern from "callreel/timeline.h" nogil:
                        uint32_t sample_bytes, cr_page **pages) noexcept
     void cr_track_close(cr_track *t) noexcept
     int cr_track_receive(cr_track *t, const uint8_t *data, size_t size_bytes, int64_t arrival_ns, int force) noexcept
-    int cr_track_takes_frames(cr_track *t) noexcept
+    int cr_track_takes_frames(cr_track *t, int64_t samples) noexcept
+    void cr_track_settle(cr_track *t) noexcept
     int cr_track_push(cr_track *t, const uint8_t *pcm, uint32_t samples, int64_t arrival_ns, int64_t offset) noexcept
     void cr_track_finish(cr_track *t) noexcept
     int64_t cr_track_ready(cr_track *t, int64_t now_ns) noexcept
@@ -488,11 +489,12 @@ cdef class Receiver:
             cr_release(&self.busy)
             buffers.release(&view)
 
-    def takes_frames(self):
-        """Whether there is room for more of the host's frames; where not, audio must be read first."""
+    def takes_frames(self, int64_t samples):
+        """Whether there is room for so many samples of the host's; where not, audio must be read first."""
         cdef bint takes
         _enter(&self.busy)
-        takes = cr_track_takes_frames(self.track)
+        # Room for a piece of 20 ms is asked for again with each; the last must find what the largest packet needs.
+        takes = cr_track_takes_frames(self.track, samples + CR_PACKET_MAX_MS * self.track.sample_rate // 1000)
         cr_release(&self.busy)
         return takes
 
@@ -501,6 +503,12 @@ cdef class Receiver:
         _enter(&self.busy)
         self.track.counts.received += 1
         self.track.counts.discarded += 1
+        cr_release(&self.busy)
+
+    def settle(self):
+        """Say that nothing is awaited that could tell a pause of the sender's from a queue."""
+        _enter(&self.busy)
+        cr_track_settle(self.track)
         cr_release(&self.busy)
 
     def finish(self):

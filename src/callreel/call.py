@@ -245,9 +245,14 @@ class Call:
             return
         self._at(now)
         self._queue = [action for action in self._queue if action.leg != leg]
-        self.legs[leg].incoming.flush()
-        self.legs[leg].outgoing.flush()
-        self._end_recordings(self._end_of(self.legs[leg]), self.legs[leg])
+        for _, track in self.legs[leg].tracks:
+            track.flush()
+            track.settle()
+        end = self._end_of(self.legs[leg])
+        for _, track in self.legs[leg].tracks:
+            if track.end > end:
+                track.receiver.leave_out()
+        self._end_recordings(end, self.legs[leg])
         if (
             self._running is not None
             and self._running.leg == leg
@@ -327,10 +332,8 @@ class Call:
         `sample_rate` is 8000 (the default), 16000, 24000 or 48000 Hz, and stays the same.
         """
         track = self._track(leg, direction)
-        if not track.receiver.takes_frames():
-            # A stall of seconds is over, and all that it held up comes at once.
-            self._at(max(now, self._now))
-            self._move_on(_nanoseconds(self._now))
+        if not track.takes_pcm(frames, sample_rate):
+            self._move_on(_nanoseconds(self._now))  # a stall of seconds is over, and all that it held up comes at once
         track.receive_pcm(frames, _nanoseconds(now), sample_rate)
 
     def leave_out(self, leg: str, *, direction: Direction | str = Direction.INCOMING) -> None:

@@ -221,6 +221,17 @@ class Track:
         fed_ns = self._fed_samples * 1_000_000_000 // self._resampler.from_rate
         return fed_ns - self._resampled_samples * 1_000_000_000 // self.sample_rate
 
+    def takes_pcm(self, frames: Buffer, sample_rate: int | None = None) -> bool:
+        """Whether there is room for all of it; where not, audio must be read first."""
+        samples = memoryview(frames).nbytes // 2
+        if sample_rate is not None:
+            samples = samples * self.sample_rate // sample_rate + 1
+        return self.receiver.takes_frames(samples)
+
+    def settle(self) -> None:
+        """Say that what has come is all that there is to tell a pause from a queue."""
+        self.receiver.settle()
+
     def flush(self) -> None:
         """Take the last of the host's frames, which their resampling has held back."""
         if self._resampler is not None and self._fed_samples:

@@ -129,6 +129,16 @@ def test_after_a_stall_that_finds_no_room_audio_stands_where_it_came_from_the_ne
         assert abs(place / RATE - (at - FRAME_S)) < 0.03
 
 
+@pytest.mark.parametrize("after_s", [0.01, 0.2, 0.6])
+@pytest.mark.parametrize("stall_s", [1.5, 2.5, 3.4])
+def test_what_a_hang_up_right_behind_a_burst_cuts_off_is_told(stall_s, after_s):
+    spoken_s = 1.9 if stall_s > 1.9 else 1.0
+    moments = spoken(50)
+    moments += [moments[-1] + stall_s] * round(spoken_s / FRAME_S)
+    places, manifest = recorded(moments, moments[-1] + after_s, hangs_up=True)
+    assert bool(manifest["degraded"]) is (None in places)
+
+
 def course(chance, *, pauses):
     """When frames come: continuous but for stalls of up to 0.19 s, and with pauses and bursts if they are wanted."""
     moments, late, shift, calm = [], 0.0, 0.3 + chance.random() * 0.2, 40

@@ -530,6 +530,16 @@ def test_a_stream_that_begins_with_a_burst_loses_nothing(burst_ms):
     np.testing.assert_array_equal(heard, np.trim_zeros(decoded(data)))
 
 
+def test_a_source_that_had_to_wait_for_the_one_before_comes_back_to_its_place():
+    one, packets, start = receiver(), [], 0
+    for source in range(4):
+        packets += arrive(talk(codes(30 * RATE), start=start, timestamp=source << 20, ssrc=100 + source))
+        start += 30 * RATE - 80  # the next begins half a packet before this one has ended
+    play(one, packets)
+    assert one.alignment_error_ms == pytest.approx(10, abs=2)
+    assert one.end <= start + 160
+
+
 # ---- queues in the network ----
 
 

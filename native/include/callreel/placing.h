@@ -116,6 +116,13 @@ static inline void cr_anchor_settle(cr_track *t, int64_t arrival)
     cr_drift_move(&t->drift, (double)early);
 }
 
+/* Where an anchor stands behind its arrival, packets go on to come as early. RTP is brought back to its place as for any
+ * drift; host frames sound behind what they had to wait for, so that for them this is no delay. */
+static inline double cr_track_accepted_behind(const cr_track *t)
+{
+    return t->has_timestamps ? 0 : t->behind;
+}
+
 /* Anchor the stream anew: the sample with `timestamp` stands at `arrival`, or where the audio before it ends. */
 static inline cr_segment *cr_epoch_start(cr_track *t, uint32_t timestamp, int64_t arrival, uint32_t lead)
 {
@@ -144,7 +151,7 @@ static inline cr_segment *cr_epoch_start(cr_track *t, uint32_t timestamp, int64_
     if (nominal < t->position)
         nominal = t->position;
     first += margin;
-    t->behind = nominal > arrival ? (double)(nominal - arrival) : 0; /* and delays count from where it should */
+    t->behind = nominal > arrival ? (double)(nominal - arrival) : 0;
     t->continuum++;
     t->epoch++;
     t->have_epoch = 1;
@@ -163,11 +170,18 @@ static inline cr_segment *cr_epoch_start(cr_track *t, uint32_t timestamp, int64_
 static inline void cr_step_confirm(cr_track *t)
 {
     /* Audio that stands behind its arrival catches up first. */
-    double caught_up = t->step_delay < t->behind ? t->step_delay : t->behind;
+    double behind = cr_track_accepted_behind(t), caught_up = t->step_delay < behind ? t->step_delay : behind;
     int64_t moved = cr_floor(t->step_delay - caught_up + cr_track_correction(t, (double)t->step_arrival) + 0.5);
     uint32_t at = cr_segment_cut(t, t->step_first, t->step_first);
     t->step_open = 0;
     t->epoch++;
+    if (!t->has_timestamps && at < t->segment_count) { /* what would stand before what has been read stands behind it */
+        int64_t passed = t->position - (cr_segment_at(t, at)->nominal + moved);
+        if (passed > 0) {
+            moved += passed;
+            t->behind += (double)passed;
+        }
+    }
     for (uint32_t i = at; i < t->segment_count; i++) {
         cr_segment *s = cr_segment_at(t, i);
         s->epoch = t->epoch;
@@ -282,12 +296,12 @@ static inline int64_t cr_place_ahead(cr_track *t, uint32_t timestamp, uint32_t l
     number = t->timestamp_first + difference;
     nominal = t->timestamp_nominal + difference;
     /* Delays count from the end of what a packet holds, so that a change of packet time is no change of delay. */
-    delay = (double)(arrival - nominal) - ((double)lead - t->lead) + t->behind;
+    delay = (double)(arrival - nominal) - ((double)lead - t->lead) + cr_track_accepted_behind(t);
     if (is_audio)
         cr_drift_observe(&t->drift, (double)arrival, delay, t->sample_rate);
     delay -= cr_track_correction(t, (double)arrival);
 
-    if (delay < -(double)cr_ms(t, CR_STEP_MS) || difference < -cr_ms(t, CR_SPLIT_MS))
+    if (delay + (t->has_timestamps ? t->behind : 0) < -(double)cr_ms(t, CR_STEP_MS) || difference < -cr_ms(t, CR_SPLIT_MS))
         goto anew; /* it claims to be from the future, or from a past that has been told already */
     if (delay > (double)cr_ms(t, CR_JUMP_MS) && difference > cr_ms(t, CR_JUMP_MS))
         goto anew;
@@ -412,12 +426,17 @@ static inline void cr_track_keep(cr_track *t, int64_t number, const uint8_t *dat
         s->end = number + count;
 }
 
-/* Room for the largest packet wherever it may land. */
-static inline int cr_track_has_room(const cr_track *t)
+/* Room for so many samples wherever they may land. */
+static inline int cr_track_has_room_for(const cr_track *t, int64_t samples)
 {
     int64_t end = cr_track_stream_end(t);
-    int64_t need = cr_ms(t, CR_SPLIT_MS + CR_MARGIN_MS + CR_PACKET_MAX_MS);
+    int64_t need = cr_ms(t, CR_SPLIT_MS + CR_MARGIN_MS) + samples;
     return end + need <= t->store.low + t->store.capacity && t->segment_count + 2 <= t->segment_limit;
+}
+
+static inline int cr_track_has_room(const cr_track *t)
+{
+    return cr_track_has_room_for(t, cr_ms(t, CR_PACKET_MAX_MS)); /* the largest packet */
 }
 
 #endif

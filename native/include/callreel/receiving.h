@@ -345,18 +345,18 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
     return CR_RECEIVED;
 }
 
-/* Whether there is room for more of the host's frames. When a stall has filled it, what was held up is no pause, and of
+/* Whether there is room for so many samples of the host's. When a stall has filled it, what was held up is no pause, and of
  * that, what came too late is taken out. */
-static inline int cr_track_takes_frames(cr_track *t)
+static inline int cr_track_takes_frames(cr_track *t, int64_t samples)
 {
-    if (cr_track_has_room(t))
+    if (cr_track_has_room_for(t, samples))
         return 1;
     if (t->step_open && !t->has_timestamps && t->step_delay < t->late_samples) {
         cr_step_refute(t);
         while (t->segment_count > 1 && cr_segment_end_position(cr_segment_at(t, 0)) <= t->position)
             cr_segment_leave(t);
     }
-    return cr_track_has_room(t);
+    return cr_track_has_room_for(t, samples);
 }
 
 /* `samples` of 16-bit PCM from the host, the first of them `offset` samples after `arrival_ns`; at most
@@ -377,25 +377,32 @@ static inline enum cr_receive_result cr_track_push(cr_track *t, const uint8_t *p
     /* A frame's delay is measured at its start: equal leads cancel out in cr_place_ahead. */
     number = cr_place_ahead(t, timestamp, t->lead, 1, arrival, 1);
     if (number < 0) {
+        t->counts.discarded++;
         t->lead += samples;
-        return CR_RECEIVED;
+        return CR_STORE_FULL;
     }
     cr_track_keep(t, number, pcm, samples, CR_KIND_PCM, arrival);
     t->lead = samples;
     return CR_RECEIVED;
 }
 
+/* Decide on an open step when nothing comes any more to tell: what may come late stands where it belongs. */
+static inline void cr_track_settle(cr_track *t)
+{
+    int64_t in_time = t->has_timestamps ? t->late_samples : cr_ms(t, CR_STEP_MS);
+    if (!t->step_open)
+        return;
+    if (t->step_delay < in_time)
+        cr_step_refute(t);
+    else
+        cr_step_confirm(t);
+}
+
 /* No more packets will come. */
 static inline void cr_track_finish(cr_track *t)
 {
     t->finished = 1;
-    if (t->step_open) { /* nothing comes any more to tell: what may come late stands where it belongs */
-        int64_t in_time = t->has_timestamps ? t->late_samples : cr_ms(t, CR_STEP_MS);
-        if (t->step_delay < in_time)
-            cr_step_refute(t);
-        else
-            cr_step_confirm(t);
-    }
+    cr_track_settle(t);
     if (t->event_count)
         cr_event_end(t, &t->events[t->event_count - 1]);
 }

@@ -129,8 +129,11 @@ class Receiver:
         It is counted in pieces of 20 ms; those that find the memory full of unread audio are discarded and counted.
         """
 
-    def takes_frames(self) -> bool:
-        """Whether there is room for more of the host's frames; where not, audio must be read first."""
+    def takes_frames(self, samples: int) -> bool:
+        """Whether there is room for so many samples of the host's; where not, audio must be read first."""
+
+    def settle(self) -> None:
+        """Say that nothing is awaited that could tell a pause of the sender's from a queue."""
 
     def leave_out(self) -> None:
         """Count a piece that came and that its host leaves out: as received, and as discarded."""
