@@ -333,7 +333,8 @@ class Call:
         """
         track = self._track(leg, direction)
         if not track.takes_pcm(frames, sample_rate):
-            self._move_on(_nanoseconds(self._now))  # a stall of seconds is over, and all that it held up comes at once
+            # A stall of seconds is over, and all that it held up comes at once.
+            self._move_on(_nanoseconds(self._now))
         track.receive_pcm(frames, _nanoseconds(now), sample_rate)
 
     def leave_out(self, leg: str, *, direction: Direction | str = Direction.INCOMING) -> None:
