@@ -28,6 +28,8 @@ def _note(vendor, notification):
 
 def chime(notification):
     """Records into a bucket when it is asked to."""
+    import miniaudio  # noqa: F401  (each worker loads it with the first MP3 that it reads, some of them after an hour)
+
     body = notification.body
     _note("chime", notification)
     actions = []
