@@ -43,8 +43,7 @@ def test_a_short_run_records_every_packet_and_says_what_it_took(tmp_path):
     assert found.returncode in (0, 1), found.stderr
     figures = Figures(**json.loads(found.stdout))
     assert (figures.calls, figures.refused) == (4, None)
-    is_busy = figures.late_max_ms > 100  # the machine: what was sent late may come too late
-    assert figures.lost == (figures.lost_where["late"] if is_busy else 0), found.stderr
+    assert figures.lost == 0, found.stderr
     assert figures.recordings == figures.hung_up == 4 + figures.hang_ups
     assert figures.hang_ups == figures.starts == figures.turns == 2
     assert figures.sent > 0

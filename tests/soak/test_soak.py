@@ -14,12 +14,11 @@ every kind, customers ask, watchers and browsers come and go; peers, clients, th
 import logging
 import os
 import random
-import statistics
 import threading
 import time
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from callreel.service.running import KEEP_ALIVE_S
@@ -37,9 +36,8 @@ LIVES = (0.06, 0.08, 0.11) if IS_LONG else (0.4,)
 RESTS = 6 if IS_LONG else 2
 """Of the last life."""
 MEMORY_KB_A_CALL = 1.0
-"""By which memory may grow for each call that came and went: what is lost of a call is hardly ever less, and 10,000
-calls would cost 10 MB. The median of what it is from rest to rest: what is lost makes a slope, and a library that is
-first needed late, or a table of Python's that is made larger, a step, which comes once."""
+"""By which memory may grow for each call that came and went, fitted through the rests: what is lost of a call is
+hardly ever less, and 10,000 calls would cost 10 MB."""
 MEMORY_NOISE_KB = 6 << 10
 """Of allocators, over the whole of it: short runs are judged by this alone."""
 QUIET_S = KEEP_ALIVE_S + 3.0 if IS_LONG else 1.0
@@ -302,12 +300,13 @@ def test_memory_descriptors_threads_and_files_are_flat(soaked):
         values = [getattr(one, name) for one in rests]
         allowed = MORE if name in ("descriptors", "sockets", "threads") else 0
         assert max(values[1:]) - values[0] <= allowed, f"{name}: {values}"
-    say(f"memory at rests: {[one.memory_kb for one in rests]} KB")
-    at = [(calls, one.memory_kb) for calls, one in soaked.rests]
-    slopes = [(kb - kb_before) / (calls - before) for (before, kb_before), (calls, kb) in pairwise(at)]
-    slope, calls = statistics.median(slopes), at[-1][0] - at[0][0]
-    say(f"{slope:.2f} KB a call over {calls} calls")
-    assert slope * calls <= MEMORY_NOISE_KB + MEMORY_KB_A_CALL * calls
+    calls = np.array([calls for calls, _ in soaked.rests], float)
+    memory_kb = np.array([one.memory_kb for one in rests], float)
+    slope = np.polyfit(calls, memory_kb, 1)[0]
+    say(f"memory at rests: {memory_kb.astype(int).tolist()} KB")
+    say(f"{slope:.2f} KB a call over {calls[-1] - calls[0]:g} calls")
+    grown_kb = slope * (calls[-1] - calls[0])
+    assert grown_kb <= MEMORY_NOISE_KB + MEMORY_KB_A_CALL * (calls[-1] - calls[0])
 
 
 def test_every_recording_that_began_has_one_terminal_event_over_all_lives(soaked):

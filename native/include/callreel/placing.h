@@ -116,8 +116,8 @@ static inline void cr_anchor_settle(cr_track *t, int64_t arrival)
     cr_drift_move(&t->drift, (double)early);
 }
 
-/* Where an anchor stands behind its arrival, packets go on to come as early. RTP is brought back to its place as for any
- * drift; host frames sound behind what they had to wait for, so that for them this is no delay. */
+/* Where an anchor stands behind its arrival, packets go on to come as early. RTP is brought back to its place as for
+ * any drift; host frames sound behind what they had to wait for, so that for them this is no delay. */
 static inline double cr_track_accepted_behind(const cr_track *t)
 {
     return t->has_timestamps ? 0 : t->behind;
@@ -301,7 +301,8 @@ static inline int64_t cr_place_ahead(cr_track *t, uint32_t timestamp, uint32_t l
         cr_drift_observe(&t->drift, (double)arrival, delay, t->sample_rate);
     delay -= cr_track_correction(t, (double)arrival);
 
-    if (delay + (t->has_timestamps ? t->behind : 0) < -(double)cr_ms(t, CR_STEP_MS) || difference < -cr_ms(t, CR_SPLIT_MS))
+    if (delay + (t->has_timestamps ? t->behind : 0) < -(double)cr_ms(t, CR_STEP_MS) ||
+        difference < -cr_ms(t, CR_SPLIT_MS))
         goto anew; /* it claims to be from the future, or from a past that has been told already */
     if (delay > (double)cr_ms(t, CR_JUMP_MS) && difference > cr_ms(t, CR_JUMP_MS))
         goto anew;

@@ -345,8 +345,8 @@ static inline enum cr_receive_result cr_track_receive(cr_track *t, const uint8_t
     return CR_RECEIVED;
 }
 
-/* Whether there is room for so many samples of the host's. When a stall has filled it, what was held up is no pause, and of
- * that, what came too late is taken out. */
+/* Whether there is room for so many samples of the host's. When a stall has filled it, what was held up is no pause,
+ * and of that, what came too late is taken out. */
 static inline int cr_track_takes_frames(cr_track *t, int64_t samples)
 {
     if (cr_track_has_room_for(t, samples))
