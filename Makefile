@@ -39,8 +39,9 @@ demo: $(VENV)/.built
 	@$(BIN)/callreel inspect $$(find recordings -name '*_980bd020f3276a5c.wav')
 
 # Some tests compute, the others mostly wait: side by side they take the time of the latter, who have the right of way.
-COMPUTING := tests/conformance tests/fuzz tests/meta tests/native tests/property
-WAITING := tests/faults tests/service tests/soak tests/unit $(wildcard tests/native/test_udp*.py)
+COMPUTING := tests/conformance tests/fuzz tests/meta tests/native tests/property tests/unit
+WAITING := tests/faults tests/service tests/soak $(wildcard tests/native/test_udp*.py) \
+    $(foreach one,aio notify recorder service_rtp web,tests/unit/test_$(one).py)
 
 test: $(VENV)/.test $(VENV)/.clients $(VENV)/.contract
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going .waiting .computing

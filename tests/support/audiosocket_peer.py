@@ -25,8 +25,12 @@ class AsteriskPeer:
         """(time, kind, payload) of each message."""
         self.ended = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
-        if identity is not None:
-            self.send(0x01, uuid.UUID(str(identity)).bytes)
+        try:
+            if identity is not None:
+                self.send(0x01, uuid.UUID(str(identity)).bytes)
+        except OSError:
+            self.close()
+            raise
         self._reader.start()
 
     def send(self, kind, payload=b""):

@@ -15,6 +15,7 @@ from functools import partial
 BUCKET = "recordings"
 KEPT_CALLS, KEPT_EVENTS = 40, 200
 COLLECT = 10_000, 2, 2
+NAMES = 60_000
 
 
 def _note(vendor, notification):
@@ -28,8 +29,6 @@ def _note(vendor, notification):
 
 def chime(notification):
     """Records into a bucket when it is asked to."""
-    import miniaudio  # noqa: F401  (each worker loads it with the first MP3 that it reads, some of them after an hour)
-
     body = notification.body
     _note("chime", notification)
     actions = []
@@ -58,6 +57,16 @@ def _fail():
         raise RuntimeError("a program of a customer's that fails")
 
 
+def load():
+    """What each worker loads when it first reads an MP3, some of them after an hour; and have Python make its table of
+    names as large as it comes to be after some thousand calls, which is 4 MB once."""
+    import boto3  # noqa: F401
+    import miniaudio  # noqa: F401
+
+    for _ in [sys.intern(f"name {number}") for number in range(NAMES)]:
+        pass
+
+
 def main():
     from callreel import cli
     from callreel.addresses import Policy
@@ -66,7 +75,13 @@ def main():
 
     port, os.environ["SOAK_TOLD"], *options = sys.argv[1:]
     allowed = (ipaddress.ip_network("127.0.0.1/32"),)
-    running.Prompts = partial(Prompts, Policy(schemes=("http",), ports={int(port)}, allowed=allowed))
+
+    def prompts(*given, **others):  # each worker has its own, from its beginning on
+        load()
+        policy = Policy(schemes=("http",), ports={int(port)}, allowed=allowed)
+        return Prompts(policy, *given, **others)
+
+    running.Prompts = prompts
     running.EventStream = partial(running.EventStream, KEPT_EVENTS)
     host.ENDED_KEPT = KEPT_CALLS
     running.COLLECT = COLLECT

@@ -515,6 +515,19 @@ def test_the_last_packets_of_a_stream_stand_in_their_place_although_nothing_come
     assert one.counts["late"] == 0
 
 
+@pytest.mark.parametrize("last", [1, 5])
+@pytest.mark.parametrize("late_ms", [205, 500, 900])
+def test_the_last_packets_before_a_pause_stand_in_their_place_although_the_call_goes_on(late_ms, last):
+    data = codes(RATE)
+    packets = arrive(talk(data))
+    held = [late(packet, late_ms) for packet in packets[-last:]]
+    one = receiver()
+    after = arrive(talk(data, sequence=150, timestamp=5000 + 4 * RATE, start=4 * RATE))
+    pcm = play(one, packets[:-last] + held + after)
+    np.testing.assert_array_equal(pcm, np.concatenate([decoded(data), np.zeros(3 * RATE), decoded(data)]))
+    assert one.counts["late"] == 0
+
+
 @pytest.mark.parametrize("burst_ms", [200, 460, 600])
 def test_a_stream_that_begins_with_a_burst_loses_nothing(burst_ms):
     data = codes(3 * RATE)

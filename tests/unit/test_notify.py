@@ -61,8 +61,13 @@ def told(kind="notification", dialect="chime", body=None, event_id="call-1:7"):
     return Notification(event_id, "call-1", dialect, kind, body or {"Sequence": 3, "ä": "ü"}, AT)
 
 
-def quick(attempt_s=0.3, total_s=1.0, failures=2, is_queued=True):
+def limited(attempt_s=30.0, total_s=60.0, failures=2, is_queued=True):
     return lambda _: Limits(attempt_s, total_s, failures, is_queued)
+
+
+def patient(notification):
+    """As often as the vendor, with time enough for a busy machine."""
+    return limits_for(notification)._replace(attempt_s=30.0, total_s=60.0)
 
 
 @contextlib.contextmanager
@@ -311,7 +316,7 @@ def test_of_an_invocation_the_body_that_comes_back_is_the_answer(https, answer, 
 
 
 def test_the_id_and_the_body_are_the_same_at_every_try(https):
-    with https(plain(500), limits=quick(failures=3)) as (server, webhook):
+    with https(plain(500), limits=limited(failures=3)) as (server, webhook):
         with pytest.raises(DeliveryInterruptedError) as caught:
             webhook.tell(told())
         with pytest.raises(DeliveryInterruptedError):
@@ -323,7 +328,7 @@ def test_the_id_and_the_body_are_the_same_at_every_try(https):
 
 def test_a_customer_who_asks_for_patience_gets_it(https):
     with (
-        https(plain(429, Retry_After="17"), limits=quick(failures=1)) as (_, webhook),
+        https(plain(429, Retry_After="17"), limits=limited(failures=1)) as (_, webhook),
         pytest.raises(DeliveryThrottledError) as caught,
     ):
         webhook.tell(told())
@@ -331,7 +336,7 @@ def test_a_customer_who_asks_for_patience_gets_it(https):
 
 
 def test_a_customer_who_never_answers_costs_no_more_than_the_limits(https):
-    limits = quick(attempt_s=0.2, total_s=0.5)
+    limits = limited(attempt_s=0.2, total_s=0.5)
     with (
         https(lambda request, connection: time.sleep(3), limits=limits) as (server, webhook),
         seconds(0.5, 2.0),
@@ -411,7 +416,7 @@ def test_a_webhook_that_cannot_be_signed_is_not_sent(https, tmp_path, monkeypatc
         (CallbackSigner("key", raising), "RuntimeError"),
     ]:
         with (
-            https(plain(), signer=signer, limits=quick()) as (server, webhook),
+            https(plain(), signer=signer, limits=limited()) as (server, webhook),
             pytest.raises(DeliveryDeniedError, match=words) as caught,
         ):
             webhook.tell(told())
@@ -432,7 +437,7 @@ def test_a_fallback_is_told_when_what_is_before_it_has_failed(https):
     def refuses(_):
         raise DeliveryError("no")
 
-    refusing = PythonFunction(refuses, limits=quick())
+    refusing = PythonFunction(refuses, limits=limited())
     with pytest.raises(DeliveryError, match="no") as caught:
         FirstThatAnswers(one, refusing).tell(told())  # a later try may reach the first
     assert caught.value.retryable
@@ -561,7 +566,7 @@ def test_what_a_function_raises_is_told_by_its_class_alone():
         raise ValueError("hunter2")
 
     with pytest.raises(DeliveryError, match="customer raised ValueError") as caught:
-        PythonFunction(customer, limits=quick()).tell(told())
+        PythonFunction(customer, limits=limited()).tell(told())
     assert caught.value.retryable
     assert caught.value.__cause__ is None
     assert "hunter2" not in str(caught.value)
@@ -572,12 +577,12 @@ def test_a_function_may_say_itself_what_went_wrong():
         raise DeliveryThrottledError("later", retryable=True, retry_after_s=3.0)
 
     with pytest.raises(DeliveryThrottledError) as caught:
-        PythonFunction(customer, limits=quick()).tell(told())
+        PythonFunction(customer, limits=limited()).tell(told())
     assert caught.value.retry_after_s == 3.0
 
 
 def test_a_function_that_never_returns_costs_no_more_than_the_limits():
-    function = PythonFunction(lambda _: time.sleep(4), name="sleeper", limits=quick(0.2, 0.5))
+    function = PythonFunction(lambda _: time.sleep(4), name="sleeper", limits=limited(0.2, 0.5))
     with seconds(0.5, 2.0), pytest.raises(TooSlowError):
         function.tell(told())
 
@@ -610,6 +615,7 @@ def aws(monkeypatch):
                 "session": boto3.Session(
                     aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="hunter2-secret"
                 ),
+                "limits": patient,
                 **others,
             }
             yield server, LambdaFunction("ivr", **given)
@@ -689,7 +695,7 @@ def test_an_error_that_passes_leaves_an_answer(aws):
 
 def test_a_function_that_is_too_slow_is_invoked_again_until_the_time_is_over(aws):
     with (
-        aws(lambda request, connection: time.sleep(3), limits=quick(0.4, 2.0)) as (server, function),
+        aws(lambda request, connection: time.sleep(3), limits=limited(0.4, 2.0)) as (server, function),
         seconds(2.0, 3.5),
         pytest.raises(TooSlowError),
     ):
@@ -703,7 +709,7 @@ def test_a_function_that_is_slow_once_is_asked_again_and_answers(aws):
             time.sleep(4)
         return plain(200, b'"second"')
 
-    with aws(answer, limits=quick(1.0, 8.0)) as (server, function), seconds(1.0, 3.5):
+    with aws(answer, limits=limited(1.0, 8.0)) as (server, function), seconds(1.0, 3.5):
         assert function.tell(told("invocation")) == Answer("second")
 
 
@@ -715,7 +721,11 @@ def test_an_answer_that_drips_costs_no_more_than_the_limits(aws):
                 connection.sendall(b" ")
                 time.sleep(0.05)
 
-    with aws(answer, limits=quick(0.3, 0.5)) as (_, function), seconds(0.5, 2.0), pytest.raises(TooSlowError):
+    with (
+        aws(answer, limits=limited(0.3, 0.5)) as (_, function),
+        seconds(0.5, 2.0),
+        pytest.raises(TooSlowError),
+    ):
         function.tell(told("invocation"))
 
 
@@ -729,7 +739,7 @@ def test_an_answer_that_breaks_off_is_no_answer(aws):
 def test_an_answer_longer_than_lambda_allows_is_no_answer(aws):
     body = b" " * (6 * 1024 * 1024 + 1)
     with (
-        aws(plain(200, body), limits=quick(3.0, 5.0, 1)) as (_, function),
+        aws(plain(200, body)) as (_, function),
         pytest.raises(DeliveryError, match="more than 6291456 bytes"),
     ):
         function.tell(told("invocation"))
@@ -815,7 +825,7 @@ def test_secrets_are_in_no_log_no_output_and_no_repr(https, aws, caplog, capfd):
     session = boto3.Session("AKIAEXAMPLE", "hunter2-secret", "hunter2-session-token")
     secret = "whsec_" + base64.b64encode(b"hunter2-hunter2-hunter2-hunter2").decode()
     with (
-        https(plain(500, b"hunter2"), signer=HmacSignature(lambda: secret), limits=quick()) as (_, webhook),
+        https(plain(500, b"hunter2"), signer=HmacSignature(lambda: secret), limits=limited()) as (_, webhook),
         pytest.raises(DeliveryError) as caught,
     ):
         webhook.tell(told(body={"recordingAccessToken": "hunter2"}))

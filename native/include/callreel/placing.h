@@ -227,10 +227,26 @@ static inline void cr_step_refute(cr_track *t)
     }
 }
 
-/* No packet has come to tell: take the step for real once it is old enough. */
+/* Decide on an open step when nothing comes any more to tell: what may come late stands where it belongs. */
+static inline void cr_track_settle(cr_track *t)
+{
+    int64_t in_time = t->has_timestamps ? t->late_samples : cr_ms(t, CR_STEP_MS);
+    if (!t->step_open)
+        return;
+    if (t->step_delay < in_time)
+        cr_step_refute(t);
+    else
+        cr_step_confirm(t);
+}
+
+/* No packet has come to tell for so long. Frames of the host's say nothing of when they were spoken but by coming. */
 static inline void cr_step_expire(cr_track *t, int64_t arrival)
 {
-    if (t->step_open && arrival - t->step_arrival > cr_ms(t, CR_STEP_TIMEOUT_MS))
+    if (!t->step_open || arrival - t->step_arrival <= cr_ms(t, CR_STEP_TIMEOUT_MS))
+        return;
+    if (t->has_timestamps)
+        cr_track_settle(t);
+    else
         cr_step_confirm(t);
 }
 

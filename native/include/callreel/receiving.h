@@ -386,18 +386,6 @@ static inline enum cr_receive_result cr_track_push(cr_track *t, const uint8_t *p
     return CR_RECEIVED;
 }
 
-/* Decide on an open step when nothing comes any more to tell: what may come late stands where it belongs. */
-static inline void cr_track_settle(cr_track *t)
-{
-    int64_t in_time = t->has_timestamps ? t->late_samples : cr_ms(t, CR_STEP_MS);
-    if (!t->step_open)
-        return;
-    if (t->step_delay < in_time)
-        cr_step_refute(t);
-    else
-        cr_step_confirm(t);
-}
-
 /* No more packets will come. */
 static inline void cr_track_finish(cr_track *t)
 {
